@@ -1,0 +1,428 @@
+"""`mlreg`: the platform from a shell.
+
+A door and no more: it parses, calls the rooms and prints. An error of ours is printed as
+its one sentence, exit status 1; a wrong command line is click's, exit status 2.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.settings import Environment, Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.telemetry.ingestion import Taken
+    from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
+
+
+def main() -> None:
+    """Entry point of the `mlreg` script."""
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(wrong.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("mlreg: stopped", err=True)
+        sys.exit(130)
+    except MlregError as failure:
+        click.echo(f"mlreg: {failure}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output has gone; nothing more to say to it.
+        sys.stderr.close()
+        sys.exit(0)
+
+
+@contextmanager
+def _lake() -> Iterator[Lake]:
+    from ml_registry_pipelines.lake.lake import Lake
+
+    with Lake(Settings.from_environment().home, process="cli") as lake:
+        yield lake
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ml-registry-pipelines")
+def cli() -> None:
+    """A model registry that is a Dagster data platform. MLREG_HOME says where it lives."""
+
+
+# -- running -------------------------------------------------------------------------------
+
+
+@cli.command()
+def demo() -> None:
+    """Take the shipped logs through the real sensor and assets, and print what came of them."""
+    from ml_registry_pipelines.demo import run
+
+    sys.exit(run())
+
+
+@cli.command()
+@click.option("--port", default=3000, show_default=True, help="Port of the web interface.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+def ui(port: int, host: str) -> None:
+    """Serve the Dagster UI, with sensors and schedules on."""
+    from ml_registry_pipelines.ui import run
+
+    sys.exit(run(host=host, port=port))
+
+
+# -- taking logs ----------------------------------------------------------------------------
+
+
+@cli.command()
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--dry-run", is_flag=True, help="Decode and count; write nothing.")
+@click.option("--rescan", is_flag=True, help="Look at every file of every source, changed ones included.")
+@click.option("--dialect", help="Log format of the files; by default it is detected.")
+@click.option("--tenant", help="Organisation that the rows belong to.")
+@click.option("--tenant-field", help="Field of the record that names the organisation.")
+@click.option("--time-zone", default="UTC", show_default=True, help="For times that state no zone.")
+@click.option("--base-time", type=click.DateTime(), help="For formats without absolute times.")
+def ingest(
+    files: tuple[str, ...],
+    dry_run: bool,
+    rescan: bool,
+    dialect: str | None,
+    tenant: str | None,
+    tenant_field: str | None,
+    time_zone: str,
+    base_time: datetime | None,
+) -> None:
+    """Take the given files, or what the configured sources hold; then price and roll up."""
+    from ml_registry_pipelines.telemetry.sources import Source, Sources, parse_source
+
+    named: Source = parse_source(
+        "the command line",
+        {
+            "name": "files",
+            "folder": "/",
+            "dialect": dialect,
+            "tenant": tenant,
+            "tenant_field": tenant_field,
+            "time_zone": time_zone,
+            "base_time": base_time,
+        },
+    )
+    if dry_run:
+        if not files:
+            raise click.UsageError("--dry-run needs at least one FILE")
+        for file in files:
+            _preview(file, named)
+        return
+    if files and rescan:
+        raise click.UsageError("--rescan is about the configured sources; leave out the files")
+    sources = Sources.load(Settings.from_environment())
+    with _lake() as lake:
+        if files:
+            refs = [_named_file(file, named) for file in files]
+            done = _take(lake, sources.with_source(named), refs)
+            click.echo(_sentence(done))
+        else:
+            _take_everything(lake, sources, rescan=rescan)
+        _derive(lake)
+
+
+def _take_everything(lake: Lake, sources: Sources, *, rescan: bool) -> None:
+    from ml_registry_pipelines.telemetry.ingestion import Taken
+    from ml_registry_pipelines.telemetry.sources import Scope
+
+    done = Taken()
+    while True:
+        look = sources.look(lake, scope=Scope.ALL if rescan else Scope.RECENT, settled=True)
+        if not look.files:
+            break
+        done = done.plus(_take(lake, sources, look.files))
+    click.echo(_sentence(done))
+    for changed in look.changed:
+        click.echo(f"changed: {changed.message}", err=True)
+    for problem in look.problems:
+        click.echo(f"problem: {problem}", err=True)
+    if look.changed or look.problems:
+        sys.exit(1)
+
+
+def _take(lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRef]) -> Taken:
+    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+
+    return Ingestion(lake, sources).take(files)
+
+
+def _derive(lake: Lake) -> None:
+    """Price and roll up what is new."""
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+    from ml_registry_pipelines.costs.pricing import catch_up_costs
+    from ml_registry_pipelines.costs.rollups import refresh_costs
+    from ml_registry_pipelines.telemetry.rollups import refresh_performance
+
+    sync_catalog(lake)
+    catch_up_costs(lake)
+    days = {*refresh_costs(lake).days, *refresh_performance(lake).days}
+    if days:
+        click.echo(f"rolled up {len(days)} days, {min(days)} to {max(days)}")
+
+
+def _named_file(file: str, source: Source) -> FileRef:
+    from ml_registry_pipelines.lake.files import FilesError
+    from ml_registry_pipelines.telemetry.sources import FileRef
+
+    path = Path(file).absolute()
+    if path.is_dir():
+        raise FilesError(f"{file} is a folder; name its files, or make it a source")
+    entry = source.files.entry(str(path).lstrip("/"))
+    return FileRef(source.name, entry.path, entry.size, entry.modified_at, entry.etag)
+
+
+def _preview(file: str, source: Source) -> None:
+    from ml_registry_pipelines.telemetry.decoding import preview
+
+    click.echo(preview(file, source=source))
+
+
+def _sentence(done: Taken) -> str:
+    ignored = f" ({done.ignored:,} records of other kinds ignored)" if done.ignored else ""
+    return (
+        f"{done.files:,} files: {done.rows_in:,} rows in = {done.taken:,} taken + {done.duplicates:,} duplicates "
+        f"+ {done.quarantined:,} quarantined{ignored}"
+    )
+
+
+@cli.command()
+def sources() -> None:
+    """List the configured sources and what waits in them."""
+    from ml_registry_pipelines.telemetry.sources import Scope, Sources
+
+    configured = Sources.load(Settings.from_environment())
+    for source in configured:
+        where = f"{source.folder}/{source.prefix}".rstrip("/")
+        click.echo(
+            f"{source.name}  {where}  {source.pattern}  dialect {source.dialect or 'detected'}  "
+            f"tenant {source.tenant or (f'from {source.tenant_field}' if source.tenant_field else 'from the record')}"
+        )
+    with _lake() as lake:
+        look = configured.look(lake, scope=Scope.ALL, settled=True)
+    click.echo(f"{len(look.files) + look.waiting:,} files wait to be taken")
+    for line in [*(c.message for c in look.changed), *look.problems]:
+        click.echo(f"problem: {line}", err=True)
+
+
+@cli.group()
+def quarantine() -> None:
+    """Rows that could not be taken."""
+
+
+@quarantine.command("list")
+@click.option("--reason", help="Only rows with this reason.")
+@click.option("--source", help="Only rows of this source.")
+@click.option("--limit", default=50, show_default=True, help="At most so many rows.")
+@click.option("--tenant", help="Only this organisation's rows.")
+def quarantine_list(reason: str | None, source: str | None, limit: int, tenant: str | None) -> None:
+    """List open rows by reason, then one by one."""
+    from ml_registry_pipelines.telemetry.quarantine import listing, summary
+
+    with _lake() as lake:
+        overview = summary(lake, tenant=tenant)
+        if not len(overview):
+            click.echo("quarantine is empty")
+            return
+        _print(overview.drop_columns(["first_seen", "last_seen"]))
+        click.echo()
+        _print(
+            listing(lake, reason=reason, source=source, limit=limit, tenant=tenant).select(
+                ["quarantine_id", "source", "file", "line", "reason", "message"]
+            )
+        )
+
+
+@quarantine.command("show")
+@click.argument("quarantine_id")
+@click.option("--tenant", help="Only this organisation's rows.")
+def quarantine_show(quarantine_id: str, tenant: str | None) -> None:
+    """Show one row, its raw text included."""
+    from ml_registry_pipelines.telemetry.quarantine import show
+
+    with _lake() as lake:
+        for name, value in show(lake, quarantine_id, tenant=tenant).items():
+            click.echo(f"{name:>14}  {value}")
+
+
+@quarantine.command("replay")
+@click.argument("ids", nargs=-1, metavar="[QUARANTINE_ID]...")
+@click.option("--reason", help="Rows with this reason.")
+@click.option("--source", help="Rows of this source.")
+@click.option("--all", "everything", is_flag=True, help="All open rows.")
+@click.option("--limit", default=100_000, show_default=True, help="At most so many rows, oldest first.")
+def quarantine_replay(
+    ids: tuple[str, ...], reason: str | None, source: str | None, everything: bool, limit: int
+) -> None:
+    """Try rows again with today's dialects and sources."""
+    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+    from ml_registry_pipelines.telemetry.quarantine import open_rows
+    from ml_registry_pipelines.telemetry.sources import Sources
+
+    if not (ids or reason or source or everything):
+        raise click.UsageError("say which rows: ids, --reason, --source or --all")
+    with _lake() as lake:
+        tried = open_rows(lake, ids=ids, reason=reason, source=source, limit=limit)
+        done = Ingestion(lake, Sources.load(Settings.from_environment())).replay(tried)
+        click.echo(
+            f"{len(tried):,} rows tried: {done.taken:,} taken, {done.duplicates:,} duplicates, "
+            f"{len(tried) - done.taken - done.duplicates:,} still in quarantine"
+        )
+        _derive(lake)
+
+
+# -- looking --------------------------------------------------------------------------------
+
+
+@cli.command()
+def tables() -> None:
+    """List the tables: rows, files, bytes, version, and what they need."""
+    import pyarrow as pa
+
+    with _lake() as lake:
+        found = lake.status()
+    if not found:
+        click.echo(f"no tables below {Settings.from_environment().home}; `mlreg demo` or `mlreg ingest` makes them")
+        return
+    _print(
+        pa.table(
+            {
+                "table": [t.name for t in found],
+                "rows": [t.rows for t in found],
+                "files": [t.files for t in found],
+                "bytes": [t.bytes for t in found],
+                "version": [t.version for t in found],
+                "since checkpoint": [t.commits_since_checkpoint for t in found],
+                "log files": [t.log_files for t in found],
+                "orphans": [t.orphans for t in found],
+            }
+        )
+    )
+    for table in found:
+        if table.warning:
+            click.echo(f"{table.name}: {table.warning}", err=True)
+
+
+@cli.command()
+@click.argument("query")
+@click.option("--tenant", help="See only this organisation's rows; default: MLREG_TENANT.")
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
+@click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
+def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout: float) -> None:
+    """Run one SELECT over all tables by name. Read-only, and cut off from files and network."""
+    from ml_registry_pipelines.lake.output import write_result
+    from ml_registry_pipelines.lake.sandbox import SqlLimits, run_sql
+
+    settings = Settings.from_environment()
+    tenant = tenant or settings.tenant
+    if tenant is None and settings.environment is not Environment.DEV:
+        raise MlregError(
+            f"outside dev a query needs a tenant; give --tenant or set MLREG_TENANT (MLREG_ENV is {settings.environment.value})"
+        )
+    if form == "parquet" and output is None:
+        raise click.UsageError("--format parquet needs --output FILE")
+    with _lake() as lake:
+        rows = run_sql(lake, query, tenant=tenant, limits=SqlLimits(seconds=timeout))
+    write_result(rows, form=form, output=output)
+
+
+def _print(rows: pa.Table) -> None:
+    from ml_registry_pipelines.lake.output import write_result
+
+    write_result(rows, form="table", output=None)
+
+
+@cli.command()
+@click.option("--full", is_flag=True, help="Also remove files that no commit names.")
+@click.argument("names", nargs=-1, metavar="[TABLE]...")
+def maintain(full: bool, names: tuple[str, ...]) -> None:
+    """Compact tables, checkpoint, cut logs and remove what nobody reads any more."""
+    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+    from ml_registry_pipelines.telemetry.sources import Sources
+
+    with _lake() as lake:
+        # Followers are completed first: their notes are in the log that is about to be cut.
+        Ingestion(lake, Sources.load(Settings.from_environment())).recover()
+        for status in lake.status():
+            if names and status.name not in names:
+                continue
+            done = lake.maintain(status.name, full=full)
+            click.echo(
+                f"{done.table}: {done.files_before:,} files became {done.files_after:,}, "
+                f"{done.files_removed:,} old ones removed"
+            )
+
+
+# -- prices and reports ---------------------------------------------------------------------
+
+
+@cli.group()
+def prices() -> None:
+    """The price catalogue."""
+
+
+@prices.command("sync")
+def prices_sync() -> None:
+    """Bring the catalogue up to the installed price list and the contract prices."""
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+
+    with _lake() as lake:
+        done = sync_catalog(lake)
+    click.echo(f"{done.added:,} prices added, {done.unchanged:,} unchanged, catalogue version {done.version}")
+
+
+@prices.command("missing")
+def prices_missing() -> None:
+    """List what has tokens and no price."""
+    from ml_registry_pipelines.costs.pricing import unpriced_models
+
+    with _lake() as lake, lake.read("model_costs", "inference_events") as reading:
+        rows = unpriced_models(reading)
+    if len(rows):
+        _print(rows)
+    else:
+        click.echo("everything that should have a price has one")
+
+
+@cli.command()
+@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="The report of this day; default: the overview.")
+def report(day: datetime | None) -> None:
+    """Write the cost report and say where it is."""
+    from ml_registry_pipelines.reports.costs import cost_overview, daily_cost_report
+
+    with _lake() as lake:
+        written = cost_overview(lake) if day is None else daily_cost_report(lake, date(day.year, day.month, day.day))
+        click.echo(f"{lake.root}/{written.path}")
+
+
+@cli.command()
+@click.option("--limit", default=50, show_default=True)
+def alerts(limit: int) -> None:
+    """List open alerts."""
+    from ml_registry_pipelines.operations.alerts import open_alerts
+
+    with _lake() as lake:
+        rows = open_alerts(lake, limit=limit)
+    if len(rows):
+        _print(rows)
+    else:
+        click.echo("no alert is open")
+
+

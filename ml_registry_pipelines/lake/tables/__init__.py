@@ -1,0 +1,12 @@
+"""Every table of the platform, declared once, by room.
+
+A table belongs to the module of the room that writes it. Readers find it by name here.
+"""
+
+from ml_registry_pipelines.lake.declarations import Table
+from ml_registry_pipelines.lake.tables import costs, operations, telemetry
+
+TABLES: dict[str, Table] = {
+    table.name: table for room in (telemetry, costs, operations) for table in room.TABLES
+}
+"""All declared tables by name."""

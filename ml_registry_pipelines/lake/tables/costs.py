@@ -1,0 +1,150 @@
+"""Tables of the costs room: dated prices, priced attempts and their rollup."""
+
+from ml_registry_pipelines.lake.declarations import MONEY, Column, Precedence, Table
+from ml_registry_pipelines.lake.tables.telemetry import COUNT_COLUMNS
+
+UNIT_PRICE = "decimal(38,24)"
+"""A price of one unit: list prices go down to 24 decimals of a token (a twelfth of a dollar per million)."""
+
+COST_STATUSES: tuple[str, ...] = (
+    "priced",
+    "unpriced",
+    "incomplete",
+    "inconsistent",
+    "no_usage",
+    "not_billed",
+)
+"""`unpriced`: no price matches. `incomplete`: a price matches, but has no component for something
+that the request used. `inconsistent`: buckets and total disagree, or a count is absurd. `no_usage`:
+the log holds no count of anything that is billed. All four have NULL cost and count against coverage.
+`not_billed` costs 0: a gateway cache hit, an unbilled error, an aggregate span or a tool call."""
+
+PRICE_STATES: tuple[str, ...] = ("in_force", "withdrawn")
+"""What the newest row of a price says about it; only prices in force are applied."""
+
+COST_COMPONENTS: tuple[str, ...] = (
+    "input_cost",
+    "cache_read_cost",
+    "cache_write_cost",
+    "output_cost",
+    "other_cost",
+)
+
+PRICE_CATALOG = Table(
+    name="price_catalog",
+    row="one dated price of one billable component of one model",
+    columns=(
+        Column("price_id", "string",
+               "stable id: digest over catalogue, provider, model, conditions, validity and all components",
+               required=True),
+        Column("catalog", "string", "where the price comes from: genai-prices, or the name of a contract",
+               required=True),
+        Column("catalog_version", "string", "version of that source", required=True),
+        Column("provider", "string", "provider id", required=True),
+        Column("model", "string", "model id of the catalogue; in a contract a name, or a pattern with *",
+               required=True),
+        Column("service_tier", "string", "applies to requests of this tier only (batch ...); NULL: to any"),
+        Column("region", "string", "applies to requests of this region only; NULL: to any"),
+        Column("component", "string", "token bucket or counter that the price is for", required=True),
+        Column("context_over", "int64",
+               "applies to requests with more input tokens than this; 0: to all that no higher step takes",
+               "tokens", required=True),
+        Column("unit_price", UNIT_PRICE, "price of one unit", "currency per unit", required=True),
+        Column("unit", "string", "token, second, page, request, search or call", required=True),
+        Column("minimum", "int64", "least quantity that is billed where any is; NULL: none", "units"),
+        Column("currency", "string", "ISO 4217 code", required=True),
+        Column("valid_from", "timestamp", "first instant of validity; NULL: since ever", "UTC"),
+        Column("valid_to", "timestamp", "first instant after validity; NULL: still valid", "UTC"),
+        Column("day_from", "string", "start of the daily window in UTC, HH:MM; NULL: all day"),
+        Column("day_to", "string", "end of the daily window, exclusive; before day_from: on the next day"),
+        Column("precedence", "int32", "where several match, the highest wins", required=True),
+        Column("assumed", "bool", "whether the price is illustrative and not from a price list", required=True),
+        Column("note", "string", "source of the price, in words"),
+        Column("state", "string", "in_force or withdrawn; the newest generation of a price_id decides",
+               required=True),
+        Column("generation", "int64", "number of the catalogue change that wrote the row, from 1", required=True),
+        Column("recorded_at", "timestamp", "when the row was written", "UTC", required=True),
+    ),
+    key=("price_id", "component", "context_over", "generation"),
+    statistics=("provider", "model", "recorded_at"),
+    sort_by=("provider", "model", "valid_from"),
+    tenant_column=None,
+    shared=True,
+    precedence=Precedence.RETENTION,
+)
+
+MODEL_COSTS = Table(
+    name="model_costs",
+    row="one attempt with its price: exactly one row per row of inference_events",
+    columns=(
+        Column("tenant", "string", "organisation that owns the request", required=True),
+        Column("day", "date", "UTC day on which the request started", required=True),
+        Column("event_ts", "timestamp", "start of the request", "UTC", required=True),
+        Column("batch", "int64", "batch of inference_events", required=True),
+        Column("event_key", "int64", "identity of the attempt, as in inference_events", required=True),
+        Column("application", "string", "application that made the request"),
+        Column("provider", "string", "who answered"),
+        Column("model", "string", "model that answered"),
+        Column("status", "string", "status of the request", required=True),
+        Column("cost_status", "string",
+               "priced, unpriced, incomplete, inconsistent, no_usage or not_billed", required=True),
+        Column("price_id", "string", "price that matched; the cost is NULL all the same where it is incomplete"),
+        Column("assumed", "bool", "whether that price is illustrative", required=True),
+        Column("currency", "string", "ISO 4217 code of the amounts; NULL where there is no price"),
+        Column("input_cost", MONEY, "uncached input of every modality", "currency"),
+        Column("cache_read_cost", MONEY, "input read from the prompt cache", "currency"),
+        Column("cache_write_cost", MONEY, "input written to the prompt cache", "currency"),
+        Column("output_cost", MONEY, "output, reasoning included", "currency"),
+        Column("other_cost", MONEY, "requests, searches, pages, seconds", "currency"),
+        Column("cost", MONEY, "sum of the components; NULL where the attempt could not be priced",
+               "currency"),
+        Column("logged_cost", MONEY, "cost that the log itself states", "logged_currency"),
+        Column("logged_currency", "string", "ISO 4217 code of logged_cost"),
+    ),
+    key=("tenant", "event_key", "batch"),
+    statistics=("tenant", "day", "event_ts", "batch", "event_key"),
+    partition_by=("day",),
+    sort_by=("tenant", "event_ts"),
+    retention_days=3650,
+    precedence=Precedence.RETENTION,
+    plain=("event_key",),
+)
+
+COST_ROLLUP = Table(
+    name="cost_rollup",
+    row="one hour or day of one tenant, application, provider, model, status and currency",
+    columns=(
+        Column("grain", "string", "hour or day", required=True),
+        Column("period_start", "timestamp", "start of the period", "UTC", required=True),
+        Column("day", "date", "UTC day of the period", required=True),
+        Column("tenant", "string", "organisation", required=True),
+        Column("application", "string", "application"),
+        Column("provider", "string", "who answered"),
+        Column("model", "string", "model that answered"),
+        Column("status", "string", "status of the requests", required=True),
+        Column("currency", "string",
+               "ISO 4217 code of the amounts; attempts without any join the only currency beside them"),
+        Column("requests", "int64", "attempts", "requests", required=True),
+        Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
+        Column("priced_requests", "int64", "attempts that have one", "requests", required=True),
+        Column("assumed_requests", "int64", "attempts priced by an illustrative price", "requests",
+               required=True),
+        *COUNT_COLUMNS,
+        Column("input_cost", MONEY, "uncached input", "currency"),
+        Column("cache_read_cost", MONEY, "input read from the prompt cache", "currency"),
+        Column("cache_write_cost", MONEY, "input written to the prompt cache", "currency"),
+        Column("output_cost", MONEY, "output", "currency"),
+        Column("other_cost", MONEY, "requests, searches, pages, seconds", "currency"),
+        Column("cost", MONEY,
+               "sum over the priced attempts; NULL where none is priced, 0 where none is billable", "currency"),
+        Column("logged_cost", MONEY, "sum of what the logs themselves state in that currency", "currency"),
+        Column("sequence", "int64", "batch up to which the row was computed", required=True),
+    ),
+    key=("grain", "period_start", "tenant", "application", "provider", "model", "status", "currency"),
+    statistics=("tenant", "day", "period_start", "sequence"),
+    partition_by=("day",),
+    sort_by=("grain", "tenant", "period_start"),
+    precedence=Precedence.RETENTION,
+)
+
+TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP)

@@ -1,0 +1,62 @@
+"""Where things are: the few settings that come from the environment, read when asked for.
+
+`MLREG_HOME` is the root of everything durable, a folder or `s3://bucket/prefix`; `MLREG_ENV`
+is dev, staging or production; `MLREG_SOURCES` is the file that configures the log sources.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from ml_registry_pipelines.errors import MlregError
+
+
+class Environment(Enum):
+    DEV = "dev"
+    STAGING = "staging"
+    PRODUCTION = "production"
+
+
+class SettingsError(MlregError):
+    """The environment says something that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`home` is absolute. `sources_file` may not exist: then the landing folder is the one source."""
+
+    home: str
+    environment: Environment
+    sources_file: str | None
+    tenant: str | None
+
+    @classmethod
+    def from_environment(cls) -> Settings:
+        """Read the settings; a relative home is below the current folder.
+
+        Raises:
+            SettingsError: `MLREG_ENV` is none of dev, staging, production.
+        """
+        given = os.environ.get("MLREG_ENV", "dev").strip().lower() or "dev"
+        try:
+            environment = Environment(given)
+        except ValueError:
+            raise SettingsError(
+                f"MLREG_ENV is {given!r}; it must be one of {', '.join(e.value for e in Environment)}"
+            ) from None
+        home = os.environ.get("MLREG_HOME", "").strip() or ".mlreg"
+        if not home.startswith("s3://"):
+            home = str(Path(home).expanduser().absolute())
+        return cls(
+            home=home.rstrip("/"),
+            environment=environment,
+            sources_file=os.environ.get("MLREG_SOURCES", "").strip() or None,
+            tenant=os.environ.get("MLREG_TENANT", "").strip() or None,
+        )
+
+    def below(self, *parts: str) -> str:
+        """An address below the home."""
+        return "/".join([self.home, *parts])

@@ -1,0 +1,130 @@
+"""Rows that could not be taken: listing them, showing one, and trying them again.
+
+A replay decodes the raw text anew with today's dialects and sources. What can be taken
+now is, as one batch of its own; the counts of the file move with it. The rest stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.tables.telemetry import QUARANTINED_ROWS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_registry_pipelines.lake.lake import Lake
+
+OPEN_ROWS = """
+    SELECT * FROM quarantined_rows AS held
+    WHERE state = 'quarantined'
+      AND NOT EXISTS (
+          SELECT 1 FROM quarantined_rows AS later
+          WHERE later.quarantine_id = held.quarantine_id AND later.state = 'replayed'
+      )
+"""
+"""Rows that are still in quarantine."""
+
+
+class QuarantineError(MlregError):
+    """There is no such row in quarantine."""
+
+
+def summary(lake: Lake, *, tenant: str | None = None) -> pa.Table:
+    """Open rows by source, dialect and reason: count, first and last time, one example id."""
+    with lake.read("quarantined_rows") as reading:
+        return reading.query(
+            "quarantine.summary",
+            f"""
+            SELECT source, dialect, reason, count(*) AS rows, count(DISTINCT file) AS files,
+                   min(recorded_at) AS first_seen, max(recorded_at) AS last_seen, min(quarantine_id) AS example
+            FROM ({OPEN_ROWS})
+            WHERE $tenant IS NULL OR tenant = $tenant
+            GROUP BY ALL ORDER BY rows DESC, source, reason
+            """,
+            {"tenant": tenant},
+        )
+
+
+def listing(
+    lake: Lake, *, reason: str | None = None, source: str | None = None, limit: int = 100, tenant: str | None = None
+) -> pa.Table:
+    """Open rows, newest first, without their raw text."""
+    with lake.read("quarantined_rows") as reading:
+        return reading.query(
+            "quarantine.listing",
+            f"""
+            SELECT quarantine_id, source, file, line, part, dialect, reason, message, recorded_at
+            FROM ({OPEN_ROWS})
+            WHERE ($reason IS NULL OR reason = $reason) AND ($source IS NULL OR source = $source)
+              AND ($tenant IS NULL OR tenant = $tenant)
+            ORDER BY recorded_at DESC, source, file, line, part LIMIT $limit
+            """,
+            {"reason": reason, "source": source, "limit": limit, "tenant": tenant},
+        )
+
+
+def show(lake: Lake, quarantine_id: str, *, tenant: str | None = None) -> dict[str, object]:
+    """One row with its raw text; a unique beginning of its id is enough.
+
+    Raises:
+        QuarantineError: no row, or more than one, starts with that id.
+    """
+    with lake.read("quarantined_rows") as reading:
+        found = reading.query(
+            "quarantine.show",
+            """
+            SELECT * FROM quarantined_rows
+            WHERE starts_with(quarantine_id, $id) AND ($tenant IS NULL OR tenant = $tenant)
+            QUALIFY row_number() OVER (PARTITION BY quarantine_id ORDER BY batch DESC) = 1
+            LIMIT 2
+            """,
+            {"id": quarantine_id, "tenant": tenant},
+        ).to_pylist()
+    if not found:
+        raise QuarantineError(f"no quarantined row has the id {quarantine_id!r}; see `mlreg quarantine list`")
+    if len(found) > 1:
+        raise QuarantineError(f"several quarantined rows start with {quarantine_id!r}; give more of the id")
+    return dict(found[0])
+
+
+def open_rows(
+    lake: Lake, *, ids: Sequence[str] = (), reason: str | None = None, source: str | None = None, limit: int
+) -> pa.Table:
+    """Open rows with their raw text, oldest first, for a replay."""
+    with lake.read("quarantined_rows") as reading:
+        return reading.query(
+            "quarantine.open_rows",
+            f"""
+            SELECT * FROM ({OPEN_ROWS})
+            WHERE (len($ids) = 0 OR len(list_filter($ids, lambda wanted: starts_with(quarantine_id, wanted))) > 0)
+              AND ($reason IS NULL OR reason = $reason) AND ($source IS NULL OR source = $source)
+            ORDER BY recorded_at, source, file, line, part LIMIT $limit
+            """,
+            {"ids": list(ids), "reason": reason, "source": source, "limit": limit},
+        )
+
+
+def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datetime) -> pa.Table:
+    """The state `replayed` for every row that was tried and did not fail again, without its raw text.
+
+    Args:
+        tried: rows of `quarantined_rows` that were decoded anew.
+        failed: source, file, line and part of those that were rejected again.
+    """
+    connection = open_duckdb()
+    connection.register("tried", tried)
+    connection.register("failed", failed)
+    states = connection.sql(
+        """
+        SELECT tried.* REPLACE (NULL::VARCHAR AS raw, 'replayed' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at)
+        FROM tried ANTI JOIN failed USING (source, file, line, part)
+        """,
+        params={"batch": batch, "now": now},
+    ).to_arrow_table()
+    connection.close()
+    return states.cast(QUARANTINED_ROWS.schema)
