@@ -60,7 +60,7 @@ class Folder(ABC):
     """Whether a listed file may still be growing: true in a folder, false in an object store."""
 
     @abstractmethod
-    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
+    def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         """Files whose path starts with `prefix`, a folder's path or empty, and sorts after `after`; in order."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class LocalFolder(Folder):
         self.root = root.absolute()
         self.uri = str(self.root)
 
-    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
+    def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         base = prefix.strip("/")
         start = self.root / base
         if start.is_file():
@@ -228,7 +228,7 @@ class S3Folder(Folder):
             self._client = cast("S3Client", boto3.client("s3"))
         return self._client
 
-    def list(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
+    def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         base = self.prefix + (prefix.strip("/") + "/" if prefix.strip("/") else "")
         start = {"StartAfter": self.prefix + after} if after else {}
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base, **start)

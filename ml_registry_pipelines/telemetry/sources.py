@@ -341,7 +341,7 @@ def _listing(source: Source, scope: Scope, now: datetime, seconds: float) -> tup
     files = source.files
     quick = files.settles and seconds <= QUICK_LISTING_SECONDS
     if scope is Scope.ALL or quick:
-        return [e for e in files.list(source.prefix) if source.wants(e.path)], True
+        return [e for e in files.entries(source.prefix) if source.wants(e.path)], True
     hours = [now - timedelta(hours=back) for back in range(LOOK_BACK_HOURS)]
     folders = [f"dt={hour:%Y-%m-%d}/hh={hour:%H}" for hour in hours]
     kinds = [source.prefix.strip("/")] if source.prefix.strip("/") else []
@@ -349,7 +349,7 @@ def _listing(source: Source, scope: Scope, now: datetime, seconds: float) -> tup
     places = [f"{kind}/{folder}" for kind in kinds for folder in folders] or folders
     if not kinds or any(name.startswith("dt=") for name in files.subfolders(source.prefix)):
         places = [*places, *folders]
-    return [e for place in dict.fromkeys(places) for e in files.list(place) if source.wants(e.path)], False
+    return [e for place in dict.fromkeys(places) for e in files.entries(place) if source.wants(e.path)], False
 
 
 def _unreadable(source: Source, file: FileRef) -> str | None:

@@ -1,0 +1,349 @@
+"""What each attempt cost: token buckets times the price that held when it started.
+
+Pricing is a pure function of rows of `inference_events` and the catalogue. It is one SQL
+statement over all rows; Python only resolves the few distinct (provider, model, tier,
+region) of a batch. Money is DECIMAL from end to end. A cost that cannot be known is NULL and
+its status says why; it is never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from ml_registry_pipelines.costs.catalog import catalog_generation, current_prices
+from ml_registry_pipelines.costs.list_prices import CATALOG as LIST
+from ml_registry_pipelines.costs.matching import Match, match, names_model, same_provider
+from ml_registry_pipelines.costs.prices import COMPONENTS, Price, minute_of_day, prices_from
+from ml_registry_pipelines.lake.declarations import arrow_type
+from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.tables.costs import MODEL_COSTS, UNIT_PRICE
+from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ml_registry_pipelines.lake.lake import Lake
+
+MOST_PER_REQUEST = 100_000_000
+"""No request uses more of anything; a count above it is an error of the log, not a cost."""
+MOST_SECONDS = 1_000_000
+"""Eleven days of audio in one request."""
+
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
+_NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+_MINUTES = 24 * 60
+_MOST_TOKENS = 2**62
+
+_COUNTED = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
+_NEEDED = (
+    "tenant", "day", "event_ts", "batch", "event_key", "application", "provider", "model", "status",
+    "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
+)  # fmt: skip
+
+_KIND = ("provider", "model", "service_tier", "region")
+_Kind = tuple[str | None, str | None, str | None, str | None]
+"""A value of each of _KIND, as the log states it."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A price where nothing is left to choose: one stretch of time, of the day, and of context size.
+
+    Stretches are half-open; `over` is exclusive and `up_to` inclusive.
+    """
+
+    since: datetime
+    until: datetime
+    minute_from: int
+    minute_to: int
+    over: int
+    up_to: int
+    price: Price
+    amounts: tuple[Decimal | None, ...]
+    """Price of one unit of each of COMPONENTS; None where the price has none."""
+    audio_minimum: int
+
+
+class PriceBook:
+    """A catalogue in force, ready to price batches. Matching is remembered from batch to batch.
+
+    Args:
+        catalog: rows of `price_catalog` in force, as `current_prices` returns them.
+    """
+
+    def __init__(self, catalog: pa.Table) -> None:
+        self._catalog = catalog
+        self._listed: dict[tuple[str, str], list[int]] = {}
+        contracted: list[int] = []
+        heads = zip(*(catalog[name].to_pylist() for name in ("catalog", "provider", "model")), strict=True)
+        for position, (source, provider, model) in enumerate(heads):
+            if source == LIST:
+                self._listed.setdefault((provider, model), []).append(position)
+            else:
+                contracted.append(position)
+        self._contracted = self._prices_at(contracted)
+        self._slots: dict[_Kind, list[Slot]] = {}
+
+    @classmethod
+    def of(cls, lake: Lake) -> PriceBook:
+        """The book of the catalogue as it is now, read once per catalogue change and process."""
+        generation = catalog_generation(lake)
+        held = _BOOKS.get(lake.root)
+        if held is None or held[0] != generation:
+            with lake.read("price_catalog") as reading:
+                held = _BOOKS[lake.root] = (generation, cls(current_prices(reading)))
+        return held[1]
+
+    def price(self, rows: pa.Table) -> pa.Table:
+        """The rows of `model_costs` for rows of `inference_events`: exactly one each, in any order."""
+        connection = open_duckdb()
+        try:
+            connection.register("given", _sane(rows))
+            connection.register("slots", self._table_of_slots(_kinds(rows)))
+            costs = connection.sql(_PRICE).to_arrow_table()
+        finally:
+            connection.close()
+        return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
+
+    def slots(self, provider: str | None, model: str | None, tier: str | None, region: str | None) -> list[Slot]:
+        """The disjoint slots for requests of one kind; none where nothing matches."""
+        kind = (provider, model, tier, region)
+        if kind not in self._slots:
+            if len(self._slots) > 100_000:
+                self._slots.clear()
+            self._slots[kind] = list(_slots(self._offers(*kind)))
+        return self._slots[kind]
+
+    def _offers(self, provider: str | None, model: str | None, tier: str | None, region: str | None) -> list[Price]:
+        """The prices whose model and conditions fit, in order of precedence."""
+        tier, region = tier.strip().lower() if tier else None, region.strip().lower() if region else None
+        found: Match | None = match(provider, model)
+        offers: list[Price] = []
+        if found is not None:
+            positions = self._listed.get((found.provider, found.model), [])
+            # A tier's list price is its own provider's: who sells at another's list price need not grant it.
+            listed_tier = tier if found.own else None
+            offers = [price for price in self._prices_at(positions) if price.fits(listed_tier, region)]
+        offers += [
+            price
+            for price in self._contracted
+            if price.fits(tier, region)
+            and same_provider(price.provider, provider)
+            and names_model(price.model, provider, model)
+        ]
+        return offers
+
+    def _prices_at(self, positions: Sequence[int]) -> list[Price]:
+        import pyarrow as pa
+
+        return prices_from(self._catalog.take(pa.array(positions, pa.int64())).to_pylist())
+
+    def _table_of_slots(self, kinds: Sequence[_Kind]) -> pa.Table:
+        import pyarrow as pa
+
+        found = [(kind, slot) for kind in kinds for slot in self.slots(*kind)]
+        strings, moments, integers, flags = pa.string(), pa.timestamp("us", "UTC"), pa.int64(), pa.bool_()
+        columns: dict[str, pa.Array] = {
+            name: pa.array([kind[position] for kind, _ in found], strings) for position, name in enumerate(_KIND)
+        }
+        for name, type_ in (("since", moments), ("until", moments), ("minute_from", integers), ("minute_to", integers),
+                            ("over", integers), ("up_to", integers), ("audio_minimum", integers)):  # fmt: skip
+            columns[name] = pa.array([getattr(slot, name) for _, slot in found], type_)
+        for name, type_ in (("price_id", strings), ("currency", strings), ("assumed", flags), ("flat", flags)):
+            columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], type_)
+        for position, name in enumerate(COMPONENTS):
+            columns[f"for_{name}"] = _narrowest([slot.amounts[position] for _, slot in found])
+        return pa.table(columns)
+
+
+_BOOKS: dict[str, tuple[int, PriceBook]] = {}
+
+
+def price(rows: pa.Table, catalog: pa.Table) -> pa.Table:
+    """Price rows of `inference_events` with a catalogue: exactly one row of `model_costs` each.
+
+    `catalog` are rows of `price_catalog` in force. Price the same rows again and the same
+    costs come out; the order of the rows means nothing.
+    """
+    return PriceBook(catalog).price(rows)
+
+
+def _kinds(rows: pa.Table) -> list[_Kind]:
+    distinct = rows.group_by(list(_KIND)).aggregate([]).to_pylist()
+    return [(row["provider"], row["model"], row["service_tier"], row["region"]) for row in distinct]
+
+
+def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
+    """Prices with twelve decimals where they all need no more: rounding 24 down takes DuckDB ten times as long."""
+    import pyarrow as pa
+
+    fine = any(amount is not None and amount != round(amount, 12) for amount in amounts)
+    return pa.array(amounts, arrow_type(UNIT_PRICE) if fine else pa.decimal128(18, 12))
+
+
+def _sane(rows: pa.Table) -> pa.Table:
+    """The columns that pricing needs, with `absurd` where a count cannot be true; that count then is NULL."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    absurd = pa.chunked_array([pa.repeat(False, rows.num_rows)])
+    columns: dict[str, pa.ChunkedArray] = {name: rows[name] for name in _NEEDED}
+    for name in _COUNTED:
+        column, most = rows[name], MOST_SECONDS if name == "audio_seconds" else MOST_PER_REQUEST
+        bounds = pc.min_max(column).as_py()
+        if bounds["min"] is not None and not (bounds["min"] >= 0 and bounds["max"] <= most):
+            within = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most))
+            absurd = pc.or_(absurd, pc.fill_null(pc.invert(within), False))
+            column = pc.if_else(within, column, None)
+        target = pa.decimal128(12, 3) if name == "audio_seconds" else pa.int32()
+        columns[name] = pa.nulls(len(column), target) if bounds["min"] is None else column.cast(target)
+    return pa.table({**columns, "absurd": absurd})
+
+
+def _slots(offers: Sequence[Price]) -> Iterator[Slot]:
+    """Every stretch in which one price holds, of prices in rising precedence."""
+    moments = sorted({_EVER, _NEVER} | {m for p in offers for m in (p.valid_from, p.valid_to) if m is not None})
+    minutes = sorted({0, _MINUTES} | {minute_of_day(c) for p in offers for c in (p.day_from, p.day_to) if c})
+    for since, until in zip(moments, moments[1:], strict=False):
+        stretch: list[Slot] = []
+        for start, end in zip(minutes, minutes[1:], strict=False):
+            holding = [p for p in offers if p.covers(since) and p.covers_minute(start)]
+            if not holding:
+                continue
+            if stretch and stretch[-1].price is holding[-1] and stretch[-1].minute_to == start:
+                stretch[-1] = replace(stretch[-1], minute_to=end)
+            else:
+                stretch.append(Slot(since, until, start, end, 0, 0, holding[-1], (), 0))
+        for slot in stretch:
+            yield from _steps(slot)
+
+
+def _steps(slot: Slot) -> Iterator[Slot]:
+    """One slot per step of the context size; above a step the whole request pays the step's price."""
+    components = slot.price.components
+    starts = sorted({component.context_over for component in components})
+    for start, end in zip(starts, [*starts[1:], _MOST_TOKENS], strict=True):
+        holding = {c.name: c for c in sorted(components) if c.context_over <= start}
+        audio = holding.get("audio_seconds")
+        yield replace(
+            slot,
+            over=start if start else -1,
+            up_to=end,
+            amounts=tuple(holding[name].unit_price if name in holding else None for name in COMPONENTS),
+            audio_minimum=(audio.minimum if audio and audio.minimum else 0),
+        )
+
+
+_PRICE = """
+WITH events AS (
+    SELECT
+        *,
+        coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
+            + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0) + coalesce(in_cache_write_30m, 0)
+            + coalesce(in_cache_write_1h, 0) + coalesce(in_cache_write_12h, 0) + coalesce(in_audio, 0)
+            + coalesce(in_image, 0) + coalesce(in_video, 0) AS input_tokens,
+        coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
+            AS output_tokens,
+        audio_seconds AS seconds,
+        (epoch_us(event_ts) // 60_000_000 % 1440 + 1440) % 1440 AS minute
+    FROM given
+),
+judged AS (
+    SELECT
+        e.*,
+        s.* EXCLUDE (provider, model, service_tier, region),
+        CASE
+            WHEN e.span_kind <> 'leaf' OR e.status IN ('cache_hit', 'error_unbilled') THEN 'not_billed'
+            WHEN e.absurd OR e.usage_quality = 'inconsistent' THEN 'inconsistent'
+            WHEN s.flat THEN 'priced'
+            WHEN e.input_tokens + e.output_tokens = 0 AND coalesce(e.n_search, 0) + coalesce(e.n_tool, 0) = 0
+                AND coalesce(e.pages, 0) = 0 AND coalesce(e.seconds, 0) = 0 THEN 'no_usage'
+            WHEN s.price_id IS NULL THEN 'unpriced'
+            WHEN e.in_uncached > 0 AND s.for_in_uncached IS NULL
+                OR e.in_cache_read > 0 AND s.for_in_cache_read IS NULL
+                OR e.in_cache_read_audio > 0 AND s.for_in_cache_read_audio IS NULL
+                OR e.in_cache_read_image > 0 AND s.for_in_cache_read_image IS NULL
+                OR e.in_cache_write_5m > 0 AND s.for_in_cache_write_5m IS NULL
+                OR e.in_cache_write_30m > 0 AND s.for_in_cache_write_30m IS NULL
+                OR e.in_cache_write_1h > 0 AND s.for_in_cache_write_1h IS NULL
+                OR e.in_cache_write_12h > 0 AND s.for_in_cache_write_12h IS NULL
+                OR e.in_audio > 0 AND s.for_in_audio IS NULL
+                OR e.in_image > 0 AND s.for_in_image IS NULL
+                OR e.in_video > 0 AND s.for_in_video IS NULL
+                OR e.out_text > 0 AND s.for_out_text IS NULL
+                OR e.out_reasoning > 0 AND s.for_out_reasoning IS NULL
+                OR e.out_audio > 0 AND s.for_out_audio IS NULL
+                OR e.out_image > 0 AND s.for_out_image IS NULL
+                OR e.n_search > 0 AND s.for_n_search IS NULL
+                OR e.input_tokens + e.output_tokens = 0 AND (
+                    e.n_tool > 0 AND s.for_n_tool IS NULL
+                    OR e.pages > 0 AND s.for_pages IS NULL
+                    OR e.seconds > 0 AND s.for_audio_seconds IS NULL)
+                THEN 'incomplete'
+            ELSE 'priced'
+        END AS cost_status
+    FROM events AS e
+    LEFT JOIN slots AS s
+        ON e.provider IS NOT DISTINCT FROM s.provider
+        AND e.model IS NOT DISTINCT FROM s.model
+        AND e.service_tier IS NOT DISTINCT FROM s.service_tier
+        AND e.region IS NOT DISTINCT FROM s.region
+        AND e.event_ts >= s.since AND e.event_ts < s.until
+        AND e.minute >= s.minute_from AND e.minute < s.minute_to
+        AND e.input_tokens > s.over AND e.input_tokens <= s.up_to
+),
+charged AS (
+    SELECT
+        *,
+        CASE cost_status
+            WHEN 'priced' THEN CAST(
+                coalesce(in_uncached * for_in_uncached, 0) + coalesce(in_audio * for_in_audio, 0)
+                + coalesce(in_image * for_in_image, 0) + coalesce(in_video * for_in_video, 0) AS DECIMAL(38, 12))
+            WHEN 'not_billed' THEN 0
+        END AS input_cost,
+        CASE cost_status
+            WHEN 'priced' THEN CAST(
+                coalesce(in_cache_read * for_in_cache_read, 0)
+                + coalesce(in_cache_read_audio * for_in_cache_read_audio, 0)
+                + coalesce(in_cache_read_image * for_in_cache_read_image, 0) AS DECIMAL(38, 12))
+            WHEN 'not_billed' THEN 0
+        END AS cache_read_cost,
+        CASE cost_status
+            WHEN 'priced' THEN CAST(
+                coalesce(in_cache_write_5m * for_in_cache_write_5m, 0)
+                + coalesce(in_cache_write_30m * for_in_cache_write_30m, 0)
+                + coalesce(in_cache_write_1h * for_in_cache_write_1h, 0)
+                + coalesce(in_cache_write_12h * for_in_cache_write_12h, 0) AS DECIMAL(38, 12))
+            WHEN 'not_billed' THEN 0
+        END AS cache_write_cost,
+        CASE cost_status
+            WHEN 'priced' THEN CAST(
+                coalesce(out_text * for_out_text, 0) + coalesce(out_reasoning * for_out_reasoning, 0)
+                + coalesce(out_audio * for_out_audio, 0) + coalesce(out_image * for_out_image, 0) AS DECIMAL(38, 12))
+            WHEN 'not_billed' THEN 0
+        END AS output_cost,
+        CASE cost_status
+            WHEN 'priced' THEN CAST(
+                coalesce(for_requests, 0) + coalesce(n_search * for_n_search, 0)
+                + coalesce(n_tool * for_n_tool, 0) + coalesce(pages * for_pages, 0) AS DECIMAL(38, 12))
+                + CASE WHEN seconds > 0 THEN CAST(
+                    coalesce(greatest(seconds, audio_minimum) * for_audio_seconds, 0) AS DECIMAL(38, 12)) ELSE 0 END
+            WHEN 'not_billed' THEN 0
+        END AS other_cost
+    FROM judged
+)
+SELECT
+    tenant, day, event_ts, batch, event_key, application, provider, model, status, cost_status,
+    CASE WHEN cost_status IN ('priced', 'incomplete') THEN price_id END AS price_id,
+    cost_status = 'priced' AND assumed AS assumed,
+    CAST(input_tokens + output_tokens AS BIGINT) AS tokens,
+    CASE WHEN cost_status = 'priced' THEN currency END AS currency,
+    input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost,
+    input_cost + cache_read_cost + cache_write_cost + output_cost + other_cost AS cost,
+    logged_cost, logged_currency
+FROM charged
+"""

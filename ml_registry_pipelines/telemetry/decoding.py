@@ -1,0 +1,357 @@
+"""Decoding: chunks of raw records become rows of `inference_events`, or rejects with a reason.
+
+Reading bytes into records is in `reading.py`, what a format looks like in `dialects/`,
+the rules in `normalising.py`. Every record that goes in comes out once: as a row, as a
+reject, or counted as ignored. Nothing here writes, looks at a clock or at the lake.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import IO, TYPE_CHECKING, Any
+
+from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.telemetry import identity, normalising
+from ml_registry_pipelines.telemetry.dialects import DIALECTS
+from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity
+from ml_registry_pipelines.telemetry.nesting import Nesting
+from ml_registry_pipelines.telemetry.ordinals import Ordinals
+from ml_registry_pipelines.telemetry.reading import Chunk, LogReader
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+RAW_KEPT = 1 << 20
+"""Bytes of raw text that a reject keeps."""
+SAMPLE = 48
+"""Records that detection looks at."""
+SAMPLE_LINES = 2000
+"""Records that it goes through to find them, where many are malformed."""
+BATCH_ROWS = 8192
+"""DuckDB reads one Arrow batch per thread: a chunk must be several."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a file lies and what its source says about the records in it.
+
+    `tenant` is whose every record is, whatever it says. With `tenant_field` (dots between levels)
+    it is looked up in each record and must be there. With neither, a record's own tenant counts,
+    else `default`. `salt` goes into the hashes of users and sessions. `base_time` stands in where
+    a format has no times of its own.
+    """
+
+    source: str
+    file: str
+    modified_at: datetime
+    recorded_at: datetime
+    base_time: datetime
+    tenant: str | None = None
+    tenant_field: str | None = None
+    time_zone: str = "UTC"
+    salt: str = ""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of some consecutive records: `rows` + `rejected` + `ignored` is all of them.
+
+    `rows` has the columns of `inference_events` without `batch`; `rejected` has line, part, reason,
+    message, raw and tenant. `last_line` is the last line that was read for it.
+    """
+
+    rows: pa.Table
+    rejected: pa.Table
+    ignored: int
+    first_line: int
+    last_line: int
+
+    @property
+    def rows_in(self) -> int:
+        return self.rows.num_rows + self.rejected.num_rows + self.ignored
+
+
+class Decoder:
+    """Decodes the records of one file in one dialect, chunk after chunk."""
+
+    def __init__(self, dialect: Dialect, origin: Origin) -> None:
+        self.dialect = dialect
+        self._origin = origin
+        self._connection = _connection(dialect, origin)
+        found = _candidates(self._connection, dialect)
+        self._rows_sql = normalising.rows_sql(dialect, found)
+        self._complaints_sql = normalising.complaints_sql(dialect, found)
+        self._ordinals = Ordinals(self._connection) if dialect.identity is Identity.CONTENT else None
+        self._nesting = Nesting(self._connection) if dialect.nests else None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a row depends on rows before it, so that a file is always decoded from its start."""
+        return self._ordinals is not None or self._nesting is not None
+
+    def decode(self, chunk: Chunk) -> Decoded:
+        """Decode one chunk. Chunks of a file must come in order."""
+        import duckdb
+        import pyarrow as pa
+
+        rejected = [_with_tenant(chunk.rejected, self._origin.tenant)]
+        records = chunk.records
+        try:
+            judged = self._judge(records)
+        except duckdb.InvalidInputException:
+            # Malformed JSON is rare: the check that costs a quarter of the time is made only where it is needed.
+            records, malformed = self._well_formed(records)
+            rejected.append(_with_tenant(malformed, self._origin.tenant))
+            judged = self._judge(records)
+        rows, bad, ignored = self._parted(judged)
+        if bad.num_rows:
+            rejected.append(self._complaints(records, bad))
+        if self._ordinals is not None:
+            rows = self._ordinals.number(rows)
+        return Decoded(
+            rows=rows.select(normalising.rows_schema().names).cast(normalising.rows_schema()),
+            rejected=pa.concat_tables(rejected).sort_by([("line", "ascending"), ("part", "ascending")]),
+            ignored=ignored,
+            first_line=chunk.first_line,
+            last_line=chunk.last_line,
+        )
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _judge(self, records: pa.Table) -> pa.Table:
+        self._connection.register("records", _in_batches(records))
+        return self._connection.sql(self._rows_sql).to_arrow_table()
+
+    def _parted(self, judged: pa.Table) -> tuple[pa.Table, pa.Table, int]:
+        """Rows, what is bad, and the number of records about something else."""
+        import pyarrow.compute as pc
+
+        if self._nesting is not None:
+            judged = self._nesting.mark(judged)
+        ignored = judged["ignored"]
+        bad = pc.and_not(judged["bad"], ignored)
+        passed = pc.invert(pc.or_(judged["bad"], ignored))
+        rows = judged if pc.all(passed).as_py() in (True, None) else judged.filter(passed)
+        return rows, judged.select(["line", "part"]).filter(bad), pc.sum(ignored).as_py() or 0
+
+    def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
+        """Reason and message of each bad record."""
+        import pyarrow.compute as pc
+
+        faulty = records.filter(pc.is_in(records["line"], bad["line"].combine_chunks()))
+        self._connection.register("records", _in_batches(faulty))
+        found = self._connection.sql(self._complaints_sql).to_arrow_table()
+        assert found.num_rows == bad.num_rows, f"{bad.num_rows} bad records, {found.num_rows} complaints"
+        return _cut(found).cast(normalising.rejected_schema())
+
+    def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
+        """Records that are JSON, and rejects for those that are not."""
+        self._connection.register("records", _in_batches(records))
+        good = self._connection.sql("SELECT line, raw FROM records WHERE json_valid(raw)").to_arrow_table()
+        malformed = self._connection.sql(
+            """
+            SELECT line, 'invalid_json' AS reason,
+                'line ' || line || ': the text is not JSON' AS message,
+                rtrim(raw, chr(13) || chr(10)) AS raw
+            FROM records WHERE NOT json_valid(raw)
+            """
+        ).to_arrow_table()
+        return good, malformed
+
+
+class LogFile:
+    """One log file, decoded part by part as it is iterated, once.
+
+    Args:
+        stream: the stored bytes, from the start.
+        dialect: its dialect where that is known; otherwise it is detected among `known`.
+        start_after_line: records up to this line were taken before and are left out.
+    """
+
+    def __init__(
+        self,
+        stream: IO[bytes],
+        origin: Origin,
+        *,
+        dialect: Dialect | None = None,
+        known: Iterable[Dialect] = tuple(DIALECTS.values()),
+        start_after_line: int = 0,
+        chunk_bytes: int | None = None,
+        chunk_rows: int | None = None,
+    ) -> None:
+        self._reader = LogReader(stream, origin.file, chunk_bytes=chunk_bytes, chunk_rows=chunk_rows)
+        self._origin = origin
+        self._known = tuple(known)
+        self._start = start_after_line
+        self.dialect = dialect
+        """The dialect; None before the first part, and where none was recognised."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the stored bytes, once all parts were read."""
+        return self._reader.digest
+
+    def __iter__(self) -> Iterator[Decoded]:
+        chunks = _ahead(iter(self._reader))
+        waiting, sample = self._sample(chunks)
+        if self.dialect is None and sample:
+            self.dialect = detect(sample, self._known)
+        if self.dialect is None:
+            yield from self._undecoded(waiting, chunks)
+            return
+        decoder = Decoder(self.dialect, self._origin)
+        try:
+            for chunk in itertools.chain(waiting, chunks):
+                if decoder.remembers:
+                    yield from _after(decoder.decode(chunk), self._start)
+                elif chunk.last_line > self._start:
+                    yield decoder.decode(chunk.after(self._start))
+        finally:
+            decoder.close()
+
+    def _sample(self, chunks: Iterator[Chunk]) -> tuple[list[Chunk], list[str]]:
+        """The first chunks and the first texts in them, the same however the file is cut."""
+        waiting: list[Chunk] = []
+        sample: list[str] = []
+        size = 0
+        while len(sample) < SAMPLE_RECORDS and size < SAMPLE_BYTES:
+            if (chunk := next(chunks, None)) is None:
+                break
+            waiting.append(chunk)
+            for text in chunk.records["raw"].slice(0, SAMPLE_RECORDS - len(sample)).to_pylist():
+                if size < SAMPLE_BYTES:
+                    sample.append(text)
+                    size += len(text)
+        return waiting, sample
+
+    def _undecoded(self, waiting: list[Chunk], chunks: Iterator[Chunk]) -> Iterator[Decoded]:
+        """A file without a dialect: what could not even be read, and the file as a whole if it has records."""
+        import pyarrow as pa
+
+        last, recognisable = 0, False
+        rejected = [_with_tenant(chunk.rejected, self._origin.tenant) for chunk in waiting]
+        for chunk in itertools.chain(waiting, chunks):
+            last = max(last, chunk.last_line)
+            recognisable = recognisable or chunk.records.num_rows > 0
+        if recognisable:
+            rejected = [_unknown(waiting, self._origin, self._known)]
+        if rejected:
+            rows = normalising.rows_schema().empty_table()
+            yield Decoded(rows, pa.concat_tables(rejected), ignored=0, first_line=min(last, 1), last_line=last)
+
+
+def detect(texts: Iterable[str], known: Iterable[Dialect] = tuple(DIALECTS.values())) -> Dialect | None:
+    """The dialect that most of these records are of; None where none is, or two are equally likely."""
+    votes: Counter[str] = Counter()
+    named = {dialect.name: dialect for dialect in known}
+    for text in texts:
+        try:
+            record = json.loads(text)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            votes.update(name for name, dialect in named.items() if dialect.recognises(record))
+    match votes.most_common(2):
+        case [(name, _)]:
+            return named[name]
+        case [(name, most), (_, next_most)] if most > next_most:
+            return named[name]
+    return None
+
+
+def _connection(dialect: Dialect, origin: Origin) -> duckdb.DuckDBPyConnection:
+    """A DuckDB that knows the file's circumstances as variables and reads times in its zone."""
+    connection = open_duckdb()
+    # Spans are compared along the file, and rows come out as they went in.
+    connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET TimeZone = $zone", {"zone": dialect.time_zone or origin.time_zone})
+    for macro in (*identity.MACROS, *normalising.MACROS):
+        connection.execute(macro)
+    field = origin.tenant_field
+    texts = {
+        "source": origin.source,
+        "file": origin.file,
+        "salt": origin.salt,
+        "tenant": origin.tenant,
+        "tenant_field": field,
+        "tenant_field_flat": None if field is None else _pointer([field]),
+        "tenant_field_nested": None if field is None else _pointer(field.split(".")),
+    }
+    instants = {
+        "recorded_us": origin.recorded_at,
+        "base_us": origin.base_time,
+        "earliest_us": normalising.EARLIEST,
+        "latest_us": origin.modified_at + timedelta(days=1),
+    }
+    for name, text in texts.items():
+        connection.execute(f"SET VARIABLE {name} = CAST($value AS VARCHAR)", {"value": text})
+    for name, instant in instants.items():
+        connection.execute(f"SET VARIABLE {name} = CAST($value AS BIGINT)", {"value": _microseconds(instant)})
+    return connection
+
+
+def _candidates(connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> Collection[str]:
+    """The candidates that a dialect's select gives."""
+    import pyarrow as pa
+
+    connection.register("records", pa.table({"line": pa.array([], pa.int64()), "raw": pa.array([], pa.string())}))
+    return frozenset(connection.sql(dialect.select).columns) & frozenset(CANDIDATES)
+
+
+def _pointer(names: Iterable[str]) -> str:
+    """A JSON pointer to a field below other fields."""
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
+
+
+def _microseconds(instant: datetime) -> int:
+    return (instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    """The same chunks, each read and unpacked in another thread while the one before is worked on."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
+        pending = pool.submit(next, chunks, None)
+        while (chunk := pending.result()) is not None:
+            pending = pool.submit(next, chunks, None)
+            yield chunk
+
+
+def _in_batches(records: pa.Table) -> pa.Table:
+    import pyarrow as pa
+
+    return pa.Table.from_batches(records.to_batches(max_chunksize=BATCH_ROWS), schema=records.schema)
+
+
+def _after(decoded: Decoded, line: int) -> Iterator[Decoded]:
+    """What was decoded of the lines after `line`. What was ignored before it is not told apart, so it is counted
+    only where the whole chunk lies behind."""
+    if decoded.first_line > line:
+        yield decoded
+
+
+def _with_tenant(rejected: pa.Table, tenant: str | None) -> pa.Table:
+    """Rejects of the reading step as rejects of a source, whose tenant may be known."""
+    import pyarrow as pa
+
+    schema = normalising.rejected_schema()
+    columns = {name: rejected[name] for name in ("line", "reason", "message", "raw")}
+    columns["part"] = pa.array([0] * rejected.num_rows, pa.int32())
+    columns["tenant"] = pa.array([tenant] * rejected.num_rows, pa.string())
+    return _cut(pa.table({name: columns[name] for name in schema.names})).cast(schema)
+
+
+def _cut(rejected: pa.Table) -> pa.Table:
+    """Raw texts of at most a mebibyte."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if (pc.max(pc.binary_length(rejected["raw"])).as_py() or 0) <= RAW_KEPT:
+        return rejected
+    texts = [text.encode()[:RAW_KEPT].decode(errors="ignore") for text in rejected["raw"].to_pylist()]
+    return rejected.set_column(rejected.schema.get_field_index("raw"), "raw", pa.array(texts, pa.string()))

@@ -1,0 +1,90 @@
+"""Spans in spans: which model call only repeats the usage of calls below it.
+
+A framework and the client library that it uses may both report the same call, one
+span inside the other. Only the innermost one costs; the outer ones are marked `aggregate`.
+
+An inner span ends and is exported first, so a span is compared with those of its own
+line and of earlier lines of the file: that needs no second reading and does not depend
+on how the file is cut into chunks. An inner span that lies in another file, in a later
+line, or more than `WINDOW` spans back is not seen, and the outer one stays as the log says.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ml_registry_pipelines.lake.tables.telemetry import TOKEN_BUCKETS
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+WINDOW = 1_000_000
+"""Spans of a file that are remembered, about 40 bytes each."""
+DEEPEST = 64
+"""Levels that are followed down; it ends circles of spans too."""
+
+_CALLS = "span_kind = 'leaf' AND {} > 0".format(" + ".join(f"coalesce({name}, 0)" for name in TOKEN_BUCKETS))
+
+
+class Nesting:
+    """Remembers the spans of a file and marks those that enclose a model call with usage."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self._connection = connection
+        self._count = 0
+        connection.execute(
+            "CREATE TEMP TABLE spans (number BIGINT, line BIGINT, span UBIGINT, parent UBIGINT, calls BOOLEAN)"
+        )
+
+    def mark(self, rows: pa.Table) -> pa.Table:
+        """The rows, in the order of the file, with `span_kind` aggregate where a leaf with usage lies below."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not rows.num_rows:
+            return rows
+        narrow = rows.select(["line", "trace_id", "span_id", "parent_id", "span_kind", *TOKEN_BUCKETS])
+        self._connection.register("new_spans", narrow.append_column("row", pa.array(np.arange(rows.num_rows))))
+        self._connection.execute(
+            f"""
+            INSERT INTO spans
+            SELECT {self._count} + row, line, hash(trace_id, span_id),
+                CASE WHEN parent_id IS NOT NULL THEN hash(trace_id, parent_id) END, {_CALLS}
+            FROM new_spans WHERE trace_id IS NOT NULL AND span_id IS NOT NULL
+            """
+        )
+        frontier = self._connection.sql(
+            f"""
+            SELECT row, {self._count} + row AS number, line, hash(trace_id, span_id) AS span
+            FROM new_spans WHERE trace_id IS NOT NULL AND span_id IS NOT NULL AND {_CALLS}
+            """
+        ).to_arrow_table()
+        encloses = np.zeros(rows.num_rows, dtype=bool)
+        for _ in range(DEEPEST):
+            if not frontier.num_rows:
+                break
+            below = self._below(frontier)
+            encloses[below["row"].filter(below["calls"]).to_numpy()] = True
+            frontier = below.filter(pc.invert(below["calls"])).drop_columns(["calls"])
+        self._count += rows.num_rows
+        self._connection.execute(f"DELETE FROM spans WHERE number < {self._count - 2 * WINDOW}")
+        if not encloses.any():
+            return rows
+        kind = pc.if_else(pa.array(encloses), "aggregate", rows["span_kind"])
+        return rows.set_column(rows.schema.get_field_index("span_kind"), "span_kind", kind)
+
+    def _below(self, frontier: pa.Table) -> pa.Table:
+        """The next level: spans whose parent is in `frontier`, each with the row that it was reached from."""
+        self._connection.register("frontier", frontier)
+        return self._connection.sql(
+            f"""
+            SELECT DISTINCT frontier.row, frontier.number, frontier.line, spans.span, spans.calls
+            FROM frontier
+            JOIN spans ON spans.parent = frontier.span
+                AND spans.span <> frontier.span
+                AND spans.line <= frontier.line
+                AND spans.number > frontier.number - {WINDOW}
+            """
+        ).to_arrow_table()
