@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.lake import Lake
-    from ml_registry_pipelines.telemetry.ingestion import Taken
+    from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
 
 
@@ -137,7 +137,7 @@ def ingest(
 
 
 def _take_everything(lake: Lake, sources: Sources, *, rescan: bool) -> None:
-    from ml_registry_pipelines.telemetry.ingestion import Taken
+    from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import Scope
 
     done = Taken()
@@ -271,13 +271,14 @@ def quarantine_replay(
     """Try rows again with today's dialects and sources."""
     from ml_registry_pipelines.telemetry.ingestion import Ingestion
     from ml_registry_pipelines.telemetry.quarantine import open_rows
+    from ml_registry_pipelines.telemetry.replay import replay
     from ml_registry_pipelines.telemetry.sources import Sources
 
     if not (ids or reason or source or everything):
         raise click.UsageError("say which rows: ids, --reason, --source or --all")
     with _lake() as lake:
         tried = open_rows(lake, ids=ids, reason=reason, source=source, limit=limit)
-        done = Ingestion(lake, Sources.load(Settings.from_environment())).replay(tried)
+        done = replay(Ingestion(lake, Sources.load(Settings.from_environment())), tried)
         click.echo(
             f"{len(tried):,} rows tried: {done.taken:,} taken, {done.duplicates:,} duplicates, "
             f"{len(tried) - done.taken - done.duplicates:,} still in quarantine"

@@ -7,12 +7,14 @@ reject, or counted as ignored. Nothing here writes, looks at a clock or at the l
 
 from __future__ import annotations
 
-import functools
+import itertools
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from ml_registry_pipelines.lake.reading import open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
@@ -20,7 +22,8 @@ from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity
 from ml_registry_pipelines.telemetry.nesting import Nesting
 from ml_registry_pipelines.telemetry.ordinals import Ordinals
-from ml_registry_pipelines.telemetry.reading import Chunk, LogReader
+from ml_registry_pipelines.telemetry.reading import Chunk, LogReader, rejects_schema
+from ml_registry_pipelines.telemetry.splitting import Limits
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,10 +31,11 @@ if TYPE_CHECKING:
 
 RAW_KEPT = 1 << 20
 """Bytes of raw text that a reject keeps."""
-SAMPLE = 48
-"""Records that detection looks at."""
-SAMPLE_LINES = 2000
-"""Records that it goes through to find them, where many are malformed."""
+SAMPLE_RECORDS = 256
+"""Records that detection looks at, unless fewer make up `SAMPLE_BYTES`."""
+SAMPLE_BYTES = 1 << 20
+RAW_KEPT_OF_FILE = 64 << 10
+"""Characters that a reject of a whole file keeps of its beginning."""
 BATCH_ROWS = 8192
 """DuckDB reads one Arrow batch per thread: a chunk must be several."""
 
@@ -94,10 +98,11 @@ class Decoder:
         """Whether a row depends on rows before it, so that a file is always decoded from its start."""
         return self._ordinals is not None or self._nesting is not None
 
-    def decode(self, chunk: Chunk) -> Decoded:
-        """Decode one chunk. Chunks of a file must come in order."""
+    def decode(self, chunk: Chunk, *, after_line: int = 0) -> Decoded:
+        """Decode one chunk, and give what lies after a line. Chunks of a file must come in order."""
         import duckdb
         import pyarrow as pa
+        import pyarrow.compute as pc
 
         rejected = [_with_tenant(chunk.rejected, self._origin.tenant)]
         records = chunk.records
@@ -108,16 +113,27 @@ class Decoder:
             records, malformed = self._well_formed(records)
             rejected.append(_with_tenant(malformed, self._origin.tenant))
             judged = self._judge(records)
-        rows, bad, ignored = self._parted(judged)
+        if self._nesting is not None:
+            judged = self._nesting.mark(judged)
+        ignored = judged["ignored"]
+        bad = judged.select(["line", "part"]).filter(pc.and_not(judged["bad"], ignored))
         if bad.num_rows:
             rejected.append(self._complaints(records, bad))
+        dropped = pc.or_(judged["bad"], ignored)
+        rows = judged.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else judged
         if self._ordinals is not None:
             rows = self._ordinals.number(rows)
+        rows = rows.select(normalising.rows_schema().names).cast(normalising.rows_schema())
+        refused = pa.concat_tables(rejected)
+        if chunk.first_line <= after_line:
+            rows = rows.filter(pc.greater(rows["line"], after_line))
+            refused = refused.filter(pc.greater(refused["line"], after_line))
+            ignored = pc.and_(ignored, pc.greater(judged["line"], after_line))
         return Decoded(
-            rows=rows.select(normalising.rows_schema().names).cast(normalising.rows_schema()),
-            rejected=pa.concat_tables(rejected).sort_by([("line", "ascending"), ("part", "ascending")]),
-            ignored=ignored,
-            first_line=chunk.first_line,
+            rows=rows,
+            rejected=refused.sort_by([("line", "ascending"), ("part", "ascending")]),
+            ignored=pc.sum(ignored).as_py() or 0,
+            first_line=max(chunk.first_line, after_line + 1),
             last_line=chunk.last_line,
         )
 
@@ -127,18 +143,6 @@ class Decoder:
     def _judge(self, records: pa.Table) -> pa.Table:
         self._connection.register("records", _in_batches(records))
         return self._connection.sql(self._rows_sql).to_arrow_table()
-
-    def _parted(self, judged: pa.Table) -> tuple[pa.Table, pa.Table, int]:
-        """Rows, what is bad, and the number of records about something else."""
-        import pyarrow.compute as pc
-
-        if self._nesting is not None:
-            judged = self._nesting.mark(judged)
-        ignored = judged["ignored"]
-        bad = pc.and_not(judged["bad"], ignored)
-        passed = pc.invert(pc.or_(judged["bad"], ignored))
-        rows = judged if pc.all(passed).as_py() in (True, None) else judged.filter(passed)
-        return rows, judged.select(["line", "part"]).filter(bad), pc.sum(ignored).as_py() or 0
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
         """Reason and message of each bad record."""
@@ -182,10 +186,9 @@ class LogFile:
         dialect: Dialect | None = None,
         known: Iterable[Dialect] = tuple(DIALECTS.values()),
         start_after_line: int = 0,
-        chunk_bytes: int | None = None,
-        chunk_rows: int | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        self._reader = LogReader(stream, origin.file, chunk_bytes=chunk_bytes, chunk_rows=chunk_rows)
+        self._reader = LogReader(stream, origin.file, limits=limits)
         self._origin = origin
         self._known = tuple(known)
         self._start = start_after_line
@@ -208,10 +211,10 @@ class LogFile:
         decoder = Decoder(self.dialect, self._origin)
         try:
             for chunk in itertools.chain(waiting, chunks):
-                if decoder.remembers:
-                    yield from _after(decoder.decode(chunk), self._start)
-                elif chunk.last_line > self._start:
-                    yield decoder.decode(chunk.after(self._start))
+                if decoder.remembers or chunk.last_line > self._start:
+                    decoded = decoder.decode(chunk, after_line=self._start)
+                    if chunk.last_line > self._start:
+                        yield decoded
         finally:
             decoder.close()
 
@@ -304,6 +307,20 @@ def _candidates(connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> Coll
     return frozenset(connection.sql(dialect.select).columns) & frozenset(CANDIDATES)
 
 
+def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> pa.Table:
+    """One reject for a whole file, with its first records as raw text."""
+    import pyarrow as pa
+
+    first = next(chunk.records for chunk in waiting if chunk.records.num_rows)
+    texts = "".join(first["raw"].slice(0, SAMPLE_RECORDS).to_pylist())[:RAW_KEPT_OF_FILE]
+    message = (
+        f"{origin.file}: its records are of no known dialect (known are {', '.join(d.name for d in known)}); "
+        "set the source's dialect, or write one"
+    )
+    row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
+    return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
+
+
 def _pointer(names: Iterable[str]) -> str:
     """A JSON pointer to a field below other fields."""
     return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in names)
@@ -326,13 +343,6 @@ def _in_batches(records: pa.Table) -> pa.Table:
     import pyarrow as pa
 
     return pa.Table.from_batches(records.to_batches(max_chunksize=BATCH_ROWS), schema=records.schema)
-
-
-def _after(decoded: Decoded, line: int) -> Iterator[Decoded]:
-    """What was decoded of the lines after `line`. What was ignored before it is not told apart, so it is counted
-    only where the whole chunk lies behind."""
-    if decoded.first_line > line:
-        yield decoded
 
 
 def _with_tenant(rejected: pa.Table, tenant: str | None) -> pa.Table:

@@ -1,0 +1,248 @@
+"""Events per second from landed files to priced rows, deduplicated and committed; peak memory.
+
+Ingestion and pricing run in a process of their own, whose peak memory is what counts. The
+floor in the same run is DuckDB alone: it reads the same files and counts rows, nothing more.
+
+    python -m benchmarks.ingestion                      # 10 million native events, jsonl.gz
+    python -m benchmarks.ingestion --rows 500000 --dialect litellm
+    python -m benchmarks.ingestion --stored 100000000   # against a table that holds 100 million
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import multiprocessing
+import random
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+
+START = datetime(2026, 9, 1, tzinfo=UTC)
+DAYS = 30
+MODELS = [("openai", "gpt-4o-2024-08-06"), ("anthropic", "claude-sonnet-4-5-20250929"), ("google", "gemini-2.5-flash")]
+
+
+def native(number: int, chance: random.Random) -> dict[str, object]:
+    """A native record of about 400 bytes."""
+    provider, model = MODELS[number % len(MODELS)]
+    cached, fresh, out = chance.randrange(0, 2000), chance.randrange(50, 4000), chance.randrange(1, 900)
+    return {
+        "event_id": f"req-{chance.getrandbits(96):024x}",
+        "ts": _moment(number, chance).isoformat().replace("+00:00", "Z"),
+        "tenant": f"tenant-{number % 3}",
+        "application": f"app-{number % 7}",
+        "provider": provider,
+        "model": model,
+        "latency_ms": round(chance.lognormvariate(7, 0.6), 3),
+        "ttft_ms": round(chance.lognormvariate(5.5, 0.5), 3),
+        "stream": True,
+        "trace_id": f"{chance.getrandbits(128):032x}",
+        "usage": {"in_uncached": fresh, "in_cache_read": cached, "out_text": out, "total": fresh + cached + out},
+    }
+
+
+def litellm(number: int, chance: random.Random) -> dict[str, object]:
+    """A LiteLLM standard logging payload without bodies."""
+    provider, model = MODELS[number % len(MODELS)]
+    start, took = _moment(number, chance).timestamp(), chance.lognormvariate(0.5, 0.6)
+    cached, prompt, out = chance.randrange(0, 50), chance.randrange(50, 4000), chance.randrange(1, 900)
+    usage = {"prompt_tokens": prompt, "completion_tokens": out, "prompt_tokens_details": {"cached_tokens": cached}}
+    return {
+        "id": f"chatcmpl-{chance.getrandbits(96):024x}", "trace_id": f"tr-{number}", "call_type": "acompletion",
+        "stream": True, "response_cost": 0.0021, "status": "success", "custom_llm_provider": provider,
+        "total_tokens": prompt + out, "prompt_tokens": prompt, "completion_tokens": out, "startTime": start,
+        "endTime": start + took, "completionStartTime": start + took / 4, "response_time": took, "model": model,
+        "model_id": "dep-1", "model_group": "prod-chat", "api_base": "https://api.example.org",
+        "metadata": {"user_api_key_hash": "88dc28", "user_api_key_team_id": "team-a",
+                     "user_api_key_org_id": f"tenant-{number % 3}", "user_api_key_end_user_id": f"u{number % 999}",
+                     "usage_object": usage},
+        "cache_hit": False, "request_tags": ["ab:b"], "end_user": f"u{number % 999}",
+        "model_parameters": {"temperature": 0}, "hidden_params": {"litellm_overhead_time_ms": 3.1},
+    }  # fmt: skip
+
+
+def otel_genai(number: int, chance: random.Random) -> dict[str, object]:
+    """One OTLP span with the attributes that the conventions recommend."""
+    provider, model = MODELS[number % len(MODELS)]
+    start = int(_moment(number, chance).timestamp() * 1e9)
+    prompt, out = chance.randrange(50, 4000), chance.randrange(1, 900)
+
+    def attribute(key: str, kind: str, value: object) -> dict[str, object]:
+        return {"key": key, "value": {kind: value}}
+
+    return {
+        "traceId": f"{chance.getrandbits(128):032x}", "spanId": f"{chance.getrandbits(64):016x}", "parentSpanId": "",
+        "name": f"chat {model}", "kind": "SPAN_KIND_CLIENT", "startTimeUnixNano": str(start),
+        "endTimeUnixNano": str(start + int(chance.lognormvariate(21, 0.6))),
+        "attributes": [
+            attribute("gen_ai.operation.name", "stringValue", "chat"),
+            attribute("gen_ai.provider.name", "stringValue", provider),
+            attribute("gen_ai.request.model", "stringValue", model),
+            attribute("gen_ai.response.model", "stringValue", model),
+            attribute("gen_ai.response.id", "stringValue", f"chatcmpl-{chance.getrandbits(64):016x}"),
+            attribute("gen_ai.request.stream", "boolValue", True),
+            attribute("gen_ai.response.time_to_first_chunk", "doubleValue", 0.42),
+            attribute("gen_ai.usage.input_tokens", "intValue", str(prompt)),
+            attribute("gen_ai.usage.cache_read.input_tokens", "intValue", str(prompt // 2)),
+            attribute("gen_ai.usage.output_tokens", "intValue", str(out)),
+            attribute("gen_ai.usage.reasoning.output_tokens", "intValue", "0"),
+            attribute("server.address", "stringValue", "api.example.org"),
+        ],
+        "status": {"code": "STATUS_CODE_UNSET"},
+    }  # fmt: skip
+
+
+MAKERS: dict[str, Callable[[int, random.Random], dict[str, object]]] = {
+    "native": native,
+    "litellm": litellm,
+    "otel_genai": otel_genai,
+}
+
+
+def _moment(number: int, chance: random.Random) -> datetime:
+    return START + timedelta(seconds=chance.random() * DAYS * 86400)
+
+
+def make_files(folder: Path, dialect: str, rows: int, *, per_file: int) -> None:
+    """Land `rows` records in files of `per_file`, from a pool whose ids are made new for each file."""
+    pool_size = min(rows, per_file)
+    target = folder / dialect / "dt=2026-10-01" / "hh=00"
+    target.mkdir(parents=True)
+    done = 0
+    while done < rows:
+        chance = random.Random(done)
+        count = min(pool_size, rows - done)
+        lines = "".join(json.dumps(MAKERS[dialect](done + n, chance)) + "\n" for n in range(count))
+        (target / f"{done:012d}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 3))
+        done += count
+
+
+def fill(home: str, rows: int) -> None:
+    """Put `rows` events into the table, straight through the lake."""
+    import numpy as np
+    import pyarrow as pa
+
+    from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.lake.tables import TABLES
+
+    schema, batch_rows = TABLES["inference_events"].schema, 1_000_000
+    chance = np.random.default_rng(1)
+    with Lake(home, process="benchmark") as lake:
+        for batch in range(1, -(-rows // batch_rows) + 1):
+            day = (START + timedelta(days=(batch - 1) % DAYS)).date()
+            count = min(batch_rows, rows - (batch - 1) * batch_rows)
+            ids = pa.array([f"old-{batch}-{n}" for n in range(count)])
+            given = {
+                "tenant": pa.repeat("tenant-0", count), "day": pa.repeat(pa.scalar(day, pa.date32()), count),
+                "event_ts": pa.repeat(pa.scalar(START, pa.timestamp("us", "UTC")), count),
+                "recorded_at": pa.repeat(pa.scalar(START, pa.timestamp("us", "UTC")), count),
+                "batch": pa.repeat(pa.scalar(batch, pa.int64()), count),
+                "event_key": pa.array(chance.integers(-(2**63), 2**63 - 1, count)),
+                "content_key": pa.array(chance.integers(-(2**63), 2**63 - 1, count)),
+                "source_system": pa.repeat("native", count), "event_id": ids,
+                "attempt": pa.repeat(pa.scalar(1, pa.int32()), count), "source": pa.repeat("old", count),
+                "file": pa.repeat("old", count), "line": pa.array(range(count), pa.int64()),
+                "part": pa.repeat(pa.scalar(0, pa.int32()), count), "dialect": pa.repeat("native", count),
+                "time_quality": pa.repeat("recorded", count), "span_kind": pa.repeat("leaf", count),
+                "status": pa.repeat("success", count), "usage_quality": pa.repeat("exact", count),
+            }  # fmt: skip
+            columns = [
+                given[f.name].cast(f.type) if f.name in given else pa.nulls(count, f.type) for f in schema
+            ]
+            lake.append_once(
+                "inference_events", pa.Table.from_arrays(columns, schema=schema), source="ingestion", sequence=batch
+            )
+        for table in ("ingested_files", "quarantined_rows", "model_costs"):
+            for batch in range(1, lake.sequence("inference_events", "ingestion") + 1):
+                lake.append_once(table, TABLES[table].empty(), source="inference_events", sequence=batch)
+
+
+def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]]) -> None:
+    """Ingest and price everything in `landing`, and say how long it took and how much memory."""
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+    from ml_registry_pipelines.costs.pricing import catch_up_costs
+    from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+    from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
+
+    with Lake(home, process="benchmark") as lake:
+        sync_catalog(lake)
+        sources = Sources([Source("landing", landing)])
+        worker = Ingestion(lake, sources, salt="benchmark")
+        rows, deciding, pricing = 0, 0.0, 0.0
+        deduplicated = worker._deduplicated
+
+        def timed(table: object) -> object:
+            nonlocal deciding
+            started = time.perf_counter()
+            try:
+                return deduplicated(table)  # type: ignore[arg-type]
+            finally:
+                deciding += time.perf_counter() - started
+
+        worker._deduplicated = timed  # type: ignore[method-assign,assignment]
+        began = time.perf_counter()
+        while files := sources.look(lake, scope=Scope.ALL, settled=True).files:
+            rows += worker.take(files).taken
+            started = time.perf_counter()
+            catch_up_costs(lake)
+            pricing += time.perf_counter() - started
+        seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    answer.put({"rows": rows, "seconds": seconds, "dedupe": deciding, "pricing": pricing, "peak_mb": peak})
+
+
+def floor(landing: Path) -> float:
+    """Seconds that DuckDB alone takes to parse the same files."""
+    import duckdb
+
+    started = time.perf_counter()
+    pattern = str(landing / "**" / "*.jsonl.gz")
+    duckdb.connect().execute(f"SELECT count(*) FROM read_json('{pattern}', format = 'newline_delimited')").fetchall()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--dialect", choices=sorted(MAKERS), default="native")
+    parser.add_argument("--stored", type=int, default=0, help="rows that the table holds before")
+    parser.add_argument("--per-file", type=int, default=100_000)
+    parser.add_argument("--home", help="folder for the data; by default a temporary one")
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="mlreg-bench-", dir=options.home))
+    try:
+        print(describe_machine())
+        if options.stored:
+            print(f"filling the table with {options.stored:,} rows ...", file=sys.stderr)
+            fill(str(root / "home"), options.stored)
+        print(f"landing {options.rows:,} {options.dialect} records ...", file=sys.stderr)
+        make_files(root / "landing", options.dialect, options.rows, per_file=options.per_file)
+        spawn = multiprocessing.get_context("spawn")
+        answer: multiprocessing.Queue[dict[str, float]] = spawn.Queue()
+        worker = spawn.Process(target=work, args=(str(root / "home"), str(root / "landing"), answer))
+        worker.start()
+        found = answer.get()
+        worker.join()
+        alone = floor(root / "landing")
+        size = sum(f.stat().st_size for f in (root / "landing").rglob("*.gz"))
+        print(f"{options.dialect}, {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip, {options.stored:,} stored before")
+        print(f"  {found['rows'] / found['seconds']:>12,.0f} events/s in all ({found['seconds']:.1f} s)")
+        print(f"  {found['dedupe'] / found['seconds']:>12.1%} of it deduplication, {found['pricing'] / found['seconds']:.1%} pricing")
+        print(f"  {found['peak_mb']:>12,.0f} MB peak memory")
+        print(f"  {found['seconds'] / alone:>12.1f} x the floor (DuckDB parses the same files in {alone:.1f} s)")
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()

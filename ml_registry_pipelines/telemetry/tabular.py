@@ -1,0 +1,262 @@
+"""Rows of CSV and Parquet as JSON texts, one per record, so that every format goes on alike.
+
+A dot in a column's name stands for a level: `usage.out_text` becomes `{"usage": {"out_text": …}}`.
+An empty field of CSV that is not quoted is null; times of Parquet that know their zone
+are written in UTC.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import IO, TYPE_CHECKING, Any
+
+from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.telemetry.splitting import LINES_OF_A_CSV_ROW, Limits, Records, Reject
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+_DELIMITERS = ",;\t|"
+_ROWS_AT_ONCE = 16_384
+
+
+class _Objects:
+    """Turns columns into JSON objects of the given names, by one SQL statement."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._connection: duckdb.DuckDBPyConnection = open_duckdb()
+        self._connection.execute("SET preserve_insertion_order = true")
+        keys: list[str] = []
+        self._sql = f"SELECT CAST({_object(_tree(names), keys)} AS VARCHAR) AS raw FROM columns_of_file"
+        self._keys = {f"key{number}": key for number, key in enumerate(keys)}
+
+    def texts(self, columns: Sequence[pa.ChunkedArray | pa.Array]) -> pa.Array:
+        """One JSON object per row."""
+        import pyarrow as pa
+
+        table = pa.table({f"c{number}": column for number, column in enumerate(columns)})
+        batches = pa.Table.from_batches(table.to_batches(max_chunksize=_ROWS_AT_ONCE), schema=table.schema)
+        self._connection.register("columns_of_file", batches)
+        found = self._connection.sql(self._sql, params=self._keys).to_arrow_table()["raw"].combine_chunks()
+        return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+_Tree = Mapping[str, "int | _Tree"]
+
+
+def _tree(names: Sequence[str]) -> _Tree:
+    """Columns by the levels of their names; a name that is also the beginning of others stays whole."""
+    tree: dict[str, Any] = {}
+    plain = set(names)
+    for number, name in enumerate(names):
+        levels = name.split(".")
+        starts = {".".join(levels[:depth]) for depth in range(1, len(levels))}
+        if "" in levels or starts & plain:
+            levels = [name]
+        place = tree
+        for level in levels[:-1]:
+            place = place.setdefault(level, {})
+        place[levels[-1]] = number
+    return tree
+
+
+def _object(tree: _Tree, keys: list[str]) -> str:
+    """SQL of one JSON object; its keys are parameters, because a file may name its columns as it likes."""
+    parts = []
+    for key, held in tree.items():
+        parts.append(f"$key{len(keys)}")
+        keys.append(key)
+        parts.append(f"c{held}" if isinstance(held, int) else _object(held, keys))
+    return f"json_object({', '.join(parts)})"
+
+
+# -- CSV -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Header:
+    names: tuple[str, ...]
+    delimiter: str
+
+
+def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
+    """The same records with each row as a JSON object. The first row names the columns."""
+    header: _Header | None = None
+    objects: _Objects | None = None
+    for piece in pieces:
+        if objects is None or header is None:
+            if not len(piece.raw):
+                yield piece
+                continue
+            header = _header(piece.raw[0].as_py())
+            if repeated := [column for column, times in Counter(header.names).items() if times > 1]:
+                message = f"{name}: its header names the column {repeated[0]!r} twice; give each its own name"
+                yield replace(
+                    piece,
+                    raw=piece.raw.slice(0, 0),
+                    lines=piece.lines[:0],
+                    rejected=[*piece.rejected, Reject(0, "unreadable_file", message, piece.raw[0].as_py()[:65536])],
+                )
+                return
+            objects = _Objects(header.names)
+            piece = replace(piece, raw=piece.raw.slice(1), lines=piece.lines[1:])
+        yield _rows(piece, header, objects)
+    if objects is not None:
+        objects.close()
+
+
+def _header(text: str) -> _Header:
+    line = text.rstrip("\r\n")
+    delimiter = max(_DELIMITERS, key=line.count)
+    return _Header(tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])), delimiter)
+
+
+def _rows(piece: Records, header: _Header, objects: _Objects) -> Records:
+    """Rows as JSON objects; those with another number of fields than the header as rejects."""
+    import numpy as np
+    import pyarrow as pa
+
+    parsed = _parsed(piece, header)
+    if parsed is None:
+        piece = _mended(piece, header)
+        parsed = _parsed(piece, header)
+        assert parsed is not None, "rows that were parsed one by one parse together"
+    table, wrong = parsed
+    keep = np.ones(len(piece.lines), dtype=bool)
+    rejected = list(piece.rejected)
+    for number, fields in wrong:
+        keep[number] = False
+        line = int(piece.lines[number])
+        message = f"line {line}: it has {fields} fields, the header has {len(header.names)}"
+        rejected.append(Reject(line, "bad_csv_row", message, piece.raw[number].as_py().rstrip("\r\n")))
+    raw = objects.texts(table.columns) if table.num_rows else pa.array([], pa.string())
+    return replace(piece, raw=raw, lines=piece.lines[keep], rejected=sorted(rejected, key=lambda r: r.line))
+
+
+def _parsed(piece: Records, header: _Header) -> tuple[pa.Table, list[tuple[int, int]]] | None:
+    """The fields as text, and number and field count of rows that are none; None where rows were cut wrongly."""
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+
+    names = [f"c{number}" for number in range(len(header.names))]
+    if not len(piece.raw):
+        return pa.table({name: pa.array([], pa.string()) for name in names}), []
+    wrong: list[tuple[int, int]] = []
+
+    def note(row: Any) -> str:
+        wrong.append((row.number - 1, row.actual_columns))
+        return "skip"
+
+    start, end = piece.raw.offset, piece.raw.offset + len(piece.raw)
+    offsets = memoryview(piece.raw.buffers()[1]).cast("i")
+    text = piece.raw.buffers()[2].slice(offsets[start], offsets[end] - offsets[start])
+    if len(text) and text[len(text) - 1] != ord("\n"):
+        text = pa.py_buffer(text.to_pybytes() + b"\n")
+    try:
+        table = pacsv.read_csv(
+            pa.BufferReader(text),
+            # One block: the number of a wrong row is known within a block only.
+            read_options=pacsv.ReadOptions(column_names=names, use_threads=False, block_size=len(text) + 1),
+            parse_options=pacsv.ParseOptions(
+                delimiter=header.delimiter,
+                newlines_in_values=True,
+                ignore_empty_lines=False,
+                invalid_row_handler=note,
+            ),
+            convert_options=pacsv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                strings_can_be_null=True,
+                quoted_strings_can_be_null=False,
+                null_values=[""],
+            ),
+        )
+    except pa.ArrowInvalid:
+        return None
+    cut_wrongly = table.num_rows + len(wrong) != len(piece.raw)
+    swallowed = any(piece.raw[number].as_py().count("\n") > 1 for number, _ in wrong)
+    return None if cut_wrongly or swallowed else (table, wrong)
+
+
+def _mended(piece: Records, header: _Header) -> Records:
+    """Rows cut anew, line by line, where a stray quote has drawn lines together.
+
+    Only what cannot be a row on its own, nor with the lines after it, is rejected.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    texts: list[str] = []
+    lines: list[int] = []
+    rejected = list(piece.rejected)
+    for start, record in zip(piece.lines.tolist(), piece.raw.to_pylist(), strict=True):
+        parts = record.splitlines(keepends=True) if record.count("\n") > 1 else [record]
+        at = 0
+        while at < len(parts):
+            taken = _row_at(parts, at, header)
+            line = start + at
+            if taken:
+                texts.append("".join(parts[at : at + taken]))
+                lines.append(line)
+            else:
+                message = f"line {line}: it is no row of {len(header.names)} fields"
+                rejected.append(Reject(line, "bad_csv_row", message, parts[at].rstrip("\r\n")))
+            at += taken or 1
+    return replace(
+        piece, raw=pa.array(texts, pa.string()), lines=np.array(lines, dtype=np.int64), rejected=rejected
+    )
+
+
+def _row_at(parts: Sequence[str], at: int, header: _Header) -> int:
+    """How many lines from `at` make a row with the header's number of fields; 0 where none do."""
+    text = ""
+    for count, part in enumerate(parts[at : at + LINES_OF_A_CSV_ROW], start=1):
+        text += part
+        if text.count('"') % 2 == 0 or count == 1:
+            fields = next(csv.reader(text.splitlines(keepends=True), delimiter=header.delimiter), [])
+            if text.count('"') % 2 == 0 and len(fields) == len(header.names):
+                return count
+    return 0
+
+
+# -- Parquet ---------------------------------------------------------------------------
+
+
+def parquet_records(file: IO[bytes], name: str, limits: Limits) -> Iterator[Records]:
+    """The rows of a Parquet file, a row group at a time, as JSON objects."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    done = 0
+    try:
+        parquet = pq.ParquetFile(file)
+        objects = _Objects(parquet.schema_arrow.names)
+        for batch in parquet.iter_batches(batch_size=min(limits.chunk_rows, _ROWS_AT_ONCE)):
+            raw = objects.texts([_exact(column) for column in batch.columns])
+            lines = np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64)
+            yield Records(raw, lines, done + 1, done + batch.num_rows)
+            done += batch.num_rows
+        objects.close()
+    except (pa.ArrowException, OSError) as failure:
+        yield _unreadable(name, done, failure)
+
+
+def _exact(column: pa.Array) -> pa.Array:
+    """Decimals as text, which JSON numbers would round."""
+    import pyarrow as pa
+
+    return column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+
+
+def _unreadable(name: str, done: int, failure: Exception) -> Records:
+    line = done + 1 if done else 0
+    where = f" from row {line}" if done else ""
+    message = f"{name}: the Parquet file cannot be read{where} ({failure}); write it anew"
+    return Records.none([Reject(line, "unreadable_file", message, "")], done + 1)
