@@ -19,6 +19,9 @@ ui: .venv/.run ## the Dagster UI, with sensors and schedules on
 test: .venv/.dev ## the whole test suite
 	.venv/bin/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
+kills: .venv/.dev ## workers killed at random points, 60 times
+	MLREG_TEST_KILLS=60 .venv/bin/pytest -m kill $(ARGS)
+
 lint: .venv/.dev ## style, format, types and import layers
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -67,4 +70,4 @@ ifneq ($(shell tools/venv.sh intact),yes)
 .venv/.run .venv/.dev .venv/.bench: damaged
 endif
 
-.PHONY: help demo ui test lint format bench wheel pins clean damaged
+.PHONY: help demo ui test kills lint format bench wheel pins clean damaged

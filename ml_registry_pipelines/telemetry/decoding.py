@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING
 from ml_registry_pipelines.lake.reading import open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
-from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity
+from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
 from ml_registry_pipelines.telemetry.nesting import Nesting
 from ml_registry_pipelines.telemetry.ordinals import Ordinals
 from ml_registry_pipelines.telemetry.reading import Chunk, LogReader, rejects_schema
@@ -87,9 +87,7 @@ class Decoder:
         self.dialect = dialect
         self._origin = origin
         self._connection = _connection(dialect, origin)
-        found = _candidates(self._connection, dialect)
-        self._rows_sql = normalising.rows_sql(dialect, found)
-        self._complaints_sql = normalising.complaints_sql(dialect, found)
+        self._given = _candidates(self._connection, dialect)
         self._ordinals = Ordinals(self._connection) if dialect.identity is Identity.CONTENT else None
         self._nesting = Nesting(self._connection) if dialect.nests else None
 
@@ -107,12 +105,13 @@ class Decoder:
         rejected = [_with_tenant(chunk.rejected, self._origin.tenant)]
         records = chunk.records
         try:
-            judged = self._judge(records)
+            candidates = self._candidates(records)
         except duckdb.InvalidInputException:
             # Malformed JSON is rare: the check that costs a quarter of the time is made only where it is needed.
             records, malformed = self._well_formed(records)
             rejected.append(_with_tenant(malformed, self._origin.tenant))
-            judged = self._judge(records)
+            candidates = self._candidates(records)
+        judged = self._judged(candidates)
         if self._nesting is not None:
             judged = self._nesting.mark(judged)
         ignored = judged["ignored"]
@@ -123,7 +122,7 @@ class Decoder:
         rows = judged.filter(pc.invert(dropped)) if pc.any(dropped).as_py() else judged
         if self._ordinals is not None:
             rows = self._ordinals.number(rows)
-        rows = rows.select(normalising.rows_schema().names).cast(normalising.rows_schema())
+        rows = self._complete(rows)
         refused = pa.concat_tables(rejected)
         if chunk.first_line <= after_line:
             rows = rows.filter(pc.greater(rows["line"], after_line))
@@ -140,19 +139,52 @@ class Decoder:
     def close(self) -> None:
         self._connection.close()
 
-    def _judge(self, records: pa.Table) -> pa.Table:
+    def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
+        sql = normalising.candidates_sql(
+            self.dialect, self._given, looks_up_tenant=self._origin.tenant_field is not None, with_raw=with_raw
+        )
         self._connection.register("records", _in_batches(records))
-        return self._connection.sql(self._rows_sql).to_arrow_table()
+        return self._connection.sql(sql).to_arrow_table()
+
+    def _judged(self, candidates: pa.Table) -> pa.Table:
+        """Rows in the making, with only the columns that have values."""
+        found = _with_values(candidates)
+        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *found])))
+        return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
         """Reason and message of each bad record."""
         import pyarrow.compute as pc
 
         faulty = records.filter(pc.is_in(records["line"], bad["line"].combine_chunks()))
-        self._connection.register("records", _in_batches(faulty))
-        found = self._connection.sql(self._complaints_sql).to_arrow_table()
-        assert found.num_rows == bad.num_rows, f"{bad.num_rows} bad records, {found.num_rows} complaints"
-        return _cut(found).cast(normalising.rejected_schema())
+        candidates = self._candidates(faulty, with_raw=True)
+        found = _with_values(candidates)
+        self._connection.register("candidates", _in_batches(candidates))
+        complaints = self._connection.sql(normalising.complaints_sql(self.dialect, frozenset(found))).to_arrow_table()
+        assert complaints.num_rows == bad.num_rows, f"{bad.num_rows} bad records, {complaints.num_rows} complaints"
+        return _cut(complaints).cast(normalising.rejected_schema())
+
+    def _complete(self, rows: pa.Table) -> pa.Table:
+        """All columns in their order and types: what is the same in every row, and NULL where nothing was found."""
+        import pyarrow as pa
+
+        same = {
+            "recorded_at": self._origin.recorded_at,
+            "source": self._origin.source,
+            "file": self._origin.file,
+            "dialect": self.dialect.name,
+            "time_quality": "recorded" if self.dialect.times is Times.RECORDED else "assumed",
+        }
+        schema = normalising.rows_schema()
+        columns = []
+        for field in schema:
+            if field.name in rows.schema.names:
+                columns.append(rows[field.name].cast(field.type))
+            elif field.name in same:
+                columns.append(pa.repeat(pa.scalar(same[field.name], field.type), rows.num_rows))
+            else:
+                columns.append(pa.nulls(rows.num_rows, field.type))
+        return pa.table(columns, schema=schema)
 
     def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Records that are JSON, and rejects for those that are not."""
@@ -319,6 +351,15 @@ def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> 
     )
     row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
     return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
+
+
+def _with_values(candidates: pa.Table) -> list[str]:
+    """The candidates that at least one record has."""
+    return [
+        name
+        for name in candidates.schema.names
+        if name in CANDIDATES and candidates[name].null_count < candidates.num_rows
+    ]
 
 
 def _pointer(names: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ the Python here are the same function; the tables on disk rely on neither ever c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 
@@ -22,21 +22,37 @@ MACROS: tuple[str, ...] = (
 EVENT_KEY = "key_of(sized(tenant) || sized(source_system) || sized(event_id) || attempt)"
 """SQL over the columns of an attempt."""
 
-_BILLED_TEXTS = ("provider", "model", "status", "kind", "service_tier", "region")
+_BILLED_TEXTS = ("provider", "model", "service_tier", "region")
+_USUAL = {"status": "success", "kind": "leaf", "usage_quality": "exact"}
 _BILLED_COUNTS = (*TOKEN_BUCKETS, *COUNTERS)
 
-CONTENT_KEY = "key_of(concat_ws('|', {}, {}, coalesce(audio_seconds, 0), usage_quality))".format(
-    ", ".join(f"sized({name})" for name in _BILLED_TEXTS),
-    ", ".join(f"coalesce({name}, 0)" for name in _BILLED_COUNTS),
-)
-"""SQL: times and latencies are no part of it, because a resend may carry others."""
 
-CONTENT_DIGEST = "sha256(concat_ws('|', sized(event_id), {}, {}, {}))[1:32]".format(
-    ", ".join(f"sized({name})" for name in (*_BILLED_TEXTS, "error_type")),
-    ", ".join(f"coalesce(CAST({name} AS VARCHAR), '-')" for name in (*_BILLED_COUNTS, "latency_ms", "ttft_ms")),
-    "coalesce(CAST(logged_us AS VARCHAR), '-')",
-)
-"""SQL: the whole content of a record that has no id of its own; an assumed time is no part of it."""
+def content_key(texts: Collection[str], counts: Collection[str], *, with_audio: bool) -> str:
+    """SQL of the key over what is billed, where only these columns have values.
+
+    Times and latencies are no part of it, because a resend may carry others. What is usual is left
+    out, and each part says by a letter or number what it is: most texts then fit one block of SHA-256,
+    which is most of what the key costs.
+    """
+    parts = [f"'{name[0]}' || sized({name})" for name in _BILLED_TEXTS if name in texts]
+    parts += [f"CASE WHEN {name} <> '{usual}' THEN {name} END" for name, usual in _USUAL.items()]
+    parts += [
+        f"CASE WHEN {name} <> 0 THEN '{number}=' || {name} END"
+        for number, name in enumerate(_BILLED_COUNTS)
+        if name in counts
+    ]
+    if with_audio:
+        parts.append("CASE WHEN audio_seconds <> 0 THEN 'a' || audio_seconds END")
+    return f"key_of(concat_ws('|', {', '.join(parts)}))"
+
+
+def content_digest(texts: Collection[str], counts: Collection[str]) -> str:
+    """SQL of 32 digits over the whole content of a record that has no id; an assumed time is no part of it."""
+    parts = ["sized(event_id)", "status", "kind"]
+    parts += [f"'{name[0]}' || sized({name})" for name in (*_BILLED_TEXTS, "error_type") if name in texts]
+    parts += [f"'{number}=' || {name}" for number, name in enumerate(_BILLED_COUNTS) if name in counts]
+    parts += ["'l=' || latency_ms", "'f=' || ttft_ms", "'t=' || logged_us"]
+    return f"sha256(concat_ws('|', {', '.join(parts)}))[1:32]"
 
 
 def event_key(tenant: str, source_system: str, event_id: str, attempt: int = 1) -> int:
@@ -60,8 +76,3 @@ def _sized(text: str) -> str:
 
 def _key_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True)
-
-
-def quoted(names: Sequence[str]) -> str:
-    """Names as SQL texts, between commas."""
-    return ", ".join("'" + name.replace("'", "''") + "'" for name in names)

@@ -83,9 +83,11 @@ class Ingestion:
         done = Taken()
         failures: list[str] = []
         for _ in range(RACES):
-            self.recover()
+            # What is left is looked up after the number is taken: whoever commits another batch
+            # in between, with perhaps the same files, takes the number away.
+            batch = self.recover() + 1
             try:
-                for landed in self._take(self._left(files), failures):
+                for landed in self._take(self._left(files), batch, failures):
                     done = done.plus(landed)
             except LostBatch:
                 failures.clear()
@@ -95,8 +97,8 @@ class Ingestion:
             return done
         raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
 
-    def recover(self) -> None:
-        """Complete batches whose followers lag the leading table.
+    def recover(self) -> int:
+        """Complete batches whose followers lag the leading table; return the last of them.
 
         Raises:
             IngestionError: what was written aside for a follower is gone.
@@ -106,13 +108,14 @@ class Ingestion:
             (self.lake.sequence(table, LEADING) for table in ("ingested_files", "quarantined_rows")), default=leading
         )
         if lagging >= leading:
-            return
+            return leading
         staged = {
             int(note[STAGED_BATCH]): note[STAGED]
             for note in self.lake.notes("inference_events", source_key=STAGED_BATCH)
         }
         for batch in range(lagging + 1, leading + 1):
             self._follow(batch, staged.get(batch))
+        return leading
 
     # -- one pass over files ------------------------------------------------------------
 
@@ -144,7 +147,9 @@ class Ingestion:
                 left.append((file, row["line"], row["part"]))
         return left
 
-    def _take(self, files: Iterable[tuple[FileRef, int, int]], failures: list[str]) -> Iterator[Taken]:
+    def _take(
+        self, files: Iterable[tuple[FileRef, int, int]], batch: int, failures: list[str]
+    ) -> Iterator[Taken]:
         from ml_registry_pipelines.telemetry.decoding import LogFile
 
         pending = Pending()
@@ -162,8 +167,8 @@ class Ingestion:
                         pending.add(file, decoded, part.dialect)
                         if pending.full(BATCH_ROWS, BATCH_BYTES):
                             pending.parts.append(part)
-                            yield self.commit(pending)
-                            pending, part = Pending(), part.next()
+                            yield self.commit(pending, batch)
+                            pending, part, batch = Pending(), part.next(), batch + 1
                 if folder.entry(file.path).mark != before.mark:
                     raise FilesError(
                         f"{file.path} of source {file.source!r} changed while it was read; "
@@ -176,7 +181,7 @@ class Ingestion:
             if part.complete or part.rows_in or part.ignored:
                 pending.parts.append(part)
         if pending.parts:
-            yield self.commit(pending)
+            yield self.commit(pending, batch)
 
     def folder_of(self, file: FileRef) -> Folder:
         """Where the file lies."""
@@ -222,15 +227,14 @@ class Ingestion:
 
     # -- committing a batch ---------------------------------------------------------------
 
-    def commit(self, pending: Pending) -> Taken:
-        """Commit one batch: written aside, leading table, followers.
+    def commit(self, pending: Pending, batch: int) -> Taken:
+        """Commit one batch under a number: written aside, leading table, followers.
 
         Raises:
             LostBatch: another worker committed this number first; nothing landed.
         """
         import pyarrow as pa
 
-        batch = self.next_batch()
         now = datetime.now(UTC)
         rows, rejected = pending.tables()
         new, again = self._deduplicated(rows)

@@ -1,9 +1,10 @@
-"""From candidates to rows: strict casts, reasons for what cannot be taken, disjoint buckets.
+"""From candidates to rows: strict casts, disjoint buckets, identity, and what cannot be taken.
 
-The one place that judges values, for every dialect alike. It builds two SQL statements
-per dialect: `rows_sql`, which casts and flags everything in one pass, and `complaints_sql`,
-which runs over the flagged records alone and says in words what is wrong with each.
-Both state a rule by the same `Check`, so they cannot disagree.
+The one place that makes and judges values, for every dialect alike, in three statements:
+`candidates_sql` finds the values in the records, `rows_sql` casts them and flags what is
+bad, `complaints_sql` runs over the flagged ones alone and says in words what is wrong.
+The second is made for the candidates that a chunk really has: most logs give twenty of
+the eighty, and each costs time to plan and to compute.
 
 Rows outside [2015, a day after the file was written] are absurd: a row is judged against
 its file's time and never the clock, so that a replay judges as the first reading did.
@@ -11,8 +12,7 @@ its file's time and never the clock, so that a replay judges as the first readin
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -21,10 +21,9 @@ from ml_registry_pipelines.lake.tables.telemetry import (
     INFERENCE_EVENTS,
     INPUT_BUCKETS,
     OUTPUT_BUCKETS,
-    SPAN_KINDS,
-    STATUSES,
     TOKEN_BUCKETS,
 )
+from ml_registry_pipelines.telemetry.checking import LONGEST_OFFSET_MS, checks
 from ml_registry_pipelines.telemetry.dialects.dialect import (
     CANDIDATES,
     COUNTS,
@@ -35,18 +34,12 @@ from ml_registry_pipelines.telemetry.dialects.dialect import (
     Identity,
     Times,
 )
-from ml_registry_pipelines.telemetry.identity import CONTENT_DIGEST, CONTENT_KEY, EVENT_KEY, quoted
+from ml_registry_pipelines.telemetry.identity import EVENT_KEY, content_digest, content_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
-MOST_TOKENS = 1_000_000_000
-MOST_ATTEMPTS = 1_000_000
-LONGEST_TENANT = 128
-LONGEST_OFFSET_MS = 10 * 366 * 86_400_000
-"""Ten years: a relative time beyond is no time."""
-LONGEST_LATENCY_MS = 366 * 86_400_000
 
 MACROS: tuple[str, ...] = (
     # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count. What no count can be is cut
@@ -74,9 +67,6 @@ MACROS: tuple[str, ...] = (
         WHEN regexp_full_match(text,
             '\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)?')
         THEN epoch_us(try_cast(text AS TIMESTAMPTZ))
-        WHEN regexp_full_match(text,
-            '\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.,]\d+)?)? ?([Zz]|UTC|[+-]\d\d(:?\d\d)?)?')
-        THEN epoch_us(try_cast(upper(replace(text, ',', '.')) AS TIMESTAMPTZ))
         WHEN regexp_full_match(text, '\d{1,18}|[1-8]\d{18}') THEN CASE
             WHEN CAST(text AS BIGINT) < 100000000000 THEN CAST(text AS BIGINT) * 1000000
             WHEN CAST(text AS BIGINT) < 100000000000000 THEN CAST(text AS BIGINT) * 1000
@@ -89,17 +79,14 @@ MACROS: tuple[str, ...] = (
             WHEN CAST(text AS DOUBLE) < 1e17 THEN CAST(text AS DOUBLE)
             ELSE CAST(text AS DOUBLE) / 1e3
         END) AS BIGINT)
+        WHEN regexp_full_match(upper(replace(text, ',', '.')),
+            '\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)?')
+        THEN epoch_us(try_cast(upper(replace(text, ',', '.')) AS TIMESTAMPTZ))
     END""",
 )
 
-
-@dataclass(frozen=True)
-class Check:
-    """One rule: the record is at fault where `when` (SQL) is true. `says` is SQL text about `field`."""
-
-    reason: str
-    when: str
-    says: str
+_TRIMMED = frozenset({"provider", "model", "requested_model"})
+_AS_THEY_ARE = ("wrong", "ignored", "span_id")
 
 
 def rows_schema() -> pa.Schema:
@@ -125,135 +112,124 @@ def rejected_schema() -> pa.Schema:
     )
 
 
-def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
-    """One pass over `records`: the columns of a row, and whether the record is `ignored` or `bad`.
-
-    `found` are the candidates that the dialect's select gives. Rows that need an id from their
-    content carry its digest as `event_id`; rows that nest carry `span_id`.
+def candidates_sql(dialect: Dialect, given: Collection[str], *, looks_up_tenant: bool, with_raw: bool = False) -> str:
+    """Over `records`: the candidates that a dialect gives, as text."""
+    columns = [name for name in CANDIDATES if name in given and name != "tenant"]
+    if looks_up_tenant:
+        columns.append(f"{dialect.tenant_lookup} AS tenant")
+    elif "tenant" in given:
+        columns.append("tenant")
+    return f"""
+        SELECT line, CAST(part AS INTEGER) AS part, {"raw," if with_raw else ""} {", ".join(columns)}
+        FROM ({dialect.select}) AS found
     """
-    checks = " OR ".join(f"({check.when})" for check in _checks(dialect, found))
+
+
+def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
+    """Over `candidates`, of which only `found` have values: the columns of a row, `ignored` and `bad`.
+
+    Columns without a value are left out. Rows that need an id from their content carry its digest
+    as `event_id`; rows that nest carry `span_id`.
+    """
+    failing = " OR ".join(f"({check.when})" for check in checks(dialect, found))
+    texts = [name for name in TEXTS if name in found and name not in ("tenant", "event_id", "source_system")]
+    plain = [name for name in texts if name not in ("user_id", "session_id")]
+    hashed = [
+        f"salted(getvariable('salt'), tenant, {name}) AS {hash_of}"
+        for name, hash_of in (("user_id", "user_hash"), ("session_id", "session_hash"))
+        if name in found
+    ]
+    logged = []
+    if "cost" in found:
+        currency = "coalesce(currency, 'USD')" if "currency" in found else "'USD'"
+        logged = ["cost AS logged_cost", f"CASE WHEN cost IS NOT NULL THEN {currency} END AS logged_currency"]
+    counts = [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in _countable(dialect, found)]
+    others = [name for name in ("stream", "tags", "audio_seconds") if name in found]
     return f"""
         {_judged(dialect, found)}
         SELECT
-            tenant,
+            line, part, tenant,
             CAST(make_timestamp(event_us) AS DATE) AS day,
             make_timestamp(event_us) AS event_ts,
-            make_timestamp(getvariable('recorded_us')) AS recorded_at,
             {EVENT_KEY} AS event_key,
-            {CONTENT_KEY} AS content_key,
+            {content_key(texts, counts, with_audio="audio_seconds" in found)} AS content_key,
             source_system,
-            {CONTENT_DIGEST if dialect.identity is Identity.CONTENT else "event_id"} AS event_id,
+            {content_digest(texts, counts) if dialect.identity is Identity.CONTENT else "event_id"} AS event_id,
             try_cast(attempt AS INTEGER) AS attempt,
-            getvariable('source') AS source,
-            getvariable('file') AS file,
-            line,
-            CAST(part AS INTEGER) AS part,
-            '{dialect.name}' AS dialect,
-            '{"recorded" if dialect.times is Times.RECORDED else "assumed"}' AS time_quality,
-            application, environment, endpoint, provider, model, requested_model, operation,
-            kind AS span_kind, status, error_type, latency_ms, ttft_ms, stream, trace_id, parent_id,
-            salted(getvariable('salt'), tenant, user_id) AS user_hash,
-            salted(getvariable('salt'), tenant, session_id) AS session_hash,
-            {", ".join((*TOKEN_BUCKETS, *COUNTERS))},
-            audio_seconds,
-            total AS provider_total_tokens,
-            usage_quality,
-            cost AS logged_cost,
-            CASE WHEN cost IS NOT NULL THEN coalesce(currency, 'USD') END AS logged_currency,
-            service_tier, region, tags,
-            {"span_id," if dialect.nests else ""}
-            coalesce(ignored = 'true', false) AS ignored,
-            coalesce({checks}, false) AS bad
+            kind AS span_kind, status, latency_ms, ttft_ms, usage_quality,
+            {"".join(f"{column}, " for column in (*plain, *hashed, *counts, *others, *logged))}
+            {"total AS provider_total_tokens," if "total" in found else ""}
+            {"span_id," if "span_id" in found else ""}
+            {"coalesce(ignored = 'true', false)" if "ignored" in found else "false"} AS ignored,
+            coalesce({failing}, false) AS bad
         FROM judged
     """
 
 
 def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
-    """Over `records` that are known to be bad: reason, message, raw text and tenant of each."""
+    """Over `candidates` with `raw`: reason, message, raw text and tenant of each that is bad."""
     problems = ",\n".join(
         f"CASE WHEN {check.when} THEN {{'reason': '{check.reason}', 'says': {check.says}}} END"
-        for check in _checks(dialect, found)
+        for check in checks(dialect, found)
     )
-    stripped = "raw"
+    stripped = "rtrim(raw, chr(13) || chr(10))"
     if dialect.bodies:
         dropped = "{" + ",".join(f'"{name}":null' for name in dialect.bodies) + "}"
-        stripped = f"CASE WHEN json_type(raw) = 'OBJECT' THEN json_merge_patch(raw, '{dropped}') ELSE raw END"
+        stripped = f"CASE WHEN json_type(raw) = 'OBJECT' THEN json_merge_patch(raw, '{dropped}') ELSE {stripped} END"
     return f"""
-        {_judged(dialect, found)},
+        {_judged(dialect, found, with_raw=True)},
         complaints AS (
-            SELECT line, part, raw, tenant, ignored, CASE
+            SELECT line, part, raw, tenant, CASE
                 WHEN json_type(raw) <> 'OBJECT' THEN
                     [{{'reason': 'not_an_object', 'says': 'the record is JSON but not an object'}}]
                 ELSE list_filter([{problems}], lambda problem: problem IS NOT NULL)
             END AS problems
             FROM judged
+            WHERE {"ignored IS DISTINCT FROM 'true'" if "ignored" in found else "true"}
         )
         SELECT
-            line,
-            CAST(part AS INTEGER) AS part,
+            line, part,
             problems[1].reason AS reason,
             'line ' || line || ': ' || array_to_string(list_transform(problems, lambda p: p.says), '; ') AS message,
             CAST({stripped} AS VARCHAR) AS raw,
             tenant
         FROM complaints
-        WHERE len(problems) > 0 AND ignored IS DISTINCT FROM 'true'
+        WHERE len(problems) > 0
     """
 
 
-def _judged(dialect: Dialect, found: Collection[str]) -> str:
+def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False) -> str:
     """The common table expressions up to `judged`: candidates cast, buckets disjoint, times absolute.
 
-    Beside its typed value, every candidate that is cast keeps its text as `<name>_text`.
+    `<name>_text` is a candidate as the log has it, without what is empty; `<name>_number` its number.
     """
-    missing = [name for name in CANDIDATES if name not in found]
+    counts = _countable(dialect, found)
+    total = _given("total", found)
+    used = [*counts, *(name for name in ("total", "audio_seconds") if name in found)]
+    overfull = " OR ".join(
+        _overfull(whole, buckets, found)
+        for whole, buckets, inclusive in _SUMS(dialect)
+        if inclusive and any(name in found for name in (whole, *buckets))
+    )
     return f"""
-        WITH found AS ({dialect.select}),
-        candidates AS (SELECT *, {", ".join(f"CAST(NULL AS VARCHAR) AS {name}" for name in missing)} FROM found),
-        cast_values AS (
-            SELECT
-                line, part, raw, wrong, ignored, span_id,
-                {_tenant(dialect)} AS tenant,
-                {", ".join(_text(name) for name in TEXTS if name not in ("tenant", "source_system"))},
-                coalesce(nullif(source_system, ''), '{dialect.name}') AS source_system,
-                {", ".join(f"{name} AS {name}_text" for name in (*TIMES, *NUMBERS, *COUNTS))},
-                {", ".join(f"instant_us({name}) AS {name}_us" for name in TIMES)},
-                {", ".join(f"real_number({name}) AS {name}" for name in NUMBERS)},
-                {", ".join(f"whole_number({name}) AS {name}" for name in COUNTS)},
-                nullif(attempt, '') AS attempt_text,
-                CASE WHEN nullif(attempt, '') IS NULL THEN 1 ELSE whole_number(attempt) END AS attempt,
-                coalesce(nullif(trim(kind), ''), 'leaf') AS kind,
-                coalesce(nullif(trim(status), ''), 'success') AS status,
-                nullif(stream, '') AS stream_text,
-                CASE WHEN lower(stream) IN ('true', '1') THEN true
-                     WHEN lower(stream) IN ('false', '0') THEN false END AS stream,
-                cost AS cost_text,
-                exact_amount(cost) AS cost,
-                nullif(upper(trim(currency)), '') AS currency,
-                nullif(tags, '') AS tags_text,
-                CASE WHEN ascii(tags) = 123 AND json_valid(tags) THEN tags END AS tags
+        WITH cast_values AS (
+            SELECT line, part, {"raw," if with_raw else ""} {", ".join(_casts(dialect, found))}
             FROM candidates
         ),
         timed AS (
             SELECT
-                * REPLACE (
-                    {_disjoint("in_uncached", "input_tokens", INPUT_BUCKETS, dialect.input_includes_cached)},
-                    {_disjoint("out_text", "output_tokens", OUTPUT_BUCKETS, dialect.output_includes_reasoning)},
-                    coalesce(latency_ms, latency_s * 1000, (end_ts_us - ts_us) / 1000) AS latency_ms,
-                    coalesce(ttft_ms, ttft_s * 1000, (first_token_ts_us - ts_us) / 1000) AS ttft_ms
-                ),
-                {_EVENT_US[dialect.times]} AS event_us,
-                {"ts_us" if dialect.times is Times.RECORDED else "NULL"} AS logged_us,
-                coalesce(
-                    {_overfull("input_tokens", INPUT_BUCKETS, dialect.input_includes_cached)}
-                    OR {_overfull("output_tokens", OUTPUT_BUCKETS, dialect.output_includes_reasoning)},
-                    false) AS overfull
+                *,
+                {"".join(f"{column}, " for column in _buckets(dialect, found))}
+                {_duration("latency", "end_ts", found)} AS latency_ms,
+                {_duration("ttft", "first_token_ts", found)} AS ttft_ms,
+                {_event_us(dialect, found)} AS event_us,
+                {"ts_us" if dialect.times is Times.RECORDED and "ts" in found else "CAST(NULL AS BIGINT)"} AS logged_us
             FROM cast_values
         ),
         judged AS (
             SELECT *, CASE
-                WHEN coalesce({", ".join((*TOKEN_BUCKETS, *COUNTERS, "total"))}) IS NULL AND audio_seconds IS NULL
-                    THEN 'missing'
-                WHEN overfull OR total <> {_sum(TOKEN_BUCKETS)} THEN 'inconsistent'
+                WHEN {f"coalesce({', '.join(used)}) IS NULL" if used else "true"} THEN 'missing'
+                WHEN {overfull or "false"} OR {total} <> {_sum(counts, TOKEN_BUCKETS)} THEN 'inconsistent'
                 ELSE 'exact'
             END AS usage_quality
             FROM timed
@@ -261,164 +237,130 @@ def _judged(dialect: Dialect, found: Collection[str]) -> str:
     """
 
 
-_EVENT_US = {
-    Times.RECORDED: "ts_us",
-    Times.RELATIVE: "CASE WHEN abs(offset_ms) <= {} THEN getvariable('base_us') + CAST(round(offset_ms * 1000) AS"
-    " BIGINT) END".format(LONGEST_OFFSET_MS),
-    Times.ABSENT: "getvariable('base_us')",
-}
-
-_TRIMMED = frozenset({"provider", "model", "requested_model"})
-
-
-def _text(name: str) -> str:
-    return f"nullif(trim({name}), '') AS {name}" if name in _TRIMMED else f"nullif({name}, '') AS {name}"
-
-
-def _tenant(dialect: Dialect) -> str:
-    """SQL of the tenant: the source's, else the field that the source names, else the record's, else `default`.
-
-    A CASE over a constant is folded away before the first row, so nothing is looked up in vain.
-    """
-    return f"""CASE
-        WHEN getvariable('tenant') IS NOT NULL THEN getvariable('tenant')
-        WHEN getvariable('tenant_field_flat') IS NOT NULL THEN nullif(trim({dialect.tenant_lookup}), '')
-        ELSE coalesce(nullif(trim(tenant), ''), 'default')
-    END"""
-
-
-def _sum(names: Collection[str]) -> str:
-    return "(" + " + ".join(f"coalesce({name}, 0)" for name in names) + ")"
-
-
-def _disjoint(rest: str, whole: str, buckets: Collection[str], inclusive: bool | None) -> str:
-    """SQL of the bucket that is what remains of a sum once the other buckets are taken out.
-
-    Where they exceed the sum, the emitter most likely never included them: the sum is kept as it is.
-    """
-    if inclusive is None:
-        return f"{rest} AS {rest}"
-    if not inclusive:
-        return f"{whole} AS {rest}"
-    parts = _sum([name for name in buckets if name != rest])
-    return f"CASE WHEN {parts} > {whole} THEN {whole} ELSE {whole} - {parts} END AS {rest}"
-
-
-def _overfull(whole: str, buckets: Collection[str], inclusive: bool | None) -> str:
-    """SQL: whether a sum is smaller than its parts, or absent though it has parts."""
-    if not inclusive:
-        return "false"
-    parts = _sum(buckets)
-    return f"({parts} > coalesce({whole}, 0))"
-
-
-def _checks(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
-    """Every rule that can fail for the candidates that a dialect gives, the gravest first."""
-    for name in dialect.required:
-        held = f"{name}_text" if name in (*TIMES, *NUMBERS, *COUNTS) else name
-        yield Check("missing_field", f"{held} IS NULL OR {held} = ''", f"'{_tick(dialect, name)} is missing'")
-    if "wrong" in found:
-        says = "'`' || split_part(wrong, '|', 1) || '` ' || split_part(wrong, '|', 2)"
-        yield Check("wrong_type", "wrong IS NOT NULL", says)
-    yield from _time_checks(dialect, found)
-    yield from _number_checks(dialect, found)
-    yield Check("missing_tenant", "tenant IS NULL", _TENANT_MISSING)
-    yield Check(
-        "bad_tenant",
-        f"length(tenant) > {LONGEST_TENANT} OR regexp_matches(tenant, '[\\x00-\\x1f\\x7f]')",
-        f"'the tenant is longer than {LONGEST_TENANT} characters or holds control characters'",
-    )
-    if "status" in found:
-        yield _choice(dialect, "status", STATUSES)
-    if "kind" in found:
-        yield _choice(dialect, "kind", SPAN_KINDS)
-    if "stream" in found:
-        yield _wrong(dialect, "stream", "stream_text", "neither true nor false")
-    if "tags" in found:
-        yield _wrong(dialect, "tags", "tags_text", "not a JSON object")
-    if "cost" in found:
-        yield _wrong(dialect, "cost", "nullif(cost_text, '')", "not an amount")
-        yield Check(
-            "wrong_type",
-            "NOT regexp_full_match(currency, '[A-Z]{3}')",
-            _says(dialect, "currency", "currency", "not an ISO 4217 code such as USD"),
-        )
-
-
-_TENANT_MISSING = "'the field ' || getvariable('tenant_field') || ', which the source names as tenant, is missing'"
-
-
-def _time_checks(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
-    for name in TIMES:
+def _casts(dialect: Dialect, found: Collection[str]) -> list[str]:
+    """The columns of `cast_values`, from the candidates that have values."""
+    columns = [name for name in _AS_THEY_ARE if name in found]
+    columns.append(f"coalesce(getvariable('tenant'), {_tenant(found)}) AS tenant")
+    for name in TEXTS:
+        if name in ("tenant", "source_system"):
+            continue
         if name in found:
-            yield Check(
-                "bad_timestamp",
-                f"{name}_text <> '' AND {name}_us IS NULL",
-                _says(dialect, name, f"{name}_text", "neither an ISO 8601 time nor seconds since 1970"),
-            )
-    if dialect.times is Times.RECORDED:
-        yield Check(
-            "absurd_timestamp",
-            "ts_us NOT BETWEEN getvariable('earliest_us') AND getvariable('latest_us')",
-            _says(dialect, "ts", "ts_text", "before 2015 or more than a day after the file was written"),
-        )
-    if dialect.times is Times.RELATIVE:
-        yield Check(
-            "absurd_timestamp",
-            f"abs(offset_ms) > {LONGEST_OFFSET_MS}",
-            _says(dialect, "offset_ms", "offset_ms_text", "more than ten years from the start of the trace"),
-        )
-    for name, sources in (("latency_ms", ("latency_s", "end_ts")), ("ttft_ms", ("ttft_s", "first_token_ts"))):
-        given = next((source for source in (name, *sources) if source in found), None)
-        if given is not None:
-            says = _says(dialect, given, f"{given}_text", "which makes a negative time", joint=", ")
-            yield Check("negative_latency", f"{name} < 0", says)
-            says = _says(dialect, given, f"{given}_text", "which makes more than a year", joint=", ")
-            yield Check("absurd_latency", f"{name} > {LONGEST_LATENCY_MS}", says)
-
-
-def _number_checks(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
-    for name in NUMBERS:
+            columns.append(f"nullif({f'trim({name})' if name in _TRIMMED else name}, '') AS {name}")
+        elif name in ("event_id", "provider", "model"):
+            columns.append(f"CAST(NULL AS VARCHAR) AS {name}")
+    source_system = "nullif(source_system, '')" if "source_system" in found else "NULL"
+    columns.append(f"coalesce({source_system}, '{dialect.name}') AS source_system")
+    for name in (*TIMES, *NUMBERS, *COUNTS):
         if name in found:
-            yield _wrong(dialect, name, f"nullif({name}_text, '')", "not a number", typed=_given(name))
-    for name in COUNTS:
-        if name in found:
-            # in_uncached and out_text are computed where the log has sums, and then not in `found`.
-            yield _wrong(dialect, name, f"nullif({name}_text, '')", "not a whole number")
-            yield Check("negative_count", f"{name} < 0", _says(dialect, name, f"{name}_text", "negative"))
-            says = _says(dialect, name, f"{name}_text", f"more than {MOST_TOKENS}")
-            yield Check("absurd_count", f"{name} > {MOST_TOKENS}", says)
-    if "audio_seconds" in found:
-        says = _says(dialect, "audio_seconds", "audio_seconds_text", "negative")
-        yield Check("negative_count", "audio_seconds < 0", says)
+            columns.append(f"nullif({name}, '') AS {name}_text")
+    columns += [f"instant_us({name}) AS {name}_us" for name in TIMES if name in found]
+    columns += [f"real_number({name}) AS {name}_number" for name in NUMBERS if name in found]
+    columns += [f"whole_number({name}) AS {name}_number" for name in COUNTS if name in found]
+    columns.append(f"coalesce(nullif(trim({_given('kind', found)}), ''), 'leaf') AS kind")
+    columns.append(f"coalesce(nullif(trim({_given('status', found)}), ''), 'success') AS status")
     if "attempt" in found:
-        yield Check(
-            "bad_attempt",
-            f"attempt IS NULL OR attempt NOT BETWEEN 1 AND {MOST_ATTEMPTS}",
-            _says(dialect, "attempt", "attempt_text", "not a whole number from 1"),
+        columns.append("nullif(attempt, '') AS attempt_text")
+        columns.append("CASE WHEN nullif(attempt, '') IS NULL THEN 1 ELSE whole_number(attempt) END AS attempt")
+    else:
+        columns.append("1 AS attempt")
+    columns += [f"nullif({name}, '') AS {name}_text" for name in ("stream", "cost", "tags") if name in found]
+    special = {
+        "stream": "CASE WHEN lower(stream) IN ('true', '1') THEN true WHEN lower(stream) IN ('false', '0') THEN false END",
+        "cost": "exact_amount(cost)",
+        "currency": "nullif(upper(trim(currency)), '')",
+        "tags": "CASE WHEN ascii(ltrim(tags)) = 123 AND json_valid(tags) THEN tags END",
+    }
+    columns += [f"{made} AS {name}" for name, made in special.items() if name in found]
+    if "audio_seconds" in found:
+        columns.append("real_number(audio_seconds) AS audio_seconds")
+    columns += [f"whole_number({name}) AS {name}" for name in (*COUNTERS, "total") if name in found]
+    return columns
+
+
+def _tenant(found: Collection[str]) -> str:
+    """The record's own tenant or `default`, or what was looked up and must be there."""
+    if "tenant" not in found:
+        return "CASE WHEN getvariable('tenant_field') IS NULL THEN 'default' END"
+    return "nullif(trim(tenant), ''), CASE WHEN getvariable('tenant_field') IS NULL THEN 'default' END"
+
+
+def _given(name: str, found: Collection[str]) -> str:
+    return name if name in found else "NULL"
+
+
+def _SUMS(dialect: Dialect) -> tuple[tuple[str, tuple[str, ...], bool | None], ...]:  # noqa: N802 - a constant per dialect
+    """The sums that a log may have, the buckets that they stand for, and whether they count all of those."""
+    return (
+        ("input_tokens", INPUT_BUCKETS, dialect.input_includes_cached),
+        ("output_tokens", OUTPUT_BUCKETS, dialect.output_includes_reasoning),
+    )
+
+
+def _countable(dialect: Dialect, found: Collection[str]) -> list[str]:
+    """Buckets and counters that have values: found, or what remains of a sum that was found."""
+    computed = {buckets[0] for whole, buckets, inclusive in _SUMS(dialect) if inclusive is not None and whole in found}
+    return [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in found or name in computed]
+
+
+def _buckets(dialect: Dialect, found: Collection[str]) -> list[str]:
+    """Columns of the token buckets, disjoint.
+
+    A sum without its other buckets is the first one. Where those exceed the sum, the emitter most
+    likely never counted them in: then the sum is kept as it is.
+    """
+    columns = []
+    for whole, buckets, inclusive in _SUMS(dialect):
+        rest, others = buckets[0], [name for name in buckets[1:] if name in found]
+        columns += [f"{name}_number AS {name}" for name in others]
+        if inclusive is None or whole not in found:
+            columns += [f"{rest}_number AS {rest}"] if rest in found else []
+        elif inclusive and others:
+            parts = " + ".join(f"coalesce({name}_number, 0)" for name in others)
+            whole_number = f"{whole}_number"
+            columns.append(
+                f"CASE WHEN {parts} > {whole_number} THEN {whole_number} ELSE {whole_number} - ({parts}) END AS {rest}"
+            )
+        else:
+            columns.append(f"{whole}_number AS {rest}")
+    return columns
+
+
+def _overfull(whole: str, buckets: Collection[str], found: Collection[str]) -> str:
+    """SQL: whether a sum is smaller than its parts, or absent though it has parts."""
+    given = f"coalesce({whole}_number, 0)" if whole in found else "0"
+    parts = [f"coalesce({name}_number, 0)" for name in list(buckets)[1:] if name in found]
+    return f"({' + '.join(parts) or '0'} > {given})"
+
+
+def _sum(counts: Collection[str], names: Collection[str]) -> str:
+    return "(" + (" + ".join(f"coalesce({name}, 0)" for name in names if name in counts) or "0") + ")"
+
+
+def _duration(name: str, end: str, found: Collection[str]) -> str:
+    """SQL of a duration in ms: given so, else in seconds, else between two times."""
+    ways = [
+        made
+        for candidate, made in (
+            (f"{name}_ms", f"{name}_ms_number"),
+            (f"{name}_s", f"{name}_s_number * 1000"),
+            (end, f"({end}_us - ts_us) / 1000"),
         )
+        if candidate in found and (candidate != end or "ts" in found)
+    ]
+    return f"coalesce({', '.join(ways)})" if ways else "CAST(NULL AS DOUBLE)"
 
 
-def _given(name: str) -> str:
-    """The cast value of a number whose own column holds what was computed from several."""
-    return f"real_number({name}_text)" if name in ("latency_ms", "ttft_ms") else name
-
-
-def _wrong(dialect: Dialect, name: str, text: str, complaint: str, *, typed: str | None = None) -> Check:
-    when = f"{text} IS NOT NULL AND {typed or name} IS NULL"
-    return Check("wrong_type", when, _says(dialect, name, text, complaint))
-
-
-def _choice(dialect: Dialect, name: str, choices: Collection[str]) -> Check:
-    complaint = "not one of " + ", ".join(choices)
-    when = f"{name} NOT IN ({quoted(list(choices))})"
-    return Check(f"unknown_{name}", when, _says(dialect, name, name, complaint))
-
-
-def _tick(dialect: Dialect, name: str) -> str:
-    return "`" + dialect.calls(name).replace("'", "''") + "`"
-
-
-def _says(dialect: Dialect, name: str, value: str, complaint: str, *, joint: str = ": ") -> str:
-    """SQL of a message: the field, its value cut short, and what is wrong with it."""
-    return f"'{_tick(dialect, name)} is ' || left({value}, 80) || '{joint}{complaint}'"
+def _event_us(dialect: Dialect, found: Collection[str]) -> str:
+    """SQL of the start of the request."""
+    match dialect.times:
+        case Times.RECORDED:
+            return "ts_us" if "ts" in found else "CAST(NULL AS BIGINT)"
+        case Times.RELATIVE if "offset_ms" in found:
+            return (
+                f"CASE WHEN abs(offset_ms_number) <= {LONGEST_OFFSET_MS}"
+                " THEN getvariable('base_us') + CAST(round(offset_ms_number * 1000) AS BIGINT) END"
+            )
+        case Times.RELATIVE:
+            return "CAST(NULL AS BIGINT)"
+        case Times.ABSENT:
+            return "getvariable('base_us')"

@@ -109,6 +109,17 @@ def open_rows(
         )
 
 
+def open_among(lake: Lake, rows: pa.Table) -> pa.Table:
+    """Those of the rows that nobody has replayed meanwhile."""
+    with lake.read("quarantined_rows") as reading:
+        reading.register("given", rows)
+        still = reading.query(
+            "quarantine.open_among",
+            f"SELECT given.* FROM given SEMI JOIN ({OPEN_ROWS}) USING (quarantine_id) ORDER BY source, file, line, part",
+        )
+    return still.cast(QUARANTINED_ROWS.schema)
+
+
 def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datetime) -> pa.Table:
     """The state `replayed` for every row that was tried and did not fail again, without its raw text.
 

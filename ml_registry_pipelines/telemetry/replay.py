@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken, placed
 from ml_registry_pipelines.telemetry.ingestion import RACES, Ingestion, IngestionError, LostBatch
+from ml_registry_pipelines.telemetry.quarantine import open_among
 from ml_registry_pipelines.telemetry.sources import FileRef
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ def replay(ingestion: Ingestion, tried: pa.Table) -> Taken:
     Raises:
         IngestionError: a row's file is unknown, or other workers kept taking the batch number.
     """
-    if not len(tried):
-        return Taken()
     for _ in range(RACES):
-        ingestion.recover()
+        batch = ingestion.recover() + 1
+        still_open = open_among(ingestion.lake, tried)
+        if not len(still_open):
+            return Taken()
         try:
-            return ingestion.commit(_decoded_anew(ingestion, tried))
+            return ingestion.commit(_decoded_anew(ingestion, still_open), batch)
         except LostBatch:
             continue
     raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
@@ -75,8 +77,8 @@ def _add_records(ingestion: Ingestion, pending: Pending, part: Part, dialect: st
     if chosen is None:
         _leave(pending, part, held)
         return
-    lines = pa.array(range(len(held)), pa.int64())
-    chunk = Chunk(pa.table({"line": lines, "raw": held["raw"]}), rejects_schema().empty_table(), 0, len(held))
+    lines = pa.array(range(1, len(held) + 1), pa.int64())
+    chunk = Chunk(pa.table({"line": lines, "raw": held["raw"]}), rejects_schema().empty_table(), 1, len(held))
     decoder = Decoder(chosen, ingestion.origin(part.file))
     try:
         decoded = decoder.decode(chunk)
@@ -141,12 +143,14 @@ def _put_back(decoded: pa.Table, held: pa.Table) -> pa.Table:
     """Records under the line and part that they had in their file.
 
     Args:
-        decoded: with `line` as the position in `held`.
+        decoded: with `line` as the position in `held`, from 1.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    positions = decoded["line"]
+    positions = pc.subtract(decoded["line"], 1)
     part = pc.add(held["part"].take(positions), decoded["part"]).cast(pa.int32())
-    decoded = decoded.set_column(decoded.schema.get_field_index("line"), "line", held["line"].take(positions))
-    return decoded.set_column(decoded.schema.get_field_index("part"), "part", part)
+    for name, column in (("line", held["line"].take(positions)), ("part", part)):
+        index = decoded.schema.get_field_index(name)
+        decoded = decoded.set_column(index, decoded.schema.field(index), column)
+    return decoded

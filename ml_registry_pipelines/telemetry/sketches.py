@@ -12,7 +12,7 @@ spans about 300 of them. Stored as `list<struct<bucket:int32,count:int64>>` in o
 The quantile q of n values is the ceil(q * n)-th smallest, the lower nearest rank: what SQL calls
 PERCENTILE_DISC and DuckDB `quantile_disc`. The guarantee compares with that exact value.
 
-Here are the macros and the statements that use them; which rows are sketched is `rollups.py`.
+Which rows are sketched is in `rollups.py`; windows that sketches cover in part are in `windows.py`.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ def install(connection: duckdb.DuckDBPyConnection) -> None:
     - `sketch_value(bucket)`: the value that a bucket stands for.
     - `sketch_rank(n, q)`: the rank, from 1, of quantile q among n values.
     - `sketch_of(bucket, count)`: the sketch, as an aggregate over a group's buckets and counts.
+    - `sketch_merge(sketches)`: one sketch of a list of them, such as `list(latency_sketch)`.
+    - `sketch_quantile(sketch, q)`: the quantile q of what was sketched.
     """
     connection.execute(
         f"""
@@ -50,5 +52,22 @@ def install(connection: duckdb.DuckDBPyConnection) -> None:
         CREATE OR REPLACE TEMP MACRO sketch_rank(n, q) AS greatest(1, n - floor(n - q * n));
         CREATE OR REPLACE TEMP MACRO sketch_of(bucket, count) AS
             list({{'bucket': bucket::INTEGER, 'count': count::BIGINT}} ORDER BY bucket);
+        CREATE OR REPLACE TEMP MACRO sketch_merge(sketches) AS (
+            SELECT sketch_of(bucket, n)
+            FROM (
+                SELECT entry.bucket AS bucket, sum(entry.count) AS n
+                FROM (SELECT unnest(flatten(sketches)) AS entry)
+                GROUP BY entry.bucket
+            )
+        );
+        CREATE OR REPLACE TEMP MACRO sketch_quantile(sketch, q) AS (
+            SELECT sketch_value(min(bucket))
+            FROM (
+                SELECT entry.bucket AS bucket, sum(entry.count) OVER () AS total,
+                       sum(entry.count) OVER (ORDER BY entry.bucket) AS up_to
+                FROM (SELECT unnest(sketch) AS entry)
+            )
+            WHERE up_to >= sketch_rank(total, q)
+        );
         """
     )

@@ -209,15 +209,14 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others_out(world):
 
 
 def test_a_long_file_goes_in_by_parts_and_is_taken_up_where_it_was_left(world, monkeypatch):
-    import ml_registry_pipelines.telemetry.ingestion as ingestion
-    import ml_registry_pipelines.telemetry.reading as reading
+    from ml_registry_pipelines.telemetry import ingestion, splitting
 
     monkeypatch.setattr(ingestion, "BATCH_ROWS", 50)
-    monkeypatch.setattr(reading, "CHUNK_ROWS", 20)
+    monkeypatch.setattr(splitting, "CHUNK_ROWS", 20)
     write(world.landing / "native", "a.jsonl", [record(n) for n in range(170)], packed=True)
     look = world.sources.look(world.lake, settled=True)
     worker = Ingestion(world.lake, world.sources, salt="s")
-    steps = worker._take(worker._left(look.files), [])
+    steps = worker._take(worker._left(look.files), 1, [])
     next(steps)
     steps.close()  # The worker stops here.
     assert 0 < len(world.events()) < 170

@@ -35,19 +35,22 @@ _TEXTS = (
     "region",
 )
 _PLAIN = ("ts", "attempt", "kind", "status", "latency_ms", "ttft_ms", "stream", "cost", "currency", "tags")
-_USAGE = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds", "total")
+# The usual ones first: to see that there is no usage at all, the first one found is enough.
+_USUAL = ("out_text", "in_uncached")
+_USAGE = (*_USUAL, *(n for n in (*TOKEN_BUCKETS, *COUNTERS) if n not in _USUAL), "audio_seconds", "total")
 
 _STRUCTURE = structure_of(
     {**dict.fromkeys((*_TEXTS, *_PLAIN), "VARCHAR"), "usage": dict.fromkeys(_USAGE, "VARCHAR")}
 )
 # json_transform gives an object as its JSON text. Only a text that looks like one is looked at again.
+_STRICT_TEXTS = ("event_id", "provider", "model", "source_system", "tenant")
 _NESTED_TEXT = f"""
-    CASE WHEN {" OR ".join(f"ascii(r.{name}) IN (91, 123)" for name in _TEXTS)} THEN
-        list_filter([{", ".join(f"'{name}'" for name in _TEXTS)}],
+    CASE WHEN {" OR ".join(f"ascii(r.{name}) IN (91, 123)" for name in _STRICT_TEXTS)} THEN
+        list_filter([{", ".join(f"'{name}'" for name in _STRICT_TEXTS)}],
             lambda name: json_type(raw, '/' || name) IN ('OBJECT', 'ARRAY'))[1] || '|is an object or a list, not a text'
     END"""
 _USAGE_OF_ANOTHER_TYPE = f"""
-    CASE WHEN {" AND ".join(f"r.usage.{name} IS NULL" for name in _USAGE)}
+    CASE WHEN coalesce({", ".join(f"r.usage.{name}" for name in _USAGE)}) IS NULL
           AND json_type(raw, '/usage') NOT IN ('OBJECT', 'NULL') THEN 'usage|is not an object' END"""
 
 NATIVE = Dialect(

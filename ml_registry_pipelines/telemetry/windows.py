@@ -1,0 +1,308 @@
+"""How a window of requests is answered: sketches where they cover it, raw rows for the rest.
+
+The rollup answers for whole days, and, where tenants are not told apart, for whole hours of the
+days at the edges. Raw rows answer for the minutes around them, for groups with fewer values than
+a sketch is made of, and for days that the rollup does not hold completely. Raw values fall into
+the same buckets as sketched ones, so the sum of both has the same error.
+
+What is asked and answered is in `performance.py`; what the rollup holds is in `rollups.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from ml_registry_pipelines.lake.reading import Reading
+from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
+from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, define_attempts
+
+GROUPINGS = ("tenant", "provider", "model", "day")
+QUANTILES = (0.5, 0.95, 0.99)
+READS = ("performance_rollup", "inference_events")
+"""Tables that a reading needs, in this order: a rollup is never ahead of the rows beside it."""
+
+_NO_DAY = date(1, 1, 1)
+_DAY = timedelta(days=1)
+_Group = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a window: the groups, and whose requests."""
+
+    start: datetime
+    end: datetime
+    by: frozenset[str]
+    tenant: str | None
+    provider: str | None
+    model: str | None
+    exact: bool
+
+    @property
+    def tells_tenants_apart(self) -> bool:
+        return self.tenant is not None or "tenant" in self.by
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One group: its counts by name, and by metric (`latency`, `ttft`) how many values and their quantiles."""
+
+    counts: Mapping[str, Any]
+    values: Mapping[str, int]
+    quantiles: Mapping[tuple[str, float], float]
+
+
+def answer(reading: Reading, question: Question) -> Iterator[Answer]:
+    """The groups of a window, those with most requests first."""
+    plan = _Plan.of(reading, question)
+    define_attempts(reading.connection)
+    parts = reading.query("performance.parts", _PARTS, plan.parameters())
+    reading.register("parts", parts)
+    raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
+    sketched = reading.query("performance.sketched", _SKETCHED, plan.rolled_days() | plan.groups())
+    reading.register("sketched", sketched)
+    reading.register("raw_counts", reading.query("performance.raw_counts", _RAW_COUNTS, raw))
+    reading.register("raw_buckets", reading.query("performance.raw_buckets", _RAW_BUCKETS, raw))
+    found = reading.query("performance.quantiles", _QUANTILES)
+    if question.exact:
+        reading.register("targets", found)
+        found = reading.query("performance.exact", _EXACT, raw)
+    values: dict[_Group, dict[str, int]] = {}
+    quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
+    for row in found.to_pylist():
+        group = tuple(row[name] for name in GROUPINGS)
+        values.setdefault(group, {})[row["metric"]] = row["n"]
+        quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
+    for counts in reading.query("performance.counts", _COUNTS, plan.groups()).to_pylist():
+        group = tuple(counts[name] for name in GROUPINGS)
+        yield Answer(counts, values.get(group, {}), quantiles.get(group, {}))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which days of the window come whole from the rollup, which by the hour, and which may need raw rows."""
+
+    question: Question
+    whole: tuple[date, ...]
+    hourly: tuple[date, ...]
+    others: tuple[date, ...]
+
+    @classmethod
+    def of(cls, reading: Reading, question: Question) -> _Plan:
+        behind = days_behind(reading, "performance_rollup", reading.sequence("inference_events", "ingestion"))
+        raw = days_held(reading, "inference_events")
+        rolled = set() if question.exact else days_held(reading, "performance_rollup") - behind.keys()
+        inside = [day for day in sorted(raw | rolled) if _midnight(day) < question.end]
+        inside = [day for day in inside if _midnight(day) + _DAY > question.start]
+        whole = [
+            day
+            for day in inside
+            if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
+        ]
+        hourly = [day for day in inside if day in rolled and day not in whole and not question.tells_tenants_apart]
+        return cls(question, tuple(whole), tuple(hourly), tuple(day for day in inside if day not in whole))
+
+    def rolled_days(self) -> dict[str, object]:
+        return day_parameters(self.whole + self.hourly or (_NO_DAY,))
+
+    def groups(self) -> dict[str, object]:
+        return {f"by_{name}": name in self.question.by for name in GROUPINGS}
+
+    def parameters(self) -> dict[str, object]:
+        asked = self.question
+        return self.rolled_days() | {
+            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not asked.tells_tenants_apart,
+            "start": asked.start, "end": asked.end,
+            "tenant": asked.tenant, "provider": asked.provider, "model": asked.model,
+        }  # fmt: skip
+
+    def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
+        """As `parameters`, for the raw rows of the days that need any."""
+        given = self.parameters() | self.groups() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
+        return {name: value for name, value in given.items() if name != "hours"}
+
+
+def _midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), UTC)
+
+
+_PARTS = f"""
+    -- Rows of the rollup that the window covers, and from which grain its sketches are taken: by hour
+    -- all tenants are together, by day all hours are, and that which leaves fewer values to raw rows wins.
+    WITH covered AS (
+        SELECT grain, period_start, day, tenant, provider, model, status,
+               grain = 'day' OR list_contains($hourly::DATE[], day) AS counts,
+               CASE WHEN timed_requests < {SKETCHED_FROM} THEN timed_requests ELSE 0 END AS raw_latencies,
+               CASE WHEN first_token_requests < {SKETCHED_FROM} THEN first_token_requests ELSE 0 END AS raw_ttfts,
+               requests, errors, input_tokens, output_tokens, timed_output_tokens,
+               round(output_latency_sum_ms * 1000)::BIGINT AS output_latency_us,
+               assumed_requests, assumed_parts
+        FROM performance_rollup
+        WHERE {DAY_FILTER}
+          AND CASE grain WHEN 'day' THEN list_contains($whole::DATE[], day)
+              ELSE $hours AND period_start >= $start AND period_start + INTERVAL 1 HOUR <= $end END
+          AND ($tenant IS NULL OR tenant = $tenant)
+          AND ($provider IS NULL OR provider = $provider)
+          AND ($model IS NULL OR model = $model)
+    ),
+    choice AS (
+        SELECT day, provider, model,
+               coalesce(sum(raw_latencies + raw_ttfts) FILTER (grain = 'hour')
+                        < sum(raw_latencies + raw_ttfts) FILTER (grain = 'day'),
+                        bool_and(grain = 'hour')) AS by_hour
+        FROM covered
+        GROUP BY ALL
+    )
+    SELECT p.*, (p.grain = 'hour') = c.by_hour AS sketches,
+           (p.grain = 'hour') = c.by_hour AND raw_latencies + raw_ttfts > 0 AS sparse,
+           CASE WHEN grain = 'hour' THEN epoch_us(period_start) // 3_600_000_000 END AS hour
+    FROM covered p JOIN choice c
+        ON p.day = c.day AND p.provider IS NOT DISTINCT FROM c.provider AND p.model IS NOT DISTINCT FROM c.model
+"""
+
+_SKETCHED = f"""
+    WITH chosen AS (
+        SELECT CASE WHEN $by_tenant THEN r.tenant END AS tenant, CASE WHEN $by_provider THEN r.provider END AS provider,
+               CASE WHEN $by_model THEN r.model END AS model, CASE WHEN $by_day THEN r.day END AS day,
+               r.latency_sketch, r.ttft_sketch
+        FROM (FROM performance_rollup WHERE {DAY_FILTER}) r JOIN parts p
+            ON r.day = p.day AND r.grain = p.grain AND r.period_start = p.period_start AND r.status = p.status
+            AND r.tenant IS NOT DISTINCT FROM p.tenant AND r.provider IS NOT DISTINCT FROM p.provider
+            AND r.model IS NOT DISTINCT FROM p.model
+        WHERE p.sketches AND r.status = 'success'
+    ),
+    counted AS (
+        SELECT tenant, provider, model, day, 'latency' AS metric, unnest(latency_sketch, recursive := true) FROM chosen
+        UNION ALL
+        SELECT tenant, provider, model, day, 'ttft', unnest(ttft_sketch, recursive := true) FROM chosen
+    )
+    SELECT tenant, provider, model, day, metric, bucket, sum(count)::BIGINT AS n
+    FROM counted
+    GROUP BY ALL
+"""
+
+_RAW = f"""
+    -- Raw rows that the rollup does not answer for, and of which metric.
+    SELECT a.*, a.edge OR coalesce(h.raw_latencies, d.raw_latencies, 0) > 0 AS counts_latency,
+           a.edge OR coalesce(h.raw_ttfts, d.raw_ttfts, 0) > 0 AS counts_ttft
+    FROM (
+        SELECT *, NOT (list_contains($whole::DATE[], day)
+                       OR (list_contains($hourly::DATE[], day) AND to_timestamp(hour * 3600) >= $start
+                           AND to_timestamp((hour + 1) * 3600) <= $end)) AS edge
+        FROM attempts
+        WHERE {DAY_FILTER} AND event_ts >= $start AND event_ts < $end
+          AND ($tenant IS NULL OR tenant = $tenant)
+          AND ($provider IS NULL OR provider = $provider)
+          AND ($model IS NULL OR model = $model)
+    ) a
+    LEFT JOIN (FROM parts WHERE sparse AND grain = 'hour' AND status = 'success') h
+        ON a.hour = h.hour
+        AND a.provider IS NOT DISTINCT FROM h.provider AND a.model IS NOT DISTINCT FROM h.model
+    LEFT JOIN (FROM parts WHERE sparse AND grain = 'day' AND status = 'success') d
+        ON a.day = d.day AND a.tenant = d.tenant
+        AND a.provider IS NOT DISTINCT FROM d.provider AND a.model IS NOT DISTINCT FROM d.model
+"""
+
+_RAW_COUNTS = f"""
+    SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
+           CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day, status,
+           count(*) AS requests, count(*) FILTER (error) AS errors,
+           sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
+           (sum(output_tokens) FILTER (latency_ms IS NOT NULL AND usage_known))::BIGINT AS timed_output_tokens,
+           (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
+           count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
+    FROM ({_RAW})
+    WHERE edge
+    GROUP BY ALL
+"""
+
+_RAW_VALUES = f"""
+    WITH chosen AS (
+        SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
+               CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day,
+               CASE WHEN counts_latency THEN latency_ms END AS latency_ms,
+               CASE WHEN counts_ttft THEN ttft_ms END AS ttft_ms
+        FROM ({_RAW})
+        WHERE counts_latency OR counts_ttft
+    ),
+    valued AS (
+        SELECT tenant, provider, model, day, 'latency' AS metric, latency_ms AS value, sketch_bucket(latency_ms) AS bucket
+        FROM chosen
+        WHERE latency_ms IS NOT NULL
+        UNION ALL
+        SELECT tenant, provider, model, day, 'ttft', ttft_ms, sketch_bucket(ttft_ms)
+        FROM chosen
+        WHERE ttft_ms IS NOT NULL
+    )
+"""
+
+_RAW_BUCKETS = f"""
+    {_RAW_VALUES}
+    SELECT tenant, provider, model, day, metric, bucket, count(*) AS n
+    FROM valued
+    GROUP BY ALL
+"""
+
+_QUANTILES = f"""
+    -- The bucket of each quantile, and the place of the quantile among that bucket's values.
+    WITH merged AS (
+        SELECT tenant, provider, model, day, metric, bucket, sum(n) AS n
+        FROM (FROM sketched UNION ALL FROM raw_buckets)
+        GROUP BY ALL
+    ),
+    running AS (
+        SELECT *, sum(n) OVER in_order AS up_to, sum(n) OVER (PARTITION BY tenant, provider, model, day, metric) AS total
+        FROM merged
+        WINDOW in_order AS (PARTITION BY tenant, provider, model, day, metric ORDER BY bucket)
+    ),
+    ranked AS (
+        SELECT *, sketch_rank(total, q) AS rank
+        FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q)
+    )
+    SELECT tenant, provider, model, day, metric, total::BIGINT AS n, q, bucket,
+           (rank - (up_to - n))::BIGINT AS place, sketch_value(bucket)::DOUBLE AS value
+    FROM ranked
+    WHERE rank <= up_to AND rank > up_to - n
+"""
+
+_EXACT = f"""
+    {_RAW_VALUES},
+    placed AS (
+        SELECT *, row_number() OVER (PARTITION BY tenant, provider, model, day, metric, bucket ORDER BY value) AS place
+        FROM valued SEMI JOIN targets USING (metric, bucket)
+    )
+    SELECT t.tenant, t.provider, t.model, t.day, t.metric, t.n, t.q, p.value
+    FROM targets t JOIN placed p
+        ON (t.tenant, t.provider, t.model, t.day, t.metric, t.bucket, t.place)
+        IS NOT DISTINCT FROM (p.tenant, p.provider, p.model, p.day, p.metric, p.bucket, p.place)
+"""
+
+_COUNTS = """
+    WITH counted AS (
+        SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
+               CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day, status,
+               requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
+               assumed_requests, assumed_parts
+        FROM parts
+        WHERE counts
+        UNION ALL
+        FROM raw_counts
+    )
+    SELECT tenant, provider, model, day,
+           sum(requests)::BIGINT AS requests,
+           coalesce(sum(requests) FILTER (status = 'success'), 0)::BIGINT AS successes,
+           sum(errors)::BIGINT AS errors,
+           coalesce(sum(requests) FILTER (status = 'cancelled_billed'), 0)::BIGINT AS cancelled,
+           coalesce(sum(requests) FILTER (status = 'cache_hit'), 0)::BIGINT AS cache_hits,
+           sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
+           CASE WHEN sum(output_latency_us) > 0
+                THEN sum(timed_output_tokens) / (sum(output_latency_us) / 1e6) END::DOUBLE AS output_tokens_per_second,
+           sum(assumed_requests)::BIGINT AS assumed_requests,
+           string_agg(DISTINCT assumed_parts, ' ') AS assumed_parts
+    FROM counted
+    GROUP BY ALL
+    ORDER BY sum(requests) DESC, tenant, provider, model, day
+"""
