@@ -169,7 +169,7 @@ def fill(home: str, rows: int) -> None:
 def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]]) -> None:
     """Ingest and price everything in `landing`, and say how long it took and how much memory."""
     from ml_registry_pipelines.costs.catalog import sync_catalog
-    from ml_registry_pipelines.costs.pricing import catch_up_costs
+    from ml_registry_pipelines.costs.ledger import catch_up_costs
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.ingestion import Ingestion
     from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
@@ -231,8 +231,10 @@ def main() -> None:
         answer: multiprocessing.Queue[dict[str, float]] = spawn.Queue()
         worker = spawn.Process(target=work, args=(str(root / "home"), str(root / "landing"), answer))
         worker.start()
-        found = answer.get()
         worker.join()
+        if worker.exitcode:
+            sys.exit(f"the worker ended with exit code {worker.exitcode}")
+        found = answer.get()
         alone = floor(root / "landing")
         size = sum(f.stat().st_size for f in (root / "landing").rglob("*.gz"))
         print(f"{options.dialect}, {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip, {options.stored:,} stored before")

@@ -164,7 +164,7 @@ def _take(lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRe
 def _derive(lake: Lake) -> None:
     """Price and roll up what is new."""
     from ml_registry_pipelines.costs.catalog import sync_catalog
-    from ml_registry_pipelines.costs.pricing import catch_up_costs
+    from ml_registry_pipelines.costs.ledger import catch_up_costs
     from ml_registry_pipelines.costs.rollups import refresh_costs
     from ml_registry_pipelines.telemetry.rollups import refresh_performance
 

@@ -16,7 +16,8 @@ from ml_registry_pipelines.costs.contracts import Contract
 from ml_registry_pipelines.costs.list_prices import CATALOG as LIST
 from ml_registry_pipelines.costs.list_prices import library_version, list_prices
 from ml_registry_pipelines.costs.prices import Price, PriceError, catalog_rows
-from ml_registry_pipelines.lake.lake import Lake, Landed, OutOfSequence
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.outcomes import Landed, OutOfSequence
 from ml_registry_pipelines.lake.reading import Reading
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def sync_catalog(lake: Lake, contracts: Sequence[Contract] | None = None) -> Cat
     wanted: dict[str, Price] = {price.price_id: price for price in list_prices()}
     names = [contract.name for contract in contracts or ()]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise PriceError(f"two contract files are named {sorted(doubled)[0]!r}; give each its own name")
+        raise PriceError(f"two contract files are named {min(doubled)!r}; give each its own name")
     for contract in contracts or ():
         wanted |= {price.price_id: price for price in contract.prices}
     for _ in range(_ATTEMPTS):

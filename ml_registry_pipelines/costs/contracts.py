@@ -86,7 +86,9 @@ def read_contract(text: str, *, file: str) -> Contract:
     top.only(_TOP)
     name = top.required("contract")
     if not _NAME.fullmatch(name) or name == "genai-prices":
-        top.fail(f"contract {name!r} has to be lower-case letters, digits, '.', '_' and '-', and no list's name")
+        top.fail(
+            f"contract {name!r} has to be lower-case letters, digits, '.', '_' and '-', and no list's name"
+        )
     entries = top.raw("prices")
     if not isinstance(entries, list) or not entries:
         top.fail("prices has to be a list of at least one entry; to end a contract, give valid_to")
@@ -101,7 +103,9 @@ def read_contract(text: str, *, file: str) -> Contract:
         price = _price(name, fields)
         for earlier, other in enumerate(prices, start=1):
             if _clash(price, other):
-                fields.fail(f"is valid at the same time as price {earlier}, for the same model; end one of the two")
+                fields.fail(
+                    f"is valid at the same time as price {earlier}, for the same model; end one of the two"
+                )
         prices.append(price)
     return Contract(name, tuple(prices))
 
@@ -293,6 +297,7 @@ def _strict_loader() -> type[yaml.BaseLoader]:
                     raise yaml.constructor.ConstructorError(
                         None, None, f"{key!r} stands twice in one mapping", node.start_mark
                     )
-            return super().construct_mapping(node, deep)
+            made: dict[Any, Any] = super().construct_mapping(node, deep)
+            return made
 
     return Loader

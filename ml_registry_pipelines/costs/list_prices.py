@@ -134,7 +134,9 @@ def _schedule(model: ModelInfo, context: Mapping[str, str] | None) -> list[tuple
             answer = standard if context is None else model.get_prices(moment, context)
             answers.append(None if context is not None and answer == standard else answer)
         schedule += [
-            (_Span(first, last, window), answer) for window, answer in _windows(hours, answers) if answer is not None
+            (_Span(first, last, window), answer)
+            for window, answer in _windows(hours, answers)
+            if answer is not None
         ]
     return _joined(schedule)
 
@@ -203,7 +205,9 @@ def _price(
         components = tuple(Component(bucket, 0, Decimal(0)) for bucket in TOKEN_BUCKETS)
     if not components:
         return
-    left_out = sorted(unit.usage_key for unit, _ in priced if not any(_has(unit, m) for m in MEANING.values()))
+    left_out = sorted(
+        unit.usage_key for unit, _ in priced if not any(_has(unit, m) for m in MEANING.values())
+    )
     yield Price(
         catalog=CATALOG,
         provider=provider,

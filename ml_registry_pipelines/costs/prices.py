@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from functools import cached_property
@@ -79,15 +79,19 @@ class Price:
     precedence: int = 0
     assumed: bool = False
     note: str | None = None
+    stored_id: str | None = field(default=None, compare=False, repr=False)
+    """The `price_id` under which the catalogue holds it."""
 
     @cached_property
     def price_id(self) -> str:
         """Digest over everything that decides what the price is and when it applies."""
+        if self.stored_id is not None:
+            return self.stored_id
         said = [
             self.catalog, self.provider, self.model, self.service_tier, self.region, self.currency,
             _text(self.valid_from), _text(self.valid_to), self.day_from, self.day_to,
             self.precedence, self.assumed,
-            [[c.name, c.context_over, f"{c.unit_price:f}", c.minimum] for c in sorted(self.components)],
+            [[c.name, c.context_over, f"{c.unit_price.normalize():f}", c.minimum] for c in sorted(self.components)],
         ]  # fmt: skip
         canonical = json.dumps(said, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:24]
@@ -184,6 +188,7 @@ def prices_from(rows: Sequence[Mapping[str, object]]) -> list[Price]:
     found = [
         Price(
             components=tuple(components[identity]),
+            stored_id=identity,
             **{name: head[name] for name in _HEAD},  # type: ignore[arg-type]
         )
         for identity, head in heads.items()

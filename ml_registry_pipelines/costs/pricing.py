@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.catalog import catalog_generation, current_prices
@@ -39,13 +40,15 @@ _MINUTES = 24 * 60
 _MOST_TOKENS = 2**62
 
 _COUNTED = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
-_NEEDED = (
+_PLAIN = (
     "tenant", "day", "event_ts", "batch", "event_key", "application", "provider", "model", "status",
     "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
 )  # fmt: skip
+NEEDED = (*_PLAIN, *_COUNTED)
+"""The columns of `inference_events` that pricing reads."""
 
 _KIND = ("provider", "model", "service_tier", "region")
-_Kind = tuple[str | None, str | None, str | None, str | None]
+Kind = tuple[str | None, str | None, str | None, str | None]
 """A value of each of _KIND, as the log states it."""
 
 
@@ -86,7 +89,7 @@ class PriceBook:
             else:
                 contracted.append(position)
         self._contracted = self._prices_at(contracted)
-        self._slots: dict[_Kind, list[Slot]] = {}
+        self._slots: dict[Kind, list[Slot]] = {}
 
     @classmethod
     def of(cls, lake: Lake) -> PriceBook:
@@ -109,18 +112,18 @@ class PriceBook:
             connection.close()
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
 
-    def slots(self, provider: str | None, model: str | None, tier: str | None, region: str | None) -> list[Slot]:
+    def slots(self, kind: Kind) -> list[Slot]:
         """The disjoint slots for requests of one kind; none where nothing matches."""
-        kind = (provider, model, tier, region)
         if kind not in self._slots:
             if len(self._slots) > 100_000:
                 self._slots.clear()
-            self._slots[kind] = list(_slots(self._offers(*kind)))
+            self._slots[kind] = list(_slots(self._offers(kind)))
         return self._slots[kind]
 
-    def _offers(self, provider: str | None, model: str | None, tier: str | None, region: str | None) -> list[Price]:
+    def _offers(self, kind: Kind) -> list[Price]:
         """The prices whose model and conditions fit, in order of precedence."""
-        tier, region = tier.strip().lower() if tier else None, region.strip().lower() if region else None
+        provider, model, *conditions = kind
+        tier, region = (condition.strip().lower() if condition else None for condition in conditions)
         found: Match | None = match(provider, model)
         offers: list[Price] = []
         if found is not None:
@@ -142,19 +145,21 @@ class PriceBook:
 
         return prices_from(self._catalog.take(pa.array(positions, pa.int64())).to_pylist())
 
-    def _table_of_slots(self, kinds: Sequence[_Kind]) -> pa.Table:
+    def _table_of_slots(self, kinds: Sequence[Kind]) -> pa.Table:
         import pyarrow as pa
 
-        found = [(kind, slot) for kind in kinds for slot in self.slots(*kind)]
-        strings, moments, integers, flags = pa.string(), pa.timestamp("us", "UTC"), pa.int64(), pa.bool_()
-        columns: dict[str, pa.Array] = {
-            name: pa.array([kind[position] for kind, _ in found], strings) for position, name in enumerate(_KIND)
-        }
-        for name, type_ in (("since", moments), ("until", moments), ("minute_from", integers), ("minute_to", integers),
-                            ("over", integers), ("up_to", integers), ("audio_minimum", integers)):  # fmt: skip
-            columns[name] = pa.array([getattr(slot, name) for _, slot in found], type_)
-        for name, type_ in (("price_id", strings), ("currency", strings), ("assumed", flags), ("flat", flags)):
-            columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], type_)
+        found = [(kind, slot) for kind in kinds for slot in self.slots(kind)]
+        columns: dict[str, pa.Array] = {}
+        for position, name in enumerate(_KIND):
+            columns[name] = pa.array([kind[position] for kind, _ in found], pa.string())
+        for name in ("since", "until"):
+            columns[name] = pa.array([getattr(slot, name) for _, slot in found], pa.timestamp("us", "UTC"))
+        for name in ("minute_from", "minute_to", "over", "up_to", "audio_minimum"):
+            columns[name] = pa.array([getattr(slot, name) for _, slot in found], pa.int64())
+        for name in ("price_id", "currency"):
+            columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.string())
+        for name in ("assumed", "flat"):
+            columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.bool_())
         for position, name in enumerate(COMPONENTS):
             columns[f"for_{name}"] = _narrowest([slot.amounts[position] for _, slot in found])
         return pa.table(columns)
@@ -172,13 +177,13 @@ def price(rows: pa.Table, catalog: pa.Table) -> pa.Table:
     return PriceBook(catalog).price(rows)
 
 
-def _kinds(rows: pa.Table) -> list[_Kind]:
+def _kinds(rows: pa.Table) -> list[Kind]:
     distinct = rows.group_by(list(_KIND)).aggregate([]).to_pylist()
     return [(row["provider"], row["model"], row["service_tier"], row["region"]) for row in distinct]
 
 
 def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
-    """Prices with twelve decimals where they all need no more: rounding 24 down takes DuckDB ten times as long."""
+    """Prices with twelve decimals where none needs more: rounding from 24 takes DuckDB ten times as long."""
     import pyarrow as pa
 
     fine = any(amount is not None and amount != round(amount, 12) for amount in amounts)
@@ -191,7 +196,7 @@ def _sane(rows: pa.Table) -> pa.Table:
     import pyarrow.compute as pc
 
     absurd = pa.chunked_array([pa.repeat(False, rows.num_rows)])
-    columns: dict[str, pa.ChunkedArray] = {name: rows[name] for name in _NEEDED}
+    columns: dict[str, pa.ChunkedArray] = {name: rows[name] for name in _PLAIN}
     for name in _COUNTED:
         column, most = rows[name], MOST_SECONDS if name == "audio_seconds" else MOST_PER_REQUEST
         bounds = pc.min_max(column).as_py()
@@ -206,11 +211,11 @@ def _sane(rows: pa.Table) -> pa.Table:
 
 def _slots(offers: Sequence[Price]) -> Iterator[Slot]:
     """Every stretch in which one price holds, of prices in rising precedence."""
-    moments = sorted({_EVER, _NEVER} | {m for p in offers for m in (p.valid_from, p.valid_to) if m is not None})
+    moments = sorted({_EVER, _NEVER} | {m for p in offers for m in (p.valid_from, p.valid_to) if m})
     minutes = sorted({0, _MINUTES} | {minute_of_day(c) for p in offers for c in (p.day_from, p.day_to) if c})
-    for since, until in zip(moments, moments[1:], strict=False):
+    for since, until in pairwise(moments):
         stretch: list[Slot] = []
-        for start, end in zip(minutes, minutes[1:], strict=False):
+        for start, end in pairwise(minutes):
             holding = [p for p in offers if p.covers(since) and p.covers_minute(start)]
             if not holding:
                 continue
@@ -231,7 +236,7 @@ def _steps(slot: Slot) -> Iterator[Slot]:
         audio = holding.get("audio_seconds")
         yield replace(
             slot,
-            over=start if start else -1,
+            over=start or -1,
             up_to=end,
             amounts=tuple(holding[name].unit_price if name in holding else None for name in COMPONENTS),
             audio_minimum=(audio.minimum if audio and audio.minimum else 0),
@@ -243,9 +248,10 @@ WITH events AS (
     SELECT
         *,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
-            + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0) + coalesce(in_cache_write_30m, 0)
-            + coalesce(in_cache_write_1h, 0) + coalesce(in_cache_write_12h, 0) + coalesce(in_audio, 0)
-            + coalesce(in_image, 0) + coalesce(in_video, 0) AS input_tokens,
+            + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
+            + coalesce(in_cache_write_30m, 0) + coalesce(in_cache_write_1h, 0)
+            + coalesce(in_cache_write_12h, 0) + coalesce(in_audio, 0) + coalesce(in_image, 0)
+            + coalesce(in_video, 0) AS input_tokens,
         coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
             AS output_tokens,
         audio_seconds AS seconds,
@@ -302,14 +308,16 @@ charged AS (
         CASE cost_status
             WHEN 'priced' THEN CAST(
                 coalesce(in_uncached * for_in_uncached, 0) + coalesce(in_audio * for_in_audio, 0)
-                + coalesce(in_image * for_in_image, 0) + coalesce(in_video * for_in_video, 0) AS DECIMAL(38, 12))
+                + coalesce(in_image * for_in_image, 0) + coalesce(in_video * for_in_video, 0)
+                AS DECIMAL(38, 12))
             WHEN 'not_billed' THEN 0
         END AS input_cost,
         CASE cost_status
             WHEN 'priced' THEN CAST(
                 coalesce(in_cache_read * for_in_cache_read, 0)
                 + coalesce(in_cache_read_audio * for_in_cache_read_audio, 0)
-                + coalesce(in_cache_read_image * for_in_cache_read_image, 0) AS DECIMAL(38, 12))
+                + coalesce(in_cache_read_image * for_in_cache_read_image, 0)
+                AS DECIMAL(38, 12))
             WHEN 'not_billed' THEN 0
         END AS cache_read_cost,
         CASE cost_status
@@ -317,21 +325,27 @@ charged AS (
                 coalesce(in_cache_write_5m * for_in_cache_write_5m, 0)
                 + coalesce(in_cache_write_30m * for_in_cache_write_30m, 0)
                 + coalesce(in_cache_write_1h * for_in_cache_write_1h, 0)
-                + coalesce(in_cache_write_12h * for_in_cache_write_12h, 0) AS DECIMAL(38, 12))
+                + coalesce(in_cache_write_12h * for_in_cache_write_12h, 0)
+                AS DECIMAL(38, 12))
             WHEN 'not_billed' THEN 0
         END AS cache_write_cost,
         CASE cost_status
             WHEN 'priced' THEN CAST(
                 coalesce(out_text * for_out_text, 0) + coalesce(out_reasoning * for_out_reasoning, 0)
-                + coalesce(out_audio * for_out_audio, 0) + coalesce(out_image * for_out_image, 0) AS DECIMAL(38, 12))
+                + coalesce(out_audio * for_out_audio, 0) + coalesce(out_image * for_out_image, 0)
+                AS DECIMAL(38, 12))
             WHEN 'not_billed' THEN 0
         END AS output_cost,
         CASE cost_status
             WHEN 'priced' THEN CAST(
                 coalesce(for_requests, 0) + coalesce(n_search * for_n_search, 0)
-                + coalesce(n_tool * for_n_tool, 0) + coalesce(pages * for_pages, 0) AS DECIMAL(38, 12))
-                + CASE WHEN seconds > 0 THEN CAST(
-                    coalesce(greatest(seconds, audio_minimum) * for_audio_seconds, 0) AS DECIMAL(38, 12)) ELSE 0 END
+                + coalesce(n_tool * for_n_tool, 0) + coalesce(pages * for_pages, 0)
+                AS DECIMAL(38, 12))
+                + CASE
+                    WHEN seconds > 0 AND for_audio_seconds IS NOT NULL
+                    THEN CAST(greatest(seconds, audio_minimum) * for_audio_seconds AS DECIMAL(38, 12))
+                    ELSE 0
+                END
             WHEN 'not_billed' THEN 0
         END AS other_cost
     FROM judged

@@ -10,7 +10,7 @@ import io
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -101,11 +101,14 @@ class Folder(ABC):
         return True
 
 
-def open_folder(uri: str) -> Folder:
-    """The folder behind a path or an `s3://bucket/prefix` address; credentials come from the environment."""
+def open_folder(uri: str, storage_options: Mapping[str, str] | None = None) -> Folder:
+    """The folder behind a path or an `s3://bucket/prefix` address.
+
+    `storage_options` are `AWS_*` settings that differ from the environment's.
+    """
     if uri.startswith("s3://"):
         parts = urlsplit(uri)
-        return S3Folder(parts.netloc, parts.path.strip("/"))
+        return S3Folder(parts.netloc, parts.path.strip("/"), storage_options)
     return LocalFolder(Path(uri))
 
 
@@ -209,23 +212,35 @@ def _local_entry(path: str, stat: os.stat_result) -> Entry:
     return Entry(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1_000_000, UTC))
 
 
+_S3_CLIENT = {
+    "endpoint_url": "AWS_ENDPOINT_URL",
+    "region_name": "AWS_REGION",
+    "aws_access_key_id": "AWS_ACCESS_KEY_ID",
+    "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
+    "aws_session_token": "AWS_SESSION_TOKEN",
+}
+"""Arguments of the client by the setting that they come from; None leaves it to the environment."""
+
+
 class S3Folder(Folder):
     """Objects below a prefix of a bucket."""
 
     settles = False
 
-    def __init__(self, bucket: str, prefix: str, client: S3Client | None = None) -> None:
+    def __init__(self, bucket: str, prefix: str, storage_options: Mapping[str, str] | None = None) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._client = client
+        self._options = {key.upper(): value for key, value in (storage_options or {}).items()}
+        self._client: S3Client | None = None
 
     @property
     def client(self) -> S3Client:
         if self._client is None:
             import boto3
 
-            self._client = cast("S3Client", boto3.client("s3"))
+            given = {argument: self._options.get(name) for argument, name in _S3_CLIENT.items()}
+            self._client = cast("S3Client", boto3.client("s3", **given))
         return self._client
 
     def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:

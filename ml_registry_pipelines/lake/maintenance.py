@@ -3,27 +3,37 @@
 A checkpoint comes every `CHECKPOINT_EVERY` commits and a compaction with log clean-up
 every `COMPACT_EVERY`; both on one background thread per `Lake`. Whoever commits the
 version that is due does it, so writers in several processes need no coordination, and
-two that do the same at once only do it twice.
+two that do the same at once only do it twice. A failure here is no failure of a write:
+it is logged, and the next round makes good for it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.declarations import Table
+from ml_registry_pipelines.lake.files import Entry, Folder
+from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
+from ml_registry_pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable, PostCommitHookProperties
+    from deltalake import DeltaTable, PostCommitHookProperties, WriterProperties
 
 CHECKPOINT_EVERY = 20
 COMPACT_EVERY = 250
 KEEP_REMOVED_HOURS = 1
 """Removed files stay this long, for readers that are still on an older snapshot."""
+
+_CHECKPOINT = re.compile(r"\d{20}\.checkpoint\.")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class Maintained:
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One line of `mlreg tables`. `bytes` are of live files; `orphans` is None on an object store."""
+    """One line of `mlreg tables`. `bytes` are of live files; `orphans` are files that no commit names."""
 
     name: str
     rows: int
@@ -47,15 +57,15 @@ class TableStatus:
     bytes: int
     version: int
     commits_since_checkpoint: int
-    log_files: int | None
-    orphans: int | None
+    log_files: int
+    orphans: int
 
     @property
     def warning(self) -> str | None:
         """What a person should do about the table, if anything."""
         if self.commits_since_checkpoint > 5 * CHECKPOINT_EVERY:
             return f"{self.commits_since_checkpoint} commits since the last checkpoint; run `mlreg maintain`"
-        if self.orphans is not None and self.orphans > 100:
+        if self.orphans > 100:
             return f"{self.orphans} orphan files; run `mlreg maintain --full`"
         return None
 
@@ -63,8 +73,11 @@ class TableStatus:
 class Maintainer:
     """Runs what is due on one thread beside the writers."""
 
-    def __init__(self, open_table: Callable[[str], DeltaTable]) -> None:
+    def __init__(
+        self, open_table: Callable[[str], DeltaTable], folder: Callable[[str], Folder]
+    ) -> None:
         self._open = open_table
+        self._folder = folder
         self._lock = Lock()
         self._thread: ThreadPoolExecutor | None = None
         self._pending: list[Future[object]] = []
@@ -72,47 +85,71 @@ class Maintainer:
     def committed(self, table: str, version: int) -> None:
         """Note a commit; set off what its version makes due."""
         if version and version % COMPACT_EVERY == 0:
-            self._submit(self.maintain, table)
+            self._submit(self._round, table)
         elif version and version % CHECKPOINT_EVERY == 0:
             self._submit(self._checkpoint, table)
 
     def maintain(self, table: str, *, full: bool = False) -> Maintained:
         """Compact small files, checkpoint, cut the log, remove what nobody reads any more.
 
-        `full` also removes files that no commit names: what lost races and kills left.
+        `full` also removes files that no commit names and that are older than an hour: what
+        lost races and kills left, and removed files that the log has meanwhile forgotten.
+
+        Raises:
+            LakeError: the store failed.
         """
         from deltalake.exceptions import CommitFailedError
 
+        declared = TABLES[table]
         handle = self._open(table)
         before = len(handle.file_uris())
         try:
-            handle.optimize.compact(post_commithook_properties=no_hooks())
-        except CommitFailedError:
-            # A writer replaced a file that was being compacted: the next round has it.
-            handle = self._open(table)
-        handle.create_checkpoint()
-        handle.cleanup_metadata()
-        removed = handle.vacuum(
-            retention_hours=KEEP_REMOVED_HOURS, enforce_retention_duration=False, dry_run=False, full=full
-        )
+            try:
+                handle.optimize.compact(
+                    writer_properties=writer_properties(declared), post_commithook_properties=no_hooks()
+                )
+            except CommitFailedError:
+                # A writer replaced a file that was being compacted: the next round has it.
+                handle = self._open(table)
+            handle.create_checkpoint()
+            handle.cleanup_metadata()
+            removed = handle.vacuum(
+                retention_hours=KEEP_REMOVED_HOURS,
+                enforce_retention_duration=False,
+                dry_run=False,
+                full=full,
+                post_commithook_properties=no_hooks(),
+            )
+        except store_errors() as failure:
+            raise LakeError(f"{table} cannot be maintained: {reason(failure)}") from failure
+        folder = self._folder(table)
+        oldest = datetime.now(UTC) - timedelta(hours=KEEP_REMOVED_HOURS)
+        leftovers = [e.path for e in unfinished(folder) if e.modified_at < oldest] if full else []
+        for path in leftovers:
+            folder.delete(path)
         handle = self._open(table)
         return Maintained(
             table=table,
             files_before=before,
             files_after=len(handle.file_uris()),
-            files_removed=len(removed),
+            files_removed=len(removed) + len(leftovers),
             version=handle.version(),
         )
+
+    def _round(self, table: str) -> None:
+        # Full, because a checkpoint forgets removed files after an hour, and the vacuum of
+        # what the log still knows would leave them for ever.
+        self.maintain(table, full=True)
 
     def _checkpoint(self, table: str) -> None:
         self._open(table).create_checkpoint()
 
-    def _submit(self, work: Callable[[str], object], table: str) -> None:
+    def _submit(self, work: Callable[[str], None], table: str) -> None:
         with self._lock:
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlreg-upkeep")
             self._pending = [future for future in self._pending if not future.done()]
-            self._pending.append(self._thread.submit(work, table))
+            self._pending.append(self._thread.submit(_logged, work, table))
 
     def settle(self) -> None:
         """Wait for what is under way."""
@@ -130,35 +167,61 @@ class Maintainer:
             thread.shutdown(wait=True)
 
 
-def table_status(handle: DeltaTable, declared: Table, *, local: bool) -> TableStatus:
-    """Figures of one table from its log; on a folder also what lies around it."""
+def _logged(work: Callable[[str], None], table: str) -> None:
+    try:
+        work(table)
+    except (LakeError, *store_errors()) as failure:
+        _log.warning("upkeep of %s failed, the next round tries again: %s", table, reason(failure))
+
+
+def table_status(handle: DeltaTable, declared: Table, folder: Folder) -> TableStatus:
+    """Figures of one table from its log, and what lies around it.
+
+    Raises:
+        LakeError: the table's folder cannot be listed.
+    """
     import pyarrow as pa
 
     adds = pa.table(handle.get_add_actions(flatten=True))
-    live = {str(path) for path in adds["path"].to_pylist()}
-    log_files: int | None = None
-    orphans: int | None = None
-    checkpoint = 0
-    if local:
-        root = Path(handle.table_uri.removeprefix("file://"))
-        log = list((root / "_delta_log").iterdir())
-        log_files = len(log)
-        checkpoint = max(
-            (int(p.name.split(".", 1)[0]) for p in log if ".checkpoint" in p.name and p.name[0].isdigit()), default=0
-        )
-        on_disk = {str(p.relative_to(root)) for p in root.rglob("*.parquet") if "_delta_log" not in p.parts}
-        orphans = len(on_disk - live)
-    else:
-        checkpoint = (handle.version() // CHECKPOINT_EVERY) * CHECKPOINT_EVERY
+    log = [PurePosixPath(entry.path).name for entry in folder.entries("_delta_log")]
+    checkpoints = [int(name.split(".", 1)[0]) for name in log if _CHECKPOINT.match(name)]
+    try:
+        unnamed = _vacuumable(handle, full=True) - _vacuumable(handle, full=False)
+    except store_errors() as failure:
+        raise LakeError(f"{declared.name} cannot be listed: {reason(failure)}") from failure
     return TableStatus(
         name=declared.name,
         rows=sum(n or 0 for n in adds["num_records"].to_pylist()),
-        files=len(live),
+        files=len(adds),
         bytes=sum(adds["size_bytes"].to_pylist()),
         version=handle.version(),
-        commits_since_checkpoint=handle.version() - checkpoint,
-        log_files=log_files,
-        orphans=orphans,
+        commits_since_checkpoint=handle.version() - max(checkpoints, default=0),
+        log_files=len(log),
+        orphans=len(unnamed) + len(unfinished(folder)),
+    )
+
+
+def _vacuumable(handle: DeltaTable, *, full: bool) -> set[str]:
+    return set(handle.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=True, full=full))
+
+
+def unfinished(folder: Folder) -> list[Entry]:
+    """Files of a folder that a writer has begun: delta-rs calls them `name#1` until they are whole.
+
+    Its own vacuum does not see what a killed writer left of them. An object store has none.
+    """
+    return [entry for entry in folder.entries() if "#" in entry.path] if folder.settles else []
+
+
+def writer_properties(declared: Table) -> WriterProperties:
+    """How the table's Parquet files are written, by writers and by compaction alike."""
+    from deltalake import ColumnProperties, WriterProperties
+
+    random_bits = ColumnProperties(dictionary_enabled=False)
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=1,
+        column_properties={name: random_bits for name in declared.plain} or None,
     )
 
 

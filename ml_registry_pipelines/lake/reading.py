@@ -6,11 +6,17 @@ through `sandbox.py`, which trusts nobody.
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote
 
+from ml_registry_pipelines.lake.declarations import Table
+from ml_registry_pipelines.lake.handles import COLUMNS_ADDED
+from ml_registry_pipelines.lake.outcomes import LakeError, SnapshotGone, reason
 from ml_registry_pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
 
 MEMORY_LIMIT = "1GB"
 """What one query may hold in memory before it spills to disk."""
+_HIVE_TYPES = {"date": "DATE", "string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}
+_GONE = ("No files found", "No such file", "NoSuchKey", "Not Found", "not found", "does not exist")
 
 
 class Reading:
@@ -29,47 +37,87 @@ class Reading:
 
     A folder's files are read by DuckDB itself, an object store's as an Arrow dataset,
     because DuckDB's own S3 reader is an extension that is fetched from the network.
+
+    Upkeep keeps the files of a snapshot for an hour. A first query that comes too late for
+    them takes a new snapshot; later ones raise `SnapshotGone`, since what was read before
+    belongs to the old one.
     """
 
-    def __init__(
-        self, lake: Lake, snapshots: Mapping[str, DeltaTable], timings: list[dict[str, object]]
-    ) -> None:
+    def __init__(self, lake: Lake, tables: Sequence[str]) -> None:
         self._lake = lake
-        self._snapshots = dict(snapshots)
-        self._timings = timings
+        self._snapshots = {name: lake.snapshot(name) for name in tables}
+        self._registered: dict[str, pa.Table] = {}
         self._connection: duckdb.DuckDBPyConnection | None = None
+        self._told = False
 
     def query(self, name: str, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
-        """Run one statement; tables by name, `$parameters` by name. Timed under `name`."""
+        """Run one statement; tables by name, `$parameters` by name. Timed under `name`.
+
+        Raises:
+            SnapshotGone: files of the snapshot were removed after something had been read of it.
+            LakeError: the query needs more memory or disk than it may have, or a file cannot be read.
+        """
+        import duckdb
+
         started = time.perf_counter()
-        result = self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
-        self._timings.append(
-            {
-                "name": name,
-                "recorded_at": datetime.now(UTC),
-                "ms": (time.perf_counter() - started) * 1000,
-                "rows": result.num_rows,
-                "bytes": result.nbytes,
-            }
-        )
+        try:
+            result = self._run(sql, parameters)
+        except duckdb.OutOfMemoryException as failure:
+            raise LakeError(f"query {name} needs more than {MEMORY_LIMIT} of memory: {reason(failure)}") from failure
+        except (duckdb.IOException, OSError) as failure:
+            raise LakeError(f"query {name} cannot read the tables: {reason(failure)}") from failure
+        self._told = True
+        self._lake.timed(name, seconds=time.perf_counter() - started, rows=result.num_rows, size=result.nbytes)
         return result
+
+    def _run(self, sql: str, parameters: Mapping[str, object] | None) -> pa.Table:
+        import duckdb
+
+        try:
+            return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+        except (duckdb.Error, OSError) as failure:
+            if not any(sign in str(failure) for sign in _GONE) or not self._lost_files():
+                raise
+            if self._told:
+                raise SnapshotGone(
+                    f"files of {' and '.join(self._snapshots)} were removed while they were being read; read again"
+                ) from failure
+        self._renew()
+        return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    def _lost_files(self) -> bool:
+        """Whether a newer version has dropped files of this snapshot; a missing live file is another matter."""
+        for name, snapshot in self._snapshots.items():
+            if set(snapshot.file_uris()) - set(self._lake.snapshot(name).file_uris()):
+                return True
+        return False
+
+    def _renew(self) -> None:
+        self.close()
+        self._snapshots = {name: self._lake.snapshot(name) for name in self._snapshots}
+        for name, rows in self._registered.items():
+            self.connection.register(name, rows)
 
     def register(self, name: str, rows: pa.Table) -> None:
         """Make `rows` a relation of that name, for the queries of this reading."""
+        self._registered[name] = rows
         self.connection.register(name, rows)
 
     def sequence(self, table: str, source: str) -> int:
         """The last sequence of `source` within this snapshot of `table`."""
+        self._told = True
         return self._snapshots[table].transaction_version(source) or 0
 
     def version(self, table: str) -> int:
         """The version of this snapshot of `table`."""
+        self._told = True
         return self._snapshots[table].version()
 
     def files(self, table: str) -> pa.Table:
         """The live files of this snapshot with their statistics, a row each, flattened."""
         import pyarrow as pa
 
+        self._told = True
         return pa.table(self._snapshots[table].get_add_actions(flatten=True))
 
     @property
@@ -78,25 +126,36 @@ class Reading:
         if self._connection is None:
             self._connection = open_duckdb()
             for name, snapshot in self._snapshots.items():
-                self._attach(self._connection, name, snapshot)
+                self._attach(self._connection, TABLES[name], snapshot)
         return self._connection
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection, name: str, snapshot: DeltaTable) -> None:
-        declared = TABLES[name]
+    def _attach(self, connection: duckdb.DuckDBPyConnection, declared: Table, snapshot: DeltaTable) -> None:
         files = snapshot.file_uris()
         if not files:
-            connection.register(name, declared.empty())
-        elif not self._lake.is_local:
-            connection.register(name, snapshot.to_pyarrow_dataset())
+            connection.register(declared.name, declared.empty())
+        elif self._lake.is_local:
+            self._attach_files(connection, declared, snapshot, files)
         else:
-            listing = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
-            columns = ", ".join(f'"{column}"' for column in declared.column_names)
-            partitions = ", ".join(f"'{column}': DATE" for column in declared.partition_by)
-            hive = f", hive_partitioning = true, hive_types = {{{partitions}}}" if partitions else ""
-            connection.execute(
-                f'CREATE VIEW "{name}" AS SELECT {columns} '
-                f"FROM read_parquet([{listing}], union_by_name = {_differ(snapshot)}{hive})"
-            )
+            connection.register(declared.name, arrow_dataset(snapshot, declared))
+
+    def _attach_files(
+        self, connection: duckdb.DuckDBPyConnection, declared: Table, snapshot: DeltaTable, files: Sequence[str]
+    ) -> None:
+        # delta-rs gives percent-encoded addresses; DuckDB wants paths.
+        listing = ", ".join("'" + unquote(path).replace("'", "''") + "'" for path in files)
+        partitions = ", ".join(
+            f"'{column.name}': {_HIVE_TYPES[column.type]}"
+            for column in declared.columns
+            if column.name in declared.partition_by
+        )
+        hive = f", hive_partitioning = true, hive_types = {{{partitions}}}" if partitions else ""
+        source = f"SELECT * FROM read_parquet([{listing}], union_by_name = {_differ(snapshot)}{hive})"
+        if _differ(snapshot) or not _holds(snapshot, declared):
+            # Gives columns their declared type and NULLs even where no file has them.
+            connection.register(f"{declared.name}$declared", declared.empty())
+            source += f' UNION ALL BY NAME SELECT * FROM "{declared.name}$declared"'
+        columns = ", ".join(f'"{column}"' for column in declared.column_names)
+        connection.execute(f'CREATE VIEW "{declared.name}" AS SELECT {columns} FROM ({source})')
 
     def close(self) -> None:
         if self._connection is not None:
@@ -114,17 +173,37 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the platform's limits: UTC, bounded memory, no look at local variables."""
     import duckdb
 
-    connection = duckdb.connect()
-    connection.execute(f"SET memory_limit = '{MEMORY_LIMIT}'")
+    # Without a folder of its own it would spill into the current one.
+    spill = Path(tempfile.gettempdir(), f"mlreg-duckdb-{os.getpid()}")
+    connection = duckdb.connect(
+        config={
+            "memory_limit": MEMORY_LIMIT,
+            "temp_directory": str(spill),
+            "preserve_insertion_order": "false",
+            "python_enable_replacements": "false",
+        }
+    )
     connection.execute("SET TimeZone = 'UTC'")
-    connection.execute("SET preserve_insertion_order = false")
     connection.execute("SET enable_progress_bar = false")
-    connection.execute("SET python_enable_replacements = false")
     return connection
 
 
-def _differ(snapshot: DeltaTable) -> str:
-    """Whether files may lack columns that were declared after they were written."""
-    from ml_registry_pipelines.lake.lake import COLUMNS_ADDED
+def arrow_dataset(snapshot: DeltaTable, declared: Table) -> object:
+    """The snapshot as an Arrow dataset with the declared columns; older files give NULL for newer ones."""
+    import pyarrow as pa
 
-    return "true" if COLUMNS_ADDED in snapshot.metadata().configuration else "false"
+    wanted = declared.schema
+    if not _holds(snapshot, declared):
+        # pyarrow reads a column that no file has as NULL, if the schema says so.
+        wanted = pa.schema([field.with_nullable(True) for field in wanted])
+    return snapshot.to_pyarrow_dataset(schema=wanted)
+
+
+def _differ(snapshot: DeltaTable) -> bool:
+    """Whether files may lack columns that were declared after they were written."""
+    return COLUMNS_ADDED in snapshot.metadata().configuration
+
+
+def _holds(snapshot: DeltaTable, declared: Table) -> bool:
+    """Whether the table has all declared columns, which it lacks until it is next written."""
+    return {field.name for field in snapshot.schema().fields}.issuperset(declared.column_names)

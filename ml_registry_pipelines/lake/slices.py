@@ -1,7 +1,7 @@
 """Tables that are computed from another one, day by day: which days are behind, and replacing them.
 
 Rollups use it. What a day's rows are is their own business; here is how the days are found
-without reading a row, and how a day is written so that it never holds older figures than before.
+without reading a row, and how a day is written so that it never goes back to older figures.
 """
 
 from __future__ import annotations
@@ -11,79 +11,154 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.lake.lake import LostRace, StaleSlice
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.outcomes import LostRace, StaleSlice
 from ml_registry_pipelines.lake.reading import Reading
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ml_registry_pipelines.lake.lake import Lake
-
 ROWS_AT_ONCE = 2_000_000
 """Days are computed together until they hold this many rows; a longer day is computed alone."""
 ATTEMPTS = 8
-"""Times that a slice is computed again because another writer was faster, before giving up."""
-SOURCE = "inference_events"
-"""The sequence by which derived slices are numbered: the batch of inference_events."""
+"""Times that another writer may be faster before a refresh gives up."""
+LEADING = "inference_events"
+"""The table whose batches number everything that follows it: every derived slice's `sequence`."""
+
+DAY_FILTER = "day BETWEEN $first_day AND $last_day AND list_contains($days, day)"
+"""Condition for some days, with `day_parameters`; files of other days are not opened."""
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """Which days were computed again, how many rows they have now, and from which batch."""
+    """Which days were computed again, how many rows they have now, and up to which batch."""
 
     days: tuple[date, ...]
     rows: int
     sequence: int
 
 
+def day_parameters(days: Sequence[date]) -> dict[str, object]:
+    """The parameters of `DAY_FILTER`."""
+    return {"first_day": min(days), "last_day": max(days), "days": list(days)}
+
+
 def refresh_days(
     lake: Lake,
-    *,
     derived: str,
-    leading: str,
-    sequence_source: str,
-    compute: Callable[[Reading, Sequence[date]], pa.Table],
-    also_reads: Sequence[str] = (),
-    also_days: Collection[date] = (),
+    compute: Callable[[Reading, Sequence[date], int], pa.Table],
+    *,
+    complete: Callable[[Reading], int],
+    reads: Sequence[str] = (),
+    days: Collection[date] | None = None,
 ) -> Refreshed:
-    """Compute again the days of `derived` that `leading` has rows for which they do not hold yet.
+    """Compute again the days of `derived` that lack rows of inference_events, or those given.
 
-    A day is behind when its newest batch in `leading` is later than the `sequence` that its rows
-    in `derived` were computed from; both come from the statistics of the live files. Each slice
-    is computed from one snapshot and replaced whole. When another writer was faster, what is
-    still behind is found and computed anew from a new snapshot.
+    A day is behind when inference_events has a newer batch of it than the `sequence` that its
+    rows in `derived` were computed from. Each slice is computed from one snapshot and replaced
+    whole. Where another writer was faster, a new snapshot tells what is left to do.
 
     Args:
-        derived: table with the columns `day` and `sequence`, partitioned by day.
-        leading: table with the columns `day` and `batch`, partitioned by day.
-        sequence_source: the writer of `leading` whose sequence is the batch.
-        compute: rows of `derived` for some days in order, without `sequence`; it asks the
-            reading for nothing but those days (`day_filter`).
-        also_reads: further tables that `compute` asks for; read no earlier than `leading`.
-        also_days: days to compute again whether they are behind or not.
+        derived: a table with the columns `day` and `sequence`, partitioned by day.
+        compute: (reading, days, sequence) -> the rows of `derived` for those days, in order.
+        complete: the last batch that a reading holds in every table that `compute` needs.
+        reads: the tables that it needs beside inference_events.
+        days: computes exactly these, whether they are behind or not. A day of which
+            inference_events has no row keeps what it has: its raw rows may be past their retention.
 
     Raises:
-        LostRace: other writers were faster again and again.
+        LostRace: other writers were faster again and again; what was written stands.
     """
     done: dict[date, int] = {}
-    sequence = 0
-    lost = 0
-    while True:
-        with lake.read(derived, leading, *also_reads) as reading:
-            sequence = reading.sequence(leading, sequence_source)
-            behind = days_behind(reading, derived=derived, leading=leading, also=set(also_days) - done.keys())
+    for _ in range(ATTEMPTS):
+        with lake.read(derived, LEADING, *reads) as reading:
+            sequence = complete(reading)
+            stored = _stored(reading, derived)
+            left = days_behind(reading, derived, sequence, among=None if days is None else set(days) - done.keys())
             try:
-                for days in _portions(behind):
-                    rows = compute(reading, days)
-                    if rows.num_rows or _holds(reading, derived, days):
-                        _replace(lake, derived, rows, days, sequence)
-                        done |= dict.fromkeys(days, rows.num_rows)
-            except (LostRace, StaleSlice) as failure:
-                lost += 1
-                if lost == ATTEMPTS:
-                    raise LostRace(
-                        f"{derived}: other writers were faster {lost} times while {len(behind)} days were computed; "
-                        "let one of them finish and try again"
-                    ) from failure
+                for portion in _portions(left):
+                    rows = compute(reading, portion, sequence)
+                    if rows.num_rows or not stored.keys().isdisjoint(portion):
+                        _replace(lake, derived, rows, portion, sequence)
+                        done |= _rows_by_day(rows, portion)
+            except (LostRace, StaleSlice):
                 continue
-        return Refreshed(days=tuple(sorted(done)), rows=sum(done.values()), sequence=sequence)
+            return Refreshed(tuple(sorted(done)), sum(done.values()), sequence)
+    raise LostRace(
+        f"{derived}: other writers were faster {ATTEMPTS} times in a row; let one of them finish and try again"
+    )
+
+
+def days_behind(
+    reading: Reading, derived: str, sequence: int, *, among: Collection[date] | None = None
+) -> dict[date, int]:
+    """Days that `derived` does not hold up to batch `sequence`, in order, with their raw rows.
+
+    Read from the statistics of the live files, without opening one. With `among`, these days
+    are taken instead, as far as there are raw rows of them.
+    """
+    stored = _stored(reading, derived)
+    rows: dict[date, int] = {}
+    behind: set[date] = set()
+    for day, first, last, count in _files(reading, LEADING, "min.batch", "max.batch"):
+        rows[day] = rows.get(day, 0) + count
+        held = stored.get(day, 0)
+        if held < sequence and (first or 0) <= sequence and (last is None or last > held):
+            behind.add(day)
+    wanted = behind if among is None else set(among) & rows.keys()
+    return {day: rows[day] for day in sorted(wanted)}
+
+
+def days_held(reading: Reading, table: str) -> set[date]:
+    """The days that a table partitioned by day has rows of, from its list of files."""
+    return {day for day, *_ in _files(reading, table, "min.sequence", "max.sequence")}
+
+
+def _stored(reading: Reading, derived: str) -> dict[date, int]:
+    """The batch up to which each day of a derived table holds."""
+    stored: dict[date, int] = {}
+    for day, sequence, _, _ in _files(reading, derived, "min.sequence", "max.sequence"):
+        stored[day] = min(stored.get(day, sequence or 0), sequence or 0)
+    return stored
+
+
+def _files(
+    reading: Reading, table: str, least: str, greatest: str
+) -> Iterator[tuple[date, int | None, int | None, int]]:
+    """(day, two statistics, rows) of each live file that has rows."""
+    files = reading.files(table)
+    if not files.num_rows:
+        return
+    nothing = [None] * files.num_rows
+    columns = (files[name].to_pylist() if name in files.schema.names else nothing for name in (least, greatest))
+    for day, low, high, rows in zip(
+        files["partition.day"].to_pylist(), *columns, files["num_records"].to_pylist(), strict=True
+    ):
+        if rows != 0:
+            yield day, low, high, rows or 1
+
+
+def _portions(days: Mapping[date, int]) -> Iterator[list[date]]:
+    """Days in order, as many together as hold `ROWS_AT_ONCE` rows."""
+    portion: list[date] = []
+    held = 0
+    for day, rows in days.items():
+        if portion and held + rows > ROWS_AT_ONCE:
+            yield portion
+            portion, held = [], 0
+        portion.append(day)
+        held += rows
+    if portion:
+        yield portion
+
+
+def _replace(lake: Lake, derived: str, rows: pa.Table, days: Sequence[date], sequence: int) -> None:
+    listed = ", ".join(f"'{day.isoformat()}'" for day in days)
+    lake.replace(derived, rows, predicate=f"day IN ({listed})", source=LEADING, sequence=sequence)
+
+
+def _rows_by_day(rows: pa.Table, days: Sequence[date]) -> dict[date, int]:
+    import pyarrow.compute as pc
+
+    found = {entry["values"]: entry["counts"] for entry in pc.value_counts(rows["day"]).to_pylist()}
+    return {day: found.get(day, 0) for day in days}

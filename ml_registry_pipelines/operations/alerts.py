@@ -41,6 +41,11 @@ class Severity(Enum):
     WARNING = "warning"
     ERROR = "error"
 
+    def above(self, other: Severity) -> bool:
+        """Whether this is worse than the other."""
+        order = list(Severity)
+        return order.index(self) > order.index(other)
+
 
 class State(Enum):
     OPENED = "opened"
@@ -115,17 +120,27 @@ class Alerts:
 
     def resolve(self, *keys: str, because: str) -> Settled:
         """End the open occurrences of these keys."""
-        return self._record(lambda standing: ([], [standing[key] for key in keys if key in standing]), because)
+        return self._record(
+            lambda standing: ([], [standing[key] for key in keys if key in standing]), because
+        )
 
     def settle(self, kinds: Collection[str], current: Iterable[Alert], *, because: str) -> Settled:
-        """Make the open alerts of `kinds` those that hold now: open what is new, resolve what is gone."""
+        """Make the open alerts of `kinds` those that hold now: open what is new, resolve what is gone.
+
+        What got worse is opened again, with its new severity and words.
+        """
         held = {alert.key: alert for alert in _bounded(current)}
         if strangers := {alert.kind for alert in held.values()} - set(kinds):
             raise ValueError(f"alerts of kind {sorted(strangers)} given, {sorted(kinds)} to settle")
 
         def decide(standing: Mapping[str, Occurrence]) -> tuple[list[Alert], list[Occurrence]]:
-            gone = [o for key, o in standing.items() if o.kind in kinds and key not in held]
-            return [alert for key, alert in held.items() if key not in standing], gone
+            opening = [
+                a
+                for key, a in held.items()
+                if key not in standing or a.severity.above(standing[key].severity)
+            ]
+            ending = [o for key, o in standing.items() if o.kind in kinds and key not in held]
+            return opening, ending
 
         return self._record(decide, because)
 

@@ -57,7 +57,9 @@ class Webhook:
     def __post_init__(self) -> None:
         parts = urlsplit(self.url)
         if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise MessagesError("MLREG_ALERT_WEBHOOK must be an address such as https://hooks.example.org/alerts")
+            raise MessagesError(
+                "MLREG_ALERT_WEBHOOK must be an address such as https://hooks.example.org/alerts"
+            )
 
     @property
     def host(self) -> str:
@@ -189,7 +191,9 @@ class Messages:
         alerts = Alerts(self._lake, now=self._now)
         return bool(alerts.settle({WEBHOOK_FAILING}, current, because="The webhook takes alerts again."))
 
-    def _rows_after(self, mark: datetime | None, *, until: datetime | None = None) -> Sequence[Mapping[str, Any]]:
+    def _rows_after(
+        self, mark: datetime | None, *, until: datetime | None = None
+    ) -> Sequence[Mapping[str, Any]]:
         with self._lake.read(ALERTS.name) as reading:
             found: list[Mapping[str, Any]] = reading.query(
                 "alerts.after",

@@ -62,7 +62,7 @@ def _of_times(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
         )
     if dialect.times is Times.RELATIVE and "offset_ms" in found:
         says = _says(dialect, "offset_ms", "offset_ms_text", "more than ten years from the start of the trace")
-        yield Check("absurd_timestamp", f"abs(offset_ms) > {LONGEST_OFFSET_MS}", says)
+        yield Check("absurd_timestamp", f"abs(offset_ms_number) > {LONGEST_OFFSET_MS}", says)
     for name, others in (("latency_ms", ("latency_s", "end_ts")), ("ttft_ms", ("ttft_s", "first_token_ts"))):
         given = next((candidate for candidate in (name, *others) if candidate in found), None)
         if given is not None:

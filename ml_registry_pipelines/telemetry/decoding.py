@@ -36,6 +36,8 @@ SAMPLE_RECORDS = 256
 SAMPLE_BYTES = 1 << 20
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
+GUESSED_FROM = 2000
+"""Records of a long chunk that tell which candidates its records have."""
 BATCH_ROWS = 8192
 """DuckDB reads one Arrow batch per thread: a chunk must be several."""
 
@@ -88,6 +90,9 @@ class Decoder:
         self._origin = origin
         self._connection = _connection(dialect, origin)
         self._given = _candidates(self._connection, dialect)
+        if origin.tenant_field is not None:
+            self._given |= {"tenant"}
+        self._expected: frozenset[str] | None = None
         self._ordinals = Ordinals(self._connection) if dialect.identity is Identity.CONTENT else None
         self._nesting = Nesting(self._connection) if dialect.nests else None
 
@@ -105,13 +110,12 @@ class Decoder:
         rejected = [_with_tenant(chunk.rejected, self._origin.tenant)]
         records = chunk.records
         try:
-            candidates = self._candidates(records)
+            judged = self._judged(records)
         except duckdb.InvalidInputException:
             # Malformed JSON is rare: the check that costs a quarter of the time is made only where it is needed.
             records, malformed = self._well_formed(records)
             rejected.append(_with_tenant(malformed, self._origin.tenant))
-            candidates = self._candidates(records)
-        judged = self._judged(candidates)
+            judged = self._judged(records)
         if self._nesting is not None:
             judged = self._nesting.mark(judged)
         ignored = judged["ignored"]
@@ -139,18 +143,37 @@ class Decoder:
     def close(self) -> None:
         self._connection.close()
 
-    def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
-        sql = normalising.candidates_sql(
-            self.dialect, self._given, looks_up_tenant=self._origin.tenant_field is not None, with_raw=with_raw
-        )
-        self._connection.register("records", _in_batches(records))
-        return self._connection.sql(sql).to_arrow_table()
+    def _judged(self, records: pa.Table) -> pa.Table:
+        """Rows in the making, with only the columns that have values.
 
-    def _judged(self, candidates: pa.Table) -> pa.Table:
-        """Rows in the making, with only the columns that have values."""
-        found = _with_values(candidates)
-        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *found])))
-        return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
+        Which candidates occur is guessed from the chunks before, so that one statement does it all. A chunk
+        that has another one, which `more` tells, is done again in two steps.
+        """
+        import pyarrow.compute as pc
+
+        if self._expected is None and records.num_rows > GUESSED_FROM:
+            self._expected = frozenset(_with_values(self._candidates(records.slice(0, GUESSED_FROM))))
+        if self._expected is not None:
+            self._connection.register("records", _in_batches(records))
+            sql = normalising.rows_sql(
+                self.dialect, self._expected, candidates=self._candidates_sql(), given=self._given
+            )
+            judged = self._connection.sql(sql).to_arrow_table()
+            if not pc.any(judged["more"]).as_py():
+                return judged
+        candidates = self._candidates(records)
+        found = frozenset(_with_values(candidates))
+        self._expected = found | (self._expected or frozenset())
+        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *sorted(found)])))
+        return self._connection.sql(normalising.rows_sql(self.dialect, found)).to_arrow_table()
+
+    def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
+        self._connection.register("records", _in_batches(records))
+        return self._connection.sql(self._candidates_sql(with_raw=with_raw)).to_arrow_table()
+
+    def _candidates_sql(self, *, with_raw: bool = False) -> str:
+        looks_up = self._origin.tenant_field is not None
+        return normalising.candidates_sql(self.dialect, self._given, looks_up_tenant=looks_up, with_raw=with_raw)
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
         """Reason and message of each bad record."""
@@ -331,7 +354,7 @@ def _connection(dialect: Dialect, origin: Origin) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _candidates(connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> Collection[str]:
+def _candidates(connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> frozenset[str]:
     """The candidates that a dialect's select gives."""
     import pyarrow as pa
 

@@ -15,11 +15,14 @@ from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 MACROS: tuple[str, ...] = (
     "CREATE MACRO sized(text) AS coalesce(strlen(text) || ':' || text, '-')",
     "CREATE MACRO key_of(text) AS CAST(CAST(from_hex(sha256(text)[1:16]) AS BIT) AS BIGINT)",
-    "CREATE MACRO salted(salt, tenant, id) AS"
-    " CASE WHEN id IS NOT NULL THEN sha256(sized(salt) || sized(tenant) || sized(id))[1:32] END",
+    "CREATE MACRO salted(salt, tenant, id) AS CASE WHEN id IS NOT NULL THEN"
+    " sha256(concat(strlen(salt), ':', salt, strlen(tenant), ':', tenant, strlen(id), ':', id))[1:32] END",
 )
 
-EVENT_KEY = "key_of(sized(tenant) || sized(source_system) || sized(event_id) || attempt)"
+EVENT_KEY = (
+    "key_of(concat(strlen(tenant), ':', tenant, strlen(source_system), ':', source_system,"
+    " strlen(event_id), ':', event_id, attempt))"
+)
 """SQL over the columns of an attempt."""
 
 _BILLED_TEXTS = ("provider", "model", "service_tier", "region")

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.lake.tables.telemetry import TOKEN_BUCKETS
-
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
@@ -24,17 +22,20 @@ WINDOW = 1_000_000
 DEEPEST = 64
 """Levels that are followed down; it ends circles of spans too."""
 
-_CALLS = "span_kind = 'leaf' AND {} > 0".format(" + ".join(f"coalesce({name}, 0)" for name in TOKEN_BUCKETS))
-
 
 class Nesting:
-    """Remembers the spans of a file and marks those that enclose a model call with usage."""
+    """Remembers the spans of a file and marks those that enclose a model call with usage.
+
+    Rows tell of themselves by `span` and `parent`, hashes that are equal where the spans are, and
+    by `calls`: whether they are a model call with usage.
+    """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
         self._count = 0
         connection.execute(
-            "CREATE TEMP TABLE spans (number BIGINT, line BIGINT, span UBIGINT, parent UBIGINT, calls BOOLEAN)"
+            "CREATE OR REPLACE TEMP TABLE spans"
+            " (number BIGINT, line BIGINT, span UBIGINT, parent UBIGINT, calls BOOLEAN)"
         )
 
     def mark(self, rows: pa.Table) -> pa.Table:
@@ -45,23 +46,14 @@ class Nesting:
 
         if not rows.num_rows:
             return rows
-        narrow = rows.select(["line", "trace_id", "span_id", "parent_id", "span_kind", *TOKEN_BUCKETS])
-        self._connection.register("new_spans", narrow.append_column("row", pa.array(np.arange(rows.num_rows))))
-        self._connection.execute(
-            f"""
-            INSERT INTO spans
-            SELECT {self._count} + row, line, hash(trace_id, span_id),
-                CASE WHEN parent_id IS NOT NULL THEN hash(trace_id, parent_id) END, {_CALLS}
-            FROM new_spans WHERE trace_id IS NOT NULL AND span_id IS NOT NULL
-            """
-        )
-        frontier = self._connection.sql(
-            f"""
-            SELECT row, {self._count} + row AS number, line, hash(trace_id, span_id) AS span
-            FROM new_spans WHERE trace_id IS NOT NULL AND span_id IS NOT NULL AND {_CALLS}
-            """
-        ).to_arrow_table()
+        spans = rows.select(["line", "span", "parent", "calls"])
+        spans = spans.append_column("row", pa.array(np.arange(rows.num_rows)))
+        spans = spans.append_column("number", pa.array(np.arange(rows.num_rows) + self._count))
+        spans = spans.filter(pc.is_valid(spans["span"]))
+        self._connection.register("new_spans", spans)
+        self._connection.execute("INSERT INTO spans SELECT number, line, span, parent, calls FROM new_spans")
         encloses = np.zeros(rows.num_rows, dtype=bool)
+        frontier = spans.filter(spans["calls"]).select(["row", "number", "line", "span"])
         for _ in range(DEEPEST):
             if not frontier.num_rows:
                 break

@@ -125,12 +125,16 @@ def candidates_sql(dialect: Dialect, given: Collection[str], *, looks_up_tenant:
     """
 
 
-def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
+def rows_sql(
+    dialect: Dialect, found: Collection[str], *, candidates: str | None = None, given: Collection[str] = ()
+) -> str:
     """Over `candidates`, of which only `found` have values: the columns of a row, `ignored` and `bad`.
 
     Columns without a value are left out. Rows that need an id from their content carry its digest
-    as `event_id`; rows that nest carry `span_id`.
+    as `event_id`; rows that nest carry what `Nesting` compares. `candidates` is SQL that gives them, where they are
+    not a relation yet; `more` then says whether the row has a candidate that is `given` and not `found`.
     """
+    unexpected = ", ".join(name for name in CANDIDATES if name in given and name not in found)
     failing = " OR ".join(f"({check.when})" for check in checks(dialect, found))
     texts = [name for name in TEXTS if name in found and name not in ("tenant", "event_id", "source_system")]
     plain = [name for name in texts if name not in ("user_id", "session_id")]
@@ -146,9 +150,9 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
     counts = [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in _countable(dialect, found)]
     others = [name for name in ("stream", "tags", "audio_seconds") if name in found]
     return f"""
-        {_judged(dialect, found)}
+        {_judged(dialect, found, candidates=candidates, unexpected=unexpected)}
         SELECT
-            line, part, tenant,
+            line, part, tenant, more,
             CAST(make_timestamp(event_us) AS DATE) AS day,
             make_timestamp(event_us) AS event_ts,
             {EVENT_KEY} AS event_key,
@@ -159,11 +163,23 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
             kind AS span_kind, status, latency_ms, ttft_ms, usage_quality,
             {"".join(f"{column}, " for column in (*plain, *hashed, *counts, *others, *logged))}
             {"total AS provider_total_tokens," if "total" in found else ""}
-            {"span_id," if "span_id" in found else ""}
+            {_nesting(dialect, found, counts)}
             {"coalesce(ignored = 'true', false)" if "ignored" in found else "false"} AS ignored,
             coalesce({failing}, false) AS bad
         FROM judged
     """
+
+
+def _nesting(dialect: Dialect, found: Collection[str], counts: Collection[str]) -> str:
+    """Columns that tell which span is inside which: hashes of the two, and whether it is a model call with usage."""
+    if not dialect.nests:
+        return ""
+    known = {"trace_id", "span_id"} <= set(found)
+    return f"""
+        {"hash(trace_id, span_id)" if known else "CAST(NULL AS UBIGINT)"} AS span,
+        {"CASE WHEN parent_id IS NOT NULL THEN hash(trace_id, parent_id) END" if known and "parent_id" in found
+            else "CAST(NULL AS UBIGINT)"} AS parent,
+        kind = 'leaf' AND {_sum(counts, TOKEN_BUCKETS)} > 0 AS calls,"""
 
 
 def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
@@ -198,7 +214,14 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
     """
 
 
-def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False) -> str:
+def _judged(
+    dialect: Dialect,
+    found: Collection[str],
+    *,
+    with_raw: bool = False,
+    candidates: str | None = None,
+    unexpected: str = "",
+) -> str:
     """The common table expressions up to `judged`: candidates cast, buckets disjoint, times absolute.
 
     `<name>_text` is a candidate as the log has it, without what is empty; `<name>_number` its number.
@@ -213,8 +236,11 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
     )
     return f"""
         WITH cast_values AS (
-            SELECT line, part, {"raw," if with_raw else ""} {", ".join(_casts(dialect, found))}
-            FROM candidates
+            SELECT
+                line, part, {"raw," if with_raw else ""}
+                {f"coalesce({unexpected}) IS NOT NULL" if unexpected else "false"} AS more,
+                {", ".join(_casts(dialect, found))}
+            FROM {f"({candidates})" if candidates else "candidates"}
         ),
         timed AS (
             SELECT

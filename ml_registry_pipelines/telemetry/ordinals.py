@@ -20,7 +20,7 @@ class Ordinals:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        connection.execute("CREATE TEMP TABLE seen_contents (content BIGINT, times BIGINT)")
+        connection.execute("CREATE OR REPLACE TEMP TABLE seen_contents (content BIGINT, times BIGINT)")
 
     def number(self, rows: pa.Table) -> pa.Table:
         """The rows with `event_id` made unique: its digest and its ordinal; `event_key` to match."""

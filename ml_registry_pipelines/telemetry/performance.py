@@ -20,6 +20,8 @@ from ml_registry_pipelines.telemetry.windows import GROUPINGS, QUANTILES, READS,
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_registry_pipelines.lake.reading import Reading
+
 RECORDER = "record_metric"
 """The writer of model_metrics; its sequence only counts commits."""
 Scalar = str | int | float | bool
@@ -188,17 +190,38 @@ class PerformanceTracker:
         Raises:
             PerformanceError: an unknown grouping, or times without a zone.
         """
-        if unknown := set(by) - set(GROUPINGS):
-            raise PerformanceError(
-                f"requests cannot be grouped by {', '.join(sorted(unknown))}; the groupings are {', '.join(GROUPINGS)}"
-            )
-        if start.tzinfo is None or end.tzinfo is None:
-            raise PerformanceError("start and end of a window need a time zone; UTC is datetime.UTC")
-        question = Question(start, end, frozenset(by), tenant, provider, model, exact)
         with self.lake.read(*READS) as reading:
-            sequence = reading.sequence("inference_events", "ingestion")
-            groups = tuple(_group_statistics(found) for found in answer(reading, question))
-        return Statistics(start, end, groups, 0.0 if exact else RELATIVE_ERROR, sequence)
+            return window_statistics(
+                reading, start, end, by=by, tenant=tenant, provider=provider, model=model, exact=exact
+            )
+
+
+def window_statistics(
+    reading: Reading,
+    start: datetime,
+    end: datetime,
+    *,
+    by: Collection[str] = (),
+    tenant: str | None = None,
+    provider: str | None = None,
+    model: str | None = None,
+    exact: bool = False,
+) -> Statistics:
+    """As `PerformanceTracker.get_statistics`, within a reading that holds the tables of `windows.READS`."""
+    if unknown := set(by) - set(GROUPINGS):
+        raise PerformanceError(
+            f"requests cannot be grouped by {', '.join(sorted(unknown))}; the groupings are {', '.join(GROUPINGS)}"
+        )
+    if start.tzinfo is None or end.tzinfo is None:
+        raise PerformanceError("start and end of a window need a time zone; UTC is datetime.UTC")
+    groups = answer(reading, Question(start, end, frozenset(by), tenant, provider, model, exact))
+    return Statistics(
+        start,
+        end,
+        groups=tuple(_group_statistics(found) for found in groups),
+        relative_error=0.0 if exact else RELATIVE_ERROR,
+        sequence=reading.sequence("inference_events", "ingestion"),
+    )
 
 
 def _group_statistics(found: Answer) -> GroupStatistics:

@@ -1,12 +1,14 @@
 """The log formats that the platform reads. A new one is a module here and a line below."""
 
+from ml_registry_pipelines.telemetry.dialects.azure_trace import AZURE_TRACE
 from ml_registry_pipelines.telemetry.dialects.dialect import Dialect
+from ml_registry_pipelines.telemetry.dialects.litellm import LITELLM
+from ml_registry_pipelines.telemetry.dialects.llmperf import LLMPERF
+from ml_registry_pipelines.telemetry.dialects.mooncake import MOONCAKE
 from ml_registry_pipelines.telemetry.dialects.native import NATIVE
+from ml_registry_pipelines.telemetry.dialects.otel_genai import OTEL_GENAI
 
 DIALECTS: dict[str, Dialect] = {
-    dialect.name: dialect
-    for dialect in (
-        NATIVE,
-    )
+    dialect.name: dialect for dialect in (NATIVE, AZURE_TRACE, LLMPERF, MOONCAKE, OTEL_GENAI, LITELLM)
 }
 """All known dialects by name."""

@@ -1,0 +1,103 @@
+"""Inference telemetry: what was taken from log files, and its rollup. How, is in the telemetry room."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import dagster as dg
+
+from assets.tables import FIRST, FLOWING, table_spec, written
+from ml_registry_pipelines.telemetry.sources import FileRef, Scope
+from resources import LakeResource, SourcesResource
+
+ROOM = "telemetry"
+TAKEN = ("inference_events", "ingested_files", "quarantined_rows")
+
+
+class LogFile(dg.Config):
+    """One file as the sensor saw it."""
+
+    source: str
+    path: str
+    size: int
+    modified_at: str
+    etag: str | None = None
+
+
+class LogBatch(dg.Config):
+    """Files to take. None: whatever lies in the sources and is not taken yet."""
+
+    files: list[LogFile] = []
+
+
+def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
+    """The op that takes log files, after the sources that it takes them from."""
+
+    @dg.multi_asset(
+        name="inference_events",
+        specs=[
+            table_spec(
+                table, room=ROOM, kinds={"duckdb"}, deps=[key.path for key in landed], freshness=FLOWING
+            )
+            for table in TAKEN
+        ],
+        pool="inference_events_writer",
+    )
+    def inference_events(
+        context: dg.AssetExecutionContext, config: LogBatch, lake: LakeResource, sources: SourcesResource
+    ) -> Iterator[dg.MaterializeResult[None]]:
+        from ml_registry_pipelines.telemetry.batch import Taken
+        from ml_registry_pipelines.telemetry.ingestion import Ingestion
+
+        taker = Ingestion(lake.open(), sources.open())
+        taken = Taken()
+        for files in _batches(config, lake, sources):
+            taken = taken.plus(taker.take(files))
+        taker.recover()
+        context.log.info(f"{taken.rows_in} rows in, {taken.taken} taken, from {taken.files} files")
+        for table in TAKEN:
+            figures = taken.metadata() if table == TAKEN[0] else {}
+            yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))
+
+    return inference_events
+
+
+def _batches(config: LogBatch, lake: LakeResource, sources: SourcesResource) -> Iterator[Sequence[FileRef]]:
+    """The files of the request; without one, what lies in the sources, a limit's worth at a time."""
+    if config.files:
+        yield [FileRef.from_config(file.model_dump()) for file in config.files]
+        return
+    while (look := sources.look(lake.open(), scope=Scope.ALL)).files:
+        yield look.files
+
+
+@dg.multi_asset(
+    name="performance_rollup",
+    specs=[
+        table_spec(
+            "performance_rollup",
+            room=ROOM,
+            kinds={"duckdb"},
+            deps=[[ROOM, "inference_events"]],
+            freshness=FLOWING,
+        )
+    ],
+    pool="performance_rollup_writer",
+    op_tags=FIRST,
+)
+def performance_rollup(lake: LakeResource) -> dg.MaterializeResult[None]:
+    """Compute again the days that got new rows."""
+    from ml_registry_pipelines.telemetry.rollups import refresh_performance
+
+    done = refresh_performance(lake.open())
+    return dg.MaterializeResult(
+        metadata=written(lake.open(), "performance_rollup", rolled_up(done.days, done.rows))
+    )
+
+
+def rolled_up(days: Sequence[object], rows: int) -> dict[str, Any]:
+    """What a rollup did, for its materialization."""
+    return {
+        "days_rolled_up": len(days),
+        "days": ", ".join(map(str, days[-31:])) or "none",
+        "rows_written": rows,
+    }

@@ -1,0 +1,146 @@
+"""`model_costs` kept in step with `inference_events`: batches that lag, and days priced anew.
+
+Ingestion prices its rows in memory with `price_rows` and appends them itself. What it could
+not append before it died is priced here from the leading table. A closed batch is never
+changed by this, except where `reprice` is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.costs.pricing import NEEDED, PriceBook
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.outcomes import Landed, LostRace, OutOfSequence, SnapshotGone, StaleSlice
+from ml_registry_pipelines.lake.reading import Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+EVENTS = "inference_events"
+INGESTION = "ingestion"
+"""The one source of `inference_events`; its sequence is the batch."""
+_ATTEMPTS = 8
+
+
+class CostsBusy(MlregError):
+    """Other writers kept changing the tables; nothing is wrong, try again."""
+
+
+@dataclass(frozen=True)
+class Repriced:
+    """One day that was priced anew: its attempts, and how many of them got another cost or status."""
+
+    day: date
+    rows: int
+    changed: int
+
+
+def price_rows(lake: Lake, rows: pa.Table) -> pa.Table:
+    """Rows of `model_costs` for rows of `inference_events` in memory, at the catalogue as it is now."""
+    return PriceBook.of(lake).price(rows)
+
+
+def catch_up_costs(lake: Lake) -> list[int]:
+    """Price every batch that `inference_events` holds and `model_costs` lacks; return those batches.
+
+    Raises:
+        CostsBusy: upkeep kept removing the files that were to be read.
+    """
+    book = PriceBook.of(lake)
+    priced: list[int] = []
+    for _ in range(_ATTEMPTS):
+        with lake.read(EVENTS) as reading:
+            last = reading.sequence(EVENTS, INGESTION)
+            try:
+                while (batch := lake.sequence("model_costs", EVENTS) + 1) <= last:
+                    costs = book.price(batch_rows(reading, batch))
+                    if lake.append_once("model_costs", costs, source=EVENTS, sequence=batch) is Landed.NOW:
+                        priced.append(batch)
+            except (OutOfSequence, SnapshotGone):
+                # Another process priced the batch first, or compaction has replaced its files.
+                continue
+        return priced
+    raise CostsBusy("inference_events was changed by others each time it was to be priced; try again")
+
+
+def batch_rows(reading: Reading, batch: int) -> pa.Table:
+    """What pricing needs of one batch of `inference_events`; only the days that hold it are opened."""
+    days = [
+        statistics["partition.day"]
+        for statistics in file_statistics(reading, EVENTS)
+        if (statistics["min.batch"] or 0) <= batch <= (statistics["max.batch"] or batch)
+    ]
+    parameters: Mapping[str, object] = {
+        "batch": batch,
+        "first": min(days, default=date.max),
+        "last": max(days, default=date.min),
+    }
+    rows = reading.query(
+        "costs_of_batch",
+        "SELECT * FROM inference_events WHERE batch = $batch AND day BETWEEN $first AND $last",
+        parameters,
+    )
+    return rows.select(NEEDED)
+
+
+def file_statistics(reading: Reading, table: str) -> list[dict[str, Any]]:
+    """Live files of a table with partition, rows and bounds, one dictionary each."""
+    statistics: list[dict[str, Any]] = reading.files(table).to_pylist()
+    return statistics
+
+
+def reprice(lake: Lake, days: Iterable[date]) -> list[Repriced]:
+    """Price whole days anew at the catalogue as it is now, for example after a contract was added.
+
+    A day whose costs would be the same stays untouched. Rollups do not see the change by
+    themselves: roll the returned days up again.
+
+    Raises:
+        CostsBusy: ingestion kept adding to the day.
+    """
+    return [_reprice_day(lake, day) for day in sorted(set(days))]
+
+
+def _reprice_day(lake: Lake, day: date) -> Repriced:
+    for _ in range(_ATTEMPTS):
+        try:
+            return _reprice_once(lake, day)
+        except (LostRace, SnapshotGone, StaleSlice):
+            continue
+    raise CostsBusy(
+        f"model_costs of {day} was changed by others {_ATTEMPTS} times while it was priced anew; try again"
+    )
+
+
+def _reprice_once(lake: Lake, day: date) -> Repriced:
+    with lake.read(EVENTS, "model_costs") as reading:
+        # Replacing under the sequence of the batches makes it fail when a batch was priced meanwhile,
+        # whose rows of this day it would wipe out.
+        sequence = reading.sequence("model_costs", EVENTS)
+        rows = reading.query(
+            "reprice_day",
+            "SELECT * FROM inference_events WHERE day = $day AND batch <= $batch",
+            {"day": day, "batch": sequence},
+        )
+        costs = PriceBook.of(lake).price(rows.select(NEEDED))
+        reading.register("repriced", costs)
+        differing = reading.query(
+            "reprice_differences",
+            """
+            SELECT count(*) AS rows
+            FROM repriced AS n
+            LEFT JOIN (SELECT * FROM model_costs WHERE day = $day) AS o USING (tenant, event_key, batch)
+            WHERE (n.cost_status, n.price_id, n.currency, n.cost)
+                IS DISTINCT FROM (o.cost_status, o.price_id, o.currency, o.cost)
+            """,
+            {"day": day},
+        )
+    changed = differing["rows"][0].as_py()
+    if changed:
+        lake.replace("model_costs", costs, predicate=f"day = '{day}'", source=EVENTS, sequence=sequence)
+    return Repriced(day, costs.num_rows, changed)

@@ -1,0 +1,218 @@
+"""What others ask about costs: figures by any key, how much of the traffic is priced, and what is not.
+
+Every figure comes with its coverage, and amounts of different currencies are never added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import TYPE_CHECKING
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.reading import Reading
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+KEYS: tuple[str, ...] = ("day", "hour", "tenant", "application", "provider", "model", "status")
+FILTERS: tuple[str, ...] = ("tenant", "application", "provider", "model", "status")
+
+
+class UnknownKey(MlregError):
+    """Costs are not kept by that key."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of the attempts that should have a price have one, and how many an illustrative one."""
+
+    billable: int
+    priced: int
+    assumed: int
+
+    @property
+    def share(self) -> float | None:
+        """Priced per billable, 0 to 1; None where nothing was billable."""
+        return self.priced / self.billable if self.billable else None
+
+
+def cost_by(
+    reading: Reading,
+    by: Sequence[str],
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    where: Mapping[str, str] | None = None,
+) -> pa.Table:
+    """Costs, requests and tokens by some of KEYS, from `cost_rollup`, which the reading must hold.
+
+    `since` is inclusive, `until` exclusive, both UTC days. `where` limits any of FILTERS to one value.
+
+    Returns:
+        One row per combination and currency, ordered by the keys: the keys, `currency`, `requests`,
+        `billable_requests`, `priced_requests`, `assumed_requests`, `coverage` (0 to 1, NULL where
+        nothing is billable), `input_tokens`, `output_tokens`, `priced_tokens`, `input_cost`,
+        `cache_read_cost`, `cache_write_cost`, `output_cost`, `other_cost`, `cost`, `logged_cost`
+        (DECIMAL, NULL where unknown) and `cost_per_1k_tokens` (of the priced attempts).
+        Attempts without a currency stand in the row of the only currency of their combination.
+
+    Raises:
+        UnknownKey: a key or filter is none of those.
+    """
+    for name in by:
+        if name not in KEYS:
+            raise UnknownKey(f"costs are not kept by {name!r}; the keys are {', '.join(KEYS)}")
+    rows = reading.query("cost_by", _COST_BY, {"keys": list(by), **_bounds(since, until, where)})
+    return rows.drop_columns([name for name in KEYS if name not in by])
+
+
+def coverage(
+    reading: Reading,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    where: Mapping[str, str] | None = None,
+) -> Coverage:
+    """How much of the billable traffic is priced. The reading must hold `cost_rollup`."""
+    rows = reading.query("cost_coverage", _COVERAGE, _bounds(since, until, where)).to_pylist()
+    return Coverage(**rows[0])
+
+
+def unpriced_models(
+    reading: Reading,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    where: Mapping[str, str] | None = None,
+) -> pa.Table:
+    """What has no cost, largest first. The reading must hold `model_costs`.
+
+    Returns:
+        One row per tenant, provider, model and reason: `tenant`, `provider`, `model`, `cost_status`
+        (the reason), `requests`, `tokens`.
+    """
+    return reading.query("unpriced_models", _UNPRICED, _bounds(since, until, where))
+
+
+def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | None) -> dict[str, object]:
+    for name in where or {}:
+        if name not in FILTERS:
+            raise UnknownKey(f"costs cannot be limited by {name!r}; the filters are {', '.join(FILTERS)}")
+    chosen = {name: (where or {}).get(name) for name in FILTERS}
+    return {"since": since or date.min, "until": until or date.max, **chosen}
+
+
+_COST_BY = """
+WITH keyed AS MATERIALIZED (
+    SELECT
+        CASE WHEN list_contains($keys, 'day') THEN day END AS day,
+        CASE WHEN list_contains($keys, 'hour') THEN period_start END AS hour,
+        CASE WHEN list_contains($keys, 'tenant') THEN tenant END AS tenant,
+        CASE WHEN list_contains($keys, 'application') THEN application END AS application,
+        CASE WHEN list_contains($keys, 'provider') THEN provider END AS provider,
+        CASE WHEN list_contains($keys, 'model') THEN model END AS model,
+        CASE WHEN list_contains($keys, 'status') THEN status END AS status,
+        currency, requests, billable_requests, priced_requests, assumed_requests, priced_tokens,
+        coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
+            + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
+            + coalesce(in_cache_write_30m, 0) + coalesce(in_cache_write_1h, 0)
+            + coalesce(in_cache_write_12h, 0) + coalesce(in_audio, 0) + coalesce(in_image, 0)
+            + coalesce(in_video, 0) AS input_tokens,
+        coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
+            AS output_tokens,
+        CASE WHEN priced_requests > 0 THEN input_cost END AS input_cost,
+        CASE WHEN priced_requests > 0 THEN cache_read_cost END AS cache_read_cost,
+        CASE WHEN priced_requests > 0 THEN cache_write_cost END AS cache_write_cost,
+        CASE WHEN priced_requests > 0 THEN output_cost END AS output_cost,
+        CASE WHEN priced_requests > 0 THEN other_cost END AS other_cost,
+        CASE WHEN priced_requests > 0 THEN cost END AS cost,
+        logged_cost
+    FROM cost_rollup
+    WHERE grain = CASE WHEN list_contains($keys, 'hour') THEN 'hour' ELSE 'day' END
+        AND day >= $since AND day < $until
+        AND ($tenant IS NULL OR tenant = $tenant)
+        AND ($application IS NULL OR application = $application)
+        AND ($provider IS NULL OR provider = $provider)
+        AND ($model IS NULL OR model = $model)
+        AND ($status IS NULL OR status = $status)
+),
+folded AS (
+    SELECT
+        * REPLACE (
+            CASE
+                WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
+                ELSE currency
+            END AS currency)
+    FROM keyed
+    WINDOW same AS (PARTITION BY day, hour, tenant, application, provider, model, status)
+),
+summed AS (
+    SELECT
+        day, hour, tenant, application, provider, model, status, currency,
+        CAST(sum(requests) AS BIGINT) AS requests,
+        CAST(sum(billable_requests) AS BIGINT) AS billable_requests,
+        CAST(sum(priced_requests) AS BIGINT) AS priced_requests,
+        CAST(sum(assumed_requests) AS BIGINT) AS assumed_requests,
+        CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
+        CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
+        CAST(sum(priced_tokens) AS BIGINT) AS priced_tokens,
+        sum(input_cost) AS input_cost,
+        sum(cache_read_cost) AS cache_read_cost,
+        sum(cache_write_cost) AS cache_write_cost,
+        sum(output_cost) AS output_cost,
+        sum(other_cost) AS other_cost,
+        sum(cost) AS cost,
+        sum(logged_cost) AS logged_cost
+    FROM folded
+    GROUP BY ALL
+)
+SELECT
+    day, hour, tenant, application, provider, model, status, currency,
+    requests, billable_requests, priced_requests, assumed_requests,
+    CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
+    input_tokens, output_tokens, priced_tokens,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE input_cost END AS input_cost,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE cache_read_cost END AS cache_read_cost,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE cache_write_cost END AS cache_write_cost,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE output_cost END AS output_cost,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE other_cost END AS other_cost,
+    CASE WHEN billable_requests = 0 THEN 0 ELSE cost END AS cost,
+    logged_cost,
+    CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens
+FROM summed
+ORDER BY day, hour, tenant, application, provider, model, status, currency
+"""
+
+_COVERAGE = """
+SELECT
+    CAST(coalesce(sum(billable_requests), 0) AS BIGINT) AS billable,
+    CAST(coalesce(sum(priced_requests), 0) AS BIGINT) AS priced,
+    CAST(coalesce(sum(assumed_requests), 0) AS BIGINT) AS assumed
+FROM cost_rollup
+WHERE grain = 'day'
+    AND day >= $since AND day < $until
+    AND ($tenant IS NULL OR tenant = $tenant)
+    AND ($application IS NULL OR application = $application)
+    AND ($provider IS NULL OR provider = $provider)
+    AND ($model IS NULL OR model = $model)
+    AND ($status IS NULL OR status = $status)
+"""
+
+_UNPRICED = """
+SELECT
+    tenant, provider, model, cost_status,
+    count(*) AS requests,
+    CAST(sum(tokens) AS BIGINT) AS tokens
+FROM model_costs
+WHERE cost_status NOT IN ('priced', 'not_billed')
+    AND day >= $since AND day < $until
+    AND ($tenant IS NULL OR tenant = $tenant)
+    AND ($application IS NULL OR application = $application)
+    AND ($provider IS NULL OR provider = $provider)
+    AND ($model IS NULL OR model = $model)
+    AND ($status IS NULL OR status = $status)
+GROUP BY tenant, provider, model, cost_status
+ORDER BY requests DESC, tokens DESC, tenant, provider, model, cost_status
+"""

@@ -1,0 +1,77 @@
+"""The composition root: every asset, check, job, sensor and schedule of the location, with its resources.
+
+The only module that knows all the others. It works from the repository or an image, where
+the packages `assets`, `sensors` and `resources` lie beside this one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+import dagster as dg
+
+from assets import checks, costs, operations, reports, sources, telemetry
+from ml_registry_pipelines.jobs import all_jobs
+from ml_registry_pipelines.schedules import all_schedules
+from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
+from resources import resources_for
+from sensors import alerting, ingestion, reporting, watching
+
+
+def build_defs(
+    settings: Settings | None = None, *, overrides: Mapping[str, object] | None = None
+) -> dg.Definitions:
+    """The whole location.
+
+    Args:
+        settings: where it works; by default what the environment says.
+        overrides: resources that replace those of the environment, by name.
+    """
+    settings = settings or Settings.from_environment()
+    landed = sources.source_specs(_sources(settings))
+    return dg.Definitions(
+        assets=[
+            *landed,
+            telemetry.ingestion([spec.key for spec in landed]),
+            telemetry.performance_rollup,
+            costs.price_catalog,
+            costs.model_costs,
+            costs.cost_rollup,
+            reports.daily_cost_report,
+            reports.cost_overview,
+            operations.table_upkeep,
+        ],
+        asset_checks=checks.all_checks(),
+        jobs=all_jobs(),
+        schedules=all_schedules(),
+        sensors=[
+            ingestion.new_inference_logs,
+            ingestion.reconcile_inference_logs,
+            ingestion.new_prices,
+            reporting.reports_of_touched_days,
+            alerting.run_failures,
+            alerting.check_failures,
+            watching.watch,
+        ],
+        resources={**resources_for(settings), **(overrides or {})},
+        executor=dg.in_process_executor,
+        # Every event is in the run's log already; on the console only what goes wrong.
+        loggers={"console": dg.colored_console_logger.configured({"log_level": "WARNING"})},
+    )
+
+
+def _sources(settings: Settings) -> list[Source]:
+    """The configured sources. A file that cannot be used costs their nodes, not the location: sensors say why."""
+    try:
+        return list(Sources.load(settings))
+    except SourcesError as wrong:
+        logging.getLogger(__name__).warning("no source is shown in the asset graph: %s", wrong)
+        return []
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads."""
+    return build_defs()

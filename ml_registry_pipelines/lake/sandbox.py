@@ -1,0 +1,234 @@
+"""SQL that people type: one SELECT over the tables by name, of one tenant or of all.
+
+The query runs in a process of its own, whose memory and time the operating system bounds,
+because some of DuckDB's functions heed neither its memory limit nor an interrupt. It sees
+Arrow datasets that are already filtered by tenant; no unfiltered relation has a name there.
+Files, network, settings and extensions are out of reach. Which statements are allowed is
+in `statement.py`; printing a result is in `output.py`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from ml_registry_pipelines.lake.declarations import Table
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.outcomes import LakeError
+from ml_registry_pipelines.lake.statement import SqlError, names_of, plain
+from ml_registry_pipelines.lake.tables import TABLES
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
+
+GRACE_SECONDS = 2.0
+"""Between the polite end of a query and the hard one."""
+_BATCH = 65_536
+
+
+@dataclass(frozen=True)
+class SqlLimits:
+    """What one query may use: time of all, memory of its work and of its answer."""
+
+    seconds: float = 60.0
+    memory_mb: int = 1024
+    threads: int = 2
+    result_mb: int = 512
+
+
+def run_sql(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits | None = None) -> pa.Table:
+    """Run one SELECT over the lake's tables and return its rows.
+
+    Args:
+        tenant: whose rows are seen; None sees all, which is for the operator. Prices are
+            everyone's; other tables without a tenant, and rows without one, are the operator's.
+
+    Raises:
+        SqlError: the query is not one plain SELECT, fails, or needs more than its limits.
+    """
+    import pyarrow.ipc
+
+    limits = limits or SqlLimits()
+    started = time.perf_counter()
+    request = {
+        "root": lake.root,
+        "storage_options": lake.storage_options,
+        "sql": sql,
+        "tenant": tenant,
+        "limits": asdict(limits),
+    }
+    home = str(Path(__file__).parents[2])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "ml_registry_pipelines.lake.sandbox"],
+        input=json.dumps(request).encode(),
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    head, _, body = done.stdout.partition(b"\n")
+    if done.returncode == -signal.SIGALRM:
+        raise SqlError(_too_slow(limits))
+    if done.returncode > 0:
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        raise SqlError(f"the query could not be run: {told[-1] if told else 'its process ended early'}")
+    if done.returncode or not head:
+        raise SqlError(f"the query was stopped; it probably needs more memory than {limits.memory_mb:,} MB")
+    if refused := json.loads(head).get("refused"):
+        raise SqlError(refused)
+    rows = pyarrow.ipc.open_stream(pyarrow.py_buffer(body)).read_all()
+    lake.timed("sql", seconds=time.perf_counter() - started, rows=rows.num_rows, size=rows.nbytes)
+    return rows
+
+
+def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa.Table:
+    """What `run_sql` does, in this process: bounded by DuckDB alone, so for a process that may be killed."""
+    import duckdb
+    import pyarrow as pa
+
+    ends = time.monotonic() + limits.seconds
+    connection = _connect(limits)
+    try:
+        names = names_of(sql, connection)
+        visible = {name: table for name, table in TABLES.items() if _may_read(table, tenant)}
+        for name in sorted(names.read):
+            if name in visible:
+                connection.register(name, _rows(lake, visible[name], tenant))
+            elif name not in names.own:
+                raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+        connection.execute("SET lock_configuration = true")
+        stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
+        stopped.daemon = True
+        stopped.start()
+        try:
+            return _collect(connection.sql(sql), limits)
+        except duckdb.InterruptException as failure:
+            raise SqlError(_too_slow(limits)) from failure
+        except (duckdb.OutOfMemoryException, pa.ArrowMemoryError, MemoryError) as failure:
+            raise SqlError(
+                f"the query needs more memory than {limits.memory_mb:,} MB; filter or aggregate more"
+            ) from failure
+        except duckdb.Error as failure:
+            raise SqlError(f"the query failed: {plain(failure)}") from failure
+        finally:
+            stopped.cancel()
+    finally:
+        connection.close()
+
+
+def _connect(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
+    import duckdb
+
+    connection = duckdb.connect(
+        config={
+            "memory_limit": f"{limits.memory_mb}MB",
+            "threads": str(limits.threads),
+            "autoinstall_known_extensions": "false",
+            "autoload_known_extensions": "false",
+            "allow_community_extensions": "false",
+            "allow_persistent_secrets": "false",
+            "python_enable_replacements": "false",
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")
+    connection.execute("SET temp_directory = ''")
+    # After the folder for spilling, which cannot be taken away once the outside is closed.
+    connection.execute("SET enable_external_access = false")
+    return connection
+
+
+def _may_read(table: Table, tenant: str | None) -> bool:
+    return tenant is None or table.tenant_column is not None or table.shared
+
+
+def _rows(lake: Lake, table: Table, tenant: str | None) -> object:
+    """The table as the asker may see it; without rows where it has not been made yet."""
+    import pyarrow.dataset as pads
+
+    from ml_registry_pipelines.lake.reading import arrow_dataset
+
+    snapshot = lake.find(table.name)
+    if snapshot is None:
+        return table.empty()
+    rows = arrow_dataset(snapshot, table)
+    if tenant is None or table.tenant_column is None:
+        return rows
+    return rows.filter(pads.field(table.tenant_column) == tenant)
+
+
+def _collect(relation: duckdb.DuckDBPyRelation | None, limits: SqlLimits) -> pa.Table:
+    import pyarrow as pa
+
+    if relation is None:
+        raise SqlError("the query has no result; write one SELECT")
+    reader = relation.to_arrow_reader(_BATCH)
+    batches, size = [], 0
+    for batch in reader:
+        size += batch.nbytes
+        if size > limits.result_mb << 20:
+            raise SqlError(f"the answer is larger than {limits.result_mb:,} MB; add a LIMIT, or aggregate")
+        batches.append(batch)
+    return pa.Table.from_batches(batches, reader.schema)
+
+
+def _too_slow(limits: SqlLimits) -> str:
+    return f"the query was stopped after {limits.seconds:g} s; filter more, or allow more time"
+
+
+# -- the process of its own ------------------------------------------------------------
+
+
+class _WithoutPandas:
+    """Keeps pyarrow from importing pandas, which it would do at its first scalar: a second per query."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ImportError("not needed here")
+
+
+def _bound_this_process(limits: SqlLimits) -> None:
+    """Let the kernel end what ignores DuckDB's limits: by alarm, and by refusing memory."""
+    import resource
+
+    import duckdb  # noqa: F401 - what is loaded is not to count
+    import pyarrow.dataset  # noqa: F401
+
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limits.seconds + GRACE_SECONDS)
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    allowed = held + ((limits.memory_mb + 2 * limits.result_mb + 1024) << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (allowed, allowed))
+
+
+def serve(request: Mapping[str, object], output: IO[bytes]) -> None:
+    """Answer one request as a line of JSON, then, if it was not refused, the rows as an Arrow stream."""
+    import pyarrow.ipc
+
+    limits = SqlLimits(**request["limits"])  # type: ignore[arg-type]
+    _bound_this_process(limits)
+    lake = Lake(str(request["root"]), storage_options=request["storage_options"])  # type: ignore[arg-type]
+    tenant = request["tenant"]
+    try:
+        rows = answer(lake, str(request["sql"]), tenant=None if tenant is None else str(tenant), limits=limits)
+    except LakeError as refused:
+        output.write(json.dumps({"refused": str(refused)}).encode() + b"\n")
+        return
+    output.write(b"{}\n")
+    with pyarrow.ipc.new_stream(output, rows.schema) as stream:
+        stream.write_table(rows)
+
+
+if __name__ == "__main__":
+    sys.meta_path.insert(0, _WithoutPandas())  # type: ignore[arg-type]
+    serve(json.load(sys.stdin), sys.stdout.buffer)

@@ -1,0 +1,329 @@
+"""The charts of the reports, drawn by Altair and turned into SVG or PNG offline.
+
+Every chart is a function of plain values to a chart; colours that follow the reader's light or
+dark page are put in when it is drawn. Colours differ in lightness as well as in hue, so that they
+stay apart for colour-blind eyes and on grey paper. What is charted is in `figures.py`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.reports.formats import short_names
+
+if TYPE_CHECKING:
+    import altair as alt
+
+WIDTH = 620
+STEP = 24
+"""Height of one bar of a horizontal chart, with its gap."""
+LONGEST_NAME = 30
+FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
+"""Arial and its metric twins: the renderer measures text with one of them, so labels fit in all."""
+
+SERIES = ("#3567a6", "#8cc5e3", "#8a2c6b", "#e3b93c", "#2a7d4f", "#e98b7a", "#5b5b9e")
+"""Dark and light in turn, so that neighbours in a stack differ in grey."""
+OTHERS_COLOUR = "#a9adb3"
+MAIN, WARNING = "#3567a6", "#c2513d"
+
+_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
+"""Stand-ins for the page's colours of text, secondary text and lines."""
+_ON_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
+_ON_WHITE = {_INK: "#1c2430", _MUTED: "#5a6472", _LINE: "#dfe3e8"}
+
+LARGEST_PNG = 100_000
+"""Bytes of a picture in an asset's metadata, which lies in Dagster's database."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of a stacked bar; series of rank 0 stand lowest and first in the legend."""
+
+    start: datetime
+    series: str
+    rank: int
+    value: Decimal
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One horizontal bar with its label at the end; no bar where `value` is None. `hollow`: assumed."""
+
+    name: str
+    value: float | None
+    label: str
+    hollow: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The percentiles of one row, with a remark at its end; no mark where they are None."""
+
+    name: str
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    remark: str
+
+
+def stacked_over_time(segments: Sequence[Segment], *, grain: str, title: str, others: str | None) -> alt.Chart:
+    """Bars per hour, day, week or month, stacked by series; the series `others` is grey."""
+    import altair as alt
+
+    ranked = sorted({(segment.rank, segment.series) for segment in segments})
+    names = short_names([series for _, series in ranked], longest=LONGEST_NAME)
+    domain = [names[series] for _, series in ranked]
+    colours = [OTHERS_COLOUR if series == others else SERIES[rank % len(SERIES)] for rank, series in ranked]
+    sums: dict[datetime, Decimal] = {}
+    rows = []
+    for segment in segments:
+        sums[segment.start] = sums.get(segment.start, Decimal(0)) + segment.value
+        rows.append(
+            {
+                "start": segment.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "series": names[segment.series],
+                "rank": segment.rank,
+                "value": float(segment.value),
+            }
+        )
+    unit, labels = {
+        "hour": ("utcyearmonthdatehours", "%H:%M"),
+        "day": ("utcyearmonthdate", "%-d %b"),
+        "week": ("utcyearweek", "%-d %b %Y"),
+        "month": ("utcyearmonth", "%b %Y"),
+    }[grain]
+    return (
+        alt.Chart(alt.Data(values=rows), width=WIDTH, height=250)
+        .mark_bar(stroke="#ffffff", strokeWidth=0.4)
+        .encode(
+            x=alt.X(
+                field="start",
+                type="temporal",
+                timeUnit=unit,
+                bandPosition=0,
+                scale=alt.Scale(type="utc", domain=_padded(sums, grain)),
+                axis=alt.Axis(title=None, format=labels, grid=False, labelFlush=False, tickCount=10),
+            ),
+            y=alt.Y(
+                field="value",
+                type="quantitative",
+                axis=alt.Axis(title=title, format=_decimals(max(map(float, sums.values()), default=0)), tickCount=5),
+            ),
+            color=alt.Color(
+                field="series",
+                type="nominal",
+                scale=alt.Scale(domain=domain, range=colours),
+                legend=alt.Legend(title=None, orient="bottom", columns=3, symbolType="square", labelLimit=0),
+            ),
+            order=alt.Order(field="rank", type="quantitative"),
+        )
+    )
+
+
+def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool = False) -> alt.LayerChart:
+    """Horizontal bars in the given order, each with its label behind it."""
+    import altair as alt
+
+    names = short_names([row.name for row in rows], longest=LONGEST_NAME)
+    longest = max((row.value or 0 for row in rows), default=0) or 1
+    data = [
+        {"name": names[row.name], "value": row.value, "at": row.value or 0, "label": row.label, "hollow": row.hollow}
+        for row in rows
+    ]
+    base = alt.Chart(alt.Data(values=data), width=WIDTH - 190, height=STEP * len(rows)).encode(
+        y=alt.Y(field="name", type="nominal", sort=None, axis=_name_axis()),
+    )
+    scale = alt.Scale(domain=[0, longest], nice=False, zero=True)
+    axis = alt.Axis(title=title, format=".0%" if percent and longest >= 0.05 else ".1%" if percent else _decimals(longest),
+                    tickCount=4)  # fmt: skip
+    drawn = base.transform_filter("datum.value !== null").mark_bar(
+        height=STEP * 0.6, color=colour, stroke=colour, strokeWidth=1.2
+    )
+    return alt.layer(
+        drawn.encode(
+            x=alt.X(field="value", type="quantitative", scale=scale, axis=axis),
+            fillOpacity=alt.condition("datum.hollow", alt.value(0.25), alt.value(1)),
+            strokeDash=alt.condition("datum.hollow", alt.value([3, 2]), alt.value([1, 0])),
+        ),
+        base.mark_text(align="left", dx=6, color=_INK, fontSize=11).encode(
+            x=alt.X(field="at", type="quantitative", scale=scale), text=alt.Text(field="label", type="nominal")
+        ),
+    )
+
+
+def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
+    """p50, p95 and p99 of each row on a logarithmic axis, in the given order, with a remark at the right."""
+    import altair as alt
+
+    names = short_names([row.name for row in rows], longest=LONGEST_NAME)
+    marks = [("p50", "circle", MAIN), ("p95", "diamond", "#e3b93c"), ("p99", "triangle-right", WARNING)]
+    points = [
+        {"name": names[row.name], "which": which, "ms": value}
+        for row in rows
+        for which, value in (("p50", row.p50), ("p95", row.p95), ("p99", row.p99))
+        if value
+    ]
+    ticks = _log_ticks([point["ms"] for point in points])
+    scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
+    axis = alt.Axis(title=title, values=ticks, format=",~r", grid=True)
+    y = alt.Y(field="name", type="nominal", sort=None, scale=alt.Scale(domain=list(names.values())), axis=_name_axis())
+    width = WIDTH - 190
+    lines = [
+        {"name": names[row.name], "low": row.p50, "high": row.p99} for row in rows if row.p50 and row.p99
+    ]
+    remarks = [{"name": names[row.name], "remark": row.remark} for row in rows]
+
+    def chart(values: list[dict[str, Any]]) -> alt.Chart:
+        return alt.Chart(alt.Data(values=values), width=width, height=STEP * len(rows))
+
+    return alt.layer(
+        chart(lines)
+        .mark_rule(color=_MUTED, strokeWidth=1.2, opacity=0.7)
+        .encode(x=alt.X(field="low", type="quantitative", scale=scale, axis=axis), x2=alt.X2(field="high"), y=y),
+        chart(points)
+        .mark_point(filled=True, size=70, opacity=1, stroke=_INK, strokeWidth=0.5)
+        .encode(
+            x=alt.X(field="ms", type="quantitative", scale=scale, axis=axis),
+            y=y,
+            shape=alt.Shape(
+                field="which",
+                type="nominal",
+                scale=alt.Scale(domain=[m[0] for m in marks], range=[m[1] for m in marks]),
+                legend=alt.Legend(title=None, orient="top", symbolSize=80),
+            ),
+            color=alt.Color(
+                field="which",
+                type="nominal",
+                scale=alt.Scale(domain=[m[0] for m in marks], range=[m[2] for m in marks]),
+                legend=alt.Legend(title=None, orient="top", symbolSize=80),
+            ),
+        ),
+        chart(remarks)
+        .mark_text(align="left", dx=8, color=_INK, fontSize=11)
+        .encode(x=alt.value(width), y=y, text=alt.Text(field="remark", type="nominal")),
+    )
+
+
+def as_svg(chart: alt.Chart | alt.LayerChart, *, label: str) -> str:
+    """The chart as an element of a page, which gives it its colours; `label` says what it shows."""
+    from html import escape
+
+    import vl_convert
+
+    svg: str = vl_convert.vegalite_to_svg(_specification(chart), vl_version=_version())
+    for stand_in, colour in _ON_PAGE.items():
+        svg = svg.replace(f'"{stand_in}"', f'"{colour}"')
+    opening, rest = svg.split(">", 1)
+    found = re.search(r'width="(\d+)" height="(\d+)"', opening)
+    assert found is not None, opening
+    width, height = found.groups()
+    return (
+        f'<svg role="img" aria-label="{escape(label)}" width="{width}" height="{height}" '
+        f'viewBox="0 0 {width} {height}">{rest}'
+    )
+
+
+def as_png(chart: alt.Chart | alt.LayerChart) -> bytes:
+    """The chart on white as a picture of at most `LARGEST_PNG` bytes, as sharp as that allows."""
+    import json
+
+    import vl_convert
+
+    specification = json.dumps(_specification(chart))
+    for stand_in, colour in _ON_WHITE.items():
+        specification = specification.replace(f'"{stand_in}"', f'"{colour}"')
+    specification = specification.replace('"background": "transparent"', '"background": "white"')
+    picture = b""
+    for scale in (2.0, 1.5, 1.0, 0.7, 0.5):
+        picture = _packed(vl_convert.vegalite_to_png(specification, vl_version=_version(), scale=scale))
+        if len(picture) <= LARGEST_PNG:
+            break
+    return picture
+
+
+def _packed(png: bytes) -> bytes:
+    """The same picture with its data compressed as well as zlib can: a quarter of what the renderer writes."""
+    chunks: list[tuple[bytes, bytes]] = []
+    position = 8
+    while position < len(png):
+        (length,) = struct.unpack_from(">I", png, position)
+        chunks.append((png[position + 4 : position + 8], png[position + 8 : position + 8 + length]))
+        position += length + 12
+    data = zlib.compress(zlib.decompress(b"".join(body for kind, body in chunks if kind == b"IDAT")), 9)
+    kept = [chunk for chunk in chunks if chunk[0] not in (b"IDAT", b"IEND")]
+    return png[:8] + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in [*kept, (b"IDAT", data), (b"IEND", b"")]
+    )
+
+
+def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+    """The chart with the look that all have."""
+    text = {"labelColor": _INK, "titleColor": _MUTED, "labelFontSize": 11, "titleFontSize": 11}
+    specification: dict[str, Any] = chart.to_dict()
+    specification["config"] = {
+        "background": "transparent",
+        "font": FONT,
+        "aria": False,
+        "view": {"stroke": None},
+        "axis": {
+            **text,
+            "titleFontWeight": "normal",
+            "gridColor": _LINE,
+            "domainColor": _LINE,
+            "tickColor": _LINE,
+            "titlePadding": 8,
+        },
+        "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
+        "legend": {**text, "columnPadding": 18, "rowPadding": 4, "symbolStrokeWidth": 0, "offset": 12},
+        "mark": {"clip": False},
+    }
+    return specification
+
+
+def _version() -> str:
+    """The Vega-Lite version that Altair writes, as the renderer names it."""
+    import altair as alt
+
+    major, minor = re.match(r"v(\d+)\.(\d+)", alt.SCHEMA_VERSION).groups()  # type: ignore[union-attr]
+    return f"{major}.{minor}"
+
+
+def _name_axis() -> alt.Axis:
+    import altair as alt
+
+    return alt.Axis(title=None, labelLimit=0, grid=False)
+
+
+def _decimals(largest: float) -> str:
+    """A number format that tells the ticks of an axis up to `largest` apart."""
+    if largest <= 0:
+        return ",.0f"
+    return f",.{max(0, 1 - math.floor(math.log10(largest / 2)))}~f"
+
+
+def _padded(starts: Iterable[datetime], grain: str) -> list[str]:
+    """From half a bar before the first to half a bar after the last: bars stand over their labels."""
+    half = {
+        "hour": timedelta(minutes=30), "day": timedelta(hours=12), "week": timedelta(days=3.5), "month": timedelta(days=15)
+    }[grain]  # fmt: skip
+    return [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (min(starts) - half, max(starts) + half)]
+
+
+def _log_ticks(values: Sequence[float]) -> list[float]:
+    """Round values around the given ones: 1, 2, 5 of each decade, or fewer where there are many decades."""
+    low, high = (min(values) / 1.05, max(values) * 1.05) if values else (100.0, 10_000.0)
+    decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if math.log10(high / low) < 2.5 else (1, 3) if math.log10(high / low) < 4 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    first = max(index for index, tick in enumerate(ticks) if tick <= low)
+    last = min(index for index, tick in enumerate(ticks) if tick >= high)
+    return ticks[first : last + 1]

@@ -1,0 +1,349 @@
+"""What a cost report shows, read from the lake in one snapshot: figures, how far they are priced, what is assumed.
+
+Costs come from cost_rollup, times and errors from performance_rollup, intake from ingested_files.
+How figures look is in `formats.py` and `charts.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+from ml_registry_pipelines.costs.queries import cost_by, unpriced_models
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.reading import Reading
+from ml_registry_pipelines.telemetry.performance import GroupStatistics, window_statistics
+from ml_registry_pipelines.telemetry.windows import READS
+
+TABLES = (*READS, "cost_rollup", "model_costs", "price_catalog", "ingested_files")
+MODELS_IN_CHART = 7
+"""Models with a colour of their own; the others are summed."""
+OTHERS = "others"
+_DAILY_UP_TO, _WEEKLY_UP_TO = 92, 730
+
+Key = tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """Costs of one group: amounts by currency, how many requests have one, and what was done for it.
+
+    `costs` is empty where nothing is priced. `statistics` are those of the same requests.
+    """
+
+    key: Key
+    requests: int
+    billable: int
+    priced: int
+    assumed_price: int
+    costs: tuple[tuple[str, Decimal], ...]
+    per_1k_tokens: tuple[tuple[str, Decimal], ...]
+    input_tokens: int
+    output_tokens: int
+    statistics: GroupStatistics | None
+
+    def cost_in(self, currency: str | None) -> Decimal | None:
+        """The amount in one currency; None where there is none."""
+        return next((cost for unit, cost in self.costs if unit == currency), None)
+
+    def assumed(self, *, without: Collection[str] = ()) -> tuple[str, ...]:
+        """What these figures rest on that is assumed: parts of the log's records, and prices."""
+        parts = [part for part in (self.statistics.assumed if self.statistics else ()) if part not in without]
+        return (*parts, "price") if self.assumed_price else tuple(parts)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The cost of one model, or of all others, in one bar of the chart over time."""
+
+    start: datetime
+    model: str | None
+    rank: int
+    cost: Decimal
+
+
+@dataclass(frozen=True)
+class OverTime:
+    """Cost by model over time in one currency; `rank` 0 is the dearest model, `MODELS_IN_CHART` the others."""
+
+    grain: str
+    currency: str
+    slices: tuple[Slice, ...]
+    other_models: int
+    other_currencies: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Unpriced:
+    """Requests of one model that have no cost, and why."""
+
+    tenant: str
+    provider: str | None
+    model: str | None
+    reason: str
+    requests: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Where the records of one source's files went: rows in = taken + duplicates + quarantined."""
+
+    source: str
+    files: int
+    rows_in: int
+    taken: int
+    duplicates: int
+    quarantined: int
+    ignored: int
+
+
+@dataclass(frozen=True)
+class PriceList:
+    """One version of one price list, and how many requests were priced by it."""
+
+    catalog: str
+    version: str
+    assumed: bool
+    prices: int
+    requests: int
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that a report about the days `first` to `last` shows. No days: nothing is rolled up yet.
+
+    `sequence` is the newest batch in the rollups of these days.
+    """
+
+    first: date | None
+    last: date | None
+    sequence: int
+    total: CostRow | None = None
+    by_model: tuple[CostRow, ...] = ()
+    by_provider: tuple[CostRow, ...] = ()
+    by_tenant: tuple[CostRow, ...] = ()
+    over_time: OverTime | None = None
+    unpriced: tuple[Unpriced, ...] = ()
+    intake: tuple[Intake, ...] = ()
+    price_lists: tuple[PriceList, ...] = field(default=())
+    relative_error: float = 0.0
+
+
+def figures_of_day(lake: Lake, day: date) -> Figures:
+    """The figures of one UTC day."""
+    with lake.read(*TABLES) as reading:
+        return _figures(reading, day, day)
+
+
+def figures_of_all_days(lake: Lake) -> Figures:
+    """The figures of every day that is rolled up."""
+    with lake.read(*TABLES) as reading:
+        (bounds,) = reading.query(
+            "reports.days",
+            """
+            SELECT min(day) AS first, max(day) AS last
+            FROM (SELECT day FROM cost_rollup UNION ALL SELECT day FROM performance_rollup)
+            """,
+        ).to_pylist()
+        return _figures(reading, bounds["first"], bounds["last"])
+
+
+def _figures(reading: Reading, first: date | None, last: date | None) -> Figures:
+    if first is None or last is None:
+        return Figures(None, None, 0)
+    sequence = _sequence(reading, first, last)
+    if not sequence:
+        return Figures(first, last, 0)
+    start = datetime.combine(first, time(), UTC)
+    end = datetime.combine(last, time(), UTC) + timedelta(days=1)
+    overall = window_statistics(reading, start, end)
+
+    def costs(*by: str) -> tuple[CostRow, ...]:
+        groups = window_statistics(reading, start, end, by=by).groups if by else overall.groups
+        statistics = {tuple(getattr(group, name) for name in by): group for group in groups}
+        rows = cost_by(reading, by, since=first, until=last + timedelta(days=1)).to_pylist()
+        return _cost_rows(rows, by, statistics)
+
+    return Figures(
+        first,
+        last,
+        sequence,
+        total=next(iter(costs()), None),
+        by_model=costs("provider", "model"),
+        by_provider=costs("provider"),
+        by_tenant=costs("tenant"),
+        over_time=_over_time(reading, first, last),
+        unpriced=_unpriced(reading, first, last),
+        intake=_intake(reading, first if first == last else None),
+        price_lists=_price_lists(reading, first, last),
+        relative_error=overall.relative_error,
+    )
+
+
+def _sequence(reading: Reading, first: date, last: date) -> int:
+    (row,) = reading.query(
+        "reports.sequence",
+        """
+        SELECT coalesce(max(sequence), 0) AS sequence
+        FROM (SELECT day, sequence FROM cost_rollup UNION ALL SELECT day, sequence FROM performance_rollup)
+        WHERE day BETWEEN $first AND $last
+        """,
+        {"first": first, "last": last},
+    ).to_pylist()
+    return int(row["sequence"])
+
+
+def _cost_rows(
+    rows: Iterable[Mapping[str, Any]], by: Sequence[str], statistics: Mapping[Key, GroupStatistics]
+) -> tuple[CostRow, ...]:
+    """One row per key of what `cost_by` tells per key and currency; the dearest first."""
+    grouped: dict[Key, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(row[name] for name in by), []).append(row)
+    found = [
+        CostRow(
+            key=key,
+            requests=sum(row["requests"] for row in parts),
+            billable=sum(row["billable_requests"] for row in parts),
+            priced=sum(row["priced_requests"] for row in parts),
+            assumed_price=sum(row["assumed_requests"] for row in parts),
+            costs=tuple((row["currency"], row["cost"]) for row in parts if _is_priced(row)),
+            per_1k_tokens=tuple(
+                (row["currency"], row["cost"] * 1000 / row["priced_tokens"])
+                for row in parts
+                if _is_priced(row) and row["priced_tokens"]
+            ),
+            input_tokens=sum(row["input_tokens"] for row in parts),
+            output_tokens=sum(row["output_tokens"] for row in parts),
+            statistics=statistics.get(key),
+        )
+        for key, parts in grouped.items()
+    ]
+    main = _main_currency(found)
+    return tuple(
+        sorted(
+            found,
+            key=lambda row: (-(row.cost_in(main) or Decimal(0)), -row.requests, tuple(name or "" for name in row.key)),
+        )
+    )
+
+
+def _is_priced(row: Mapping[str, Any]) -> bool:
+    return row["currency"] is not None and row["cost"] is not None and row["priced_requests"] > 0
+
+
+def _main_currency(rows: Iterable[CostRow]) -> str | None:
+    """The currency of most requests, by its name where two are equal."""
+    requests: dict[str, int] = {}
+    for row in rows:
+        for currency, _ in row.costs:
+            requests[currency] = requests.get(currency, 0) + row.priced
+    return max(sorted(requests), key=requests.__getitem__, default=None)
+
+
+def _over_time(reading: Reading, first: date, last: date) -> OverTime | None:
+    """Cost by model per hour of one day, else per day, week or month; None where nothing is priced."""
+    length = (last - first).days + 1
+    grain = "hour" if length == 1 else "day" if length <= _DAILY_UP_TO else "week" if length <= _WEEKLY_UP_TO else "month"
+    priced = cost_by(reading, ["hour" if grain == "hour" else "day", "model"], since=first, until=last + timedelta(days=1))
+    if grain != "hour":
+        priced = priced.rename_columns({"day": "hour"})
+    reading.register("cost_by_time", priced)
+    rows = reading.query(
+        "reports.cost_over_time",
+        """
+        WITH priced AS (
+            SELECT date_trunc($grain, hour)::TIMESTAMPTZ AS start, model, currency, priced_requests, cost
+            FROM cost_by_time
+            WHERE priced_requests > 0 AND currency IS NOT NULL
+        ),
+        currencies AS (
+            SELECT currency, row_number() OVER (ORDER BY sum(priced_requests) DESC, currency) AS place
+            FROM priced
+            GROUP BY currency
+        ),
+        models AS (
+            SELECT model, row_number() OVER (ORDER BY sum(cost) DESC, model) - 1 AS rank
+            FROM priced JOIN currencies USING (currency)
+            WHERE place = 1
+            GROUP BY model
+        )
+        SELECT start, currency, CASE WHEN rank < $most THEN p.model END AS model, least(rank, $most) AS rank,
+               sum(cost) AS cost,
+               (SELECT greatest(count(*) - $most, 0) FROM models) AS other_models,
+               (SELECT list(currency ORDER BY currency) FROM currencies WHERE place > 1) AS other_currencies
+        FROM priced p
+        JOIN currencies USING (currency)
+        JOIN models m ON p.model IS NOT DISTINCT FROM m.model
+        WHERE place = 1
+        GROUP BY ALL
+        ORDER BY start, rank
+        """,
+        {"grain": grain, "most": MODELS_IN_CHART},
+    ).to_pylist()
+    if not rows:
+        return None
+    return OverTime(
+        grain,
+        rows[0]["currency"],
+        slices=tuple(Slice(row["start"], row["model"], row["rank"], row["cost"]) for row in rows),
+        other_models=rows[0]["other_models"],
+        other_currencies=tuple(rows[0]["other_currencies"] or ()),
+    )
+
+
+def _unpriced(reading: Reading, first: date, last: date) -> tuple[Unpriced, ...]:
+    rows = unpriced_models(reading, since=first, until=last + timedelta(days=1)).to_pylist()
+    return tuple(
+        Unpriced(row["tenant"], row["provider"], row["model"], row["cost_status"], row["requests"], row["tokens"] or 0)
+        for row in rows
+    )
+
+
+def _intake(reading: Reading, day: date | None) -> tuple[Intake, ...]:
+    """Files by source: all of them, or those that brought rows of one day."""
+    rows = reading.query(
+        "reports.intake",
+        """
+        WITH of_day AS (SELECT DISTINCT source, file AS path FROM inference_events WHERE day = $day)
+        SELECT source, count(DISTINCT path) AS files, sum(rows_in)::BIGINT AS rows_in, sum(taken)::BIGINT AS taken,
+               sum(duplicates)::BIGINT AS duplicates, sum(quarantined)::BIGINT AS quarantined,
+               sum(ignored)::BIGINT AS ignored
+        FROM ingested_files
+        WHERE $day IS NULL OR (source, path) IN (FROM of_day)
+        GROUP BY source
+        ORDER BY source
+        """,
+        {"day": day},
+    ).to_pylist()
+    return tuple(Intake(**row) for row in rows)
+
+
+def _price_lists(reading: Reading, first: date, last: date) -> tuple[PriceList, ...]:
+    rows = reading.query(
+        "reports.price_lists",
+        """
+        WITH used AS (
+            SELECT price_id, count(*) AS requests
+            FROM model_costs
+            WHERE day BETWEEN $first AND $last AND cost_status = 'priced' AND price_id IS NOT NULL
+            GROUP BY price_id
+        ),
+        lists AS (
+            SELECT price_id, arg_min(catalog, generation) AS catalog, arg_min(catalog_version, generation) AS version,
+                   bool_or(assumed) AS assumed
+            FROM price_catalog
+            GROUP BY price_id
+        )
+        SELECT catalog, version, assumed, count(*) AS prices, sum(requests)::BIGINT AS requests
+        FROM used JOIN lists USING (price_id)
+        GROUP BY ALL
+        ORDER BY requests DESC, catalog, version
+        """,
+        {"first": first, "last": last},
+    ).to_pylist()
+    return tuple(PriceList(**row) for row in rows)

@@ -1,0 +1,108 @@
+"""How figures are written for people: exact decimals, units, and words where there is no figure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from datetime import date
+from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
+
+NOTHING = "–"
+"""Stands where a figure does not apply."""
+NOT_PRICED = "not priced"
+"""Stands where a cost is not known, which is never written as 0."""
+
+
+def count(value: int | None) -> str:
+    """1234567 -> `1,234,567`."""
+    return NOTHING if value is None else f"{value:,}"
+
+
+def short_count(value: int) -> str:
+    """1234567 -> `1.23 M`, for headlines."""
+    for size, letter in ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if value >= size - size // 2000:
+            return f"{value / size:.3g} {letter}"
+    return str(value)
+
+
+def money(value: Decimal, *, decimals: int = 4) -> str:
+    """An amount with a fixed number of decimals, rounded half to even; a tiny one is not written as 0."""
+    least = Decimal(1).scaleb(-decimals)
+    if 0 < abs(value) < least:
+        return f"{'−' if value < 0 else ''}<{least:f}"
+    return f"{value.quantize(least, rounding=ROUND_HALF_EVEN):,f}".replace("-", "−")
+
+
+def amounts(costs: Sequence[tuple[str, Decimal]], *, decimals: int = 2) -> str:
+    """Amounts of one or several currencies, never added: `112.17 USD + 3.00 EUR`."""
+    return " + ".join(f"{money(cost, decimals=decimals)} {currency}" for currency, cost in costs)
+
+
+def exact(value: Decimal) -> str:
+    """All digits of an amount, without trailing zeros."""
+    return f"{value.normalize(Context(prec=50)):f}" if value else "0"
+
+
+def unit_price(value: Decimal) -> str:
+    """A price of 1,000 tokens, with four significant digits: 0.0034564 -> `0.003456`."""
+    if not value:
+        return "0"
+    digits = max(2, 4 - value.adjusted() - 1)
+    return f"{value.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN):,f}"
+
+
+def share(part: int, whole: int) -> str:
+    """A share in percent that says 0 % and 100 % only where it is exactly that."""
+    if not whole:
+        return NOTHING
+    tenths = (Decimal(part) * 1000 / whole).quantize(Decimal(1), rounding=ROUND_FLOOR if part < whole else None)
+    if part and not tenths:
+        return "<0.1 %"
+    return f"{tenths / 10:.1f} %" if tenths % 1000 else f"{tenths // 10} %"
+
+
+def milliseconds(value: float | None) -> str:
+    """A time in whole ms, for a column whose head names the unit."""
+    return NOTHING if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def duration(value: float | None) -> str:
+    """A time with its unit: `457 ms`, `3.01 s`, `124 s`."""
+    if value is None:
+        return NOTHING
+    if value < 999.5:
+        return f"{value:.3g} ms"
+    return f"{value / 1000:.3g} s" if value < 999_500 else f"{value / 1000:,.0f} s"
+
+
+def speed(value: float | None) -> str:
+    """Tokens per second."""
+    return NOTHING if value is None else f"{value:,.1f}"
+
+
+def days(first: date, last: date) -> str:
+    """`2026-10-02`, or `2026-10-02 to 2026-10-31`."""
+    return first.isoformat() if first == last else f"{first.isoformat()} to {last.isoformat()}"
+
+
+def name(value: str | None, otherwise: str) -> str:
+    """A name out of a log, as it can be shown: without characters that control the page's text."""
+    if not value:
+        return otherwise
+    return "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn") else c for c in value)
+
+
+def short_names(values: Sequence[str], *, longest: int) -> dict[str, str]:
+    """Names for a chart, cut in the middle where they are long, and still different from one another."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for value in values:
+        short = value if len(value) <= longest else f"{value[: longest // 2]}…{value[-(longest - longest // 2 - 1) :]}"
+        candidate, number = short, 1
+        while candidate in taken:
+            number += 1
+            candidate = f"{short} ({number})"
+        taken.add(candidate)
+        found[value] = candidate
+    return found

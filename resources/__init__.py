@@ -1,0 +1,40 @@
+"""What assets, checks and sensors work with. Differences between environments are here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import dagster as dg
+
+from ml_registry_pipelines.settings import Environment, Settings
+from resources.alerts import AlertsResource
+from resources.lake import LakeResource
+from resources.prices import PricesResource
+from resources.sources import SourcesResource
+
+WEBHOOK = "MLREG_ALERT_WEBHOOK"
+CONTRACT_PRICES = "MLREG_CONTRACT_PRICES"
+
+__all__ = ["AlertsResource", "LakeResource", "PricesResource", "SourcesResource", "resources_for"]
+
+
+def resources_for(settings: Settings) -> Mapping[str, object]:
+    """The resources of an environment by name.
+
+    `dev` is one machine, where a bucket that does not answer is soon given up. `staging` and
+    `production` ride out an object store's bad minute instead.
+    """
+    s3_attempts = 3 if settings.environment is Environment.DEV else 10
+    # An EnvVar, because the UI shows a resource's plain values and the address may hold a secret.
+    webhook = dg.EnvVar(WEBHOOK) if os.environ.get(WEBHOOK, "").strip() else None
+    return {
+        "lake": LakeResource(root=settings.home),
+        "sources": SourcesResource(
+            home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
+        ),
+        "prices": PricesResource(
+            home=settings.home, contract_file=os.environ.get(CONTRACT_PRICES, "").strip() or None
+        ),
+        "alerts": AlertsResource(root=settings.home, webhook=webhook),
+    }

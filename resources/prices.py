@@ -1,0 +1,70 @@
+"""Prices as a Dagster resource: where the contract-price file lies, and the catalogue brought up to it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from ml_registry_pipelines.lake.files import FilesError, open_folder
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.catalog import CatalogSync
+    from ml_registry_pipelines.costs.contracts import Contract
+    from ml_registry_pipelines.lake.lake import Lake
+
+CONTRACT_FILE = "contract-prices.yaml"
+
+
+class PricesResource(dg.ConfigurableResource["PricesResource"]):
+    """List prices of the genai-prices library, and agreed ones of a contract-price file."""
+
+    home: str
+    contract_file: str | None = None
+    """A file that must be there; None: `contract-prices.yaml` below the home, where there is one."""
+
+    def contracts(self) -> list[Contract]:
+        """The contracts there are.
+
+        Raises:
+            ContractError: a file does not say what it has to.
+            FilesError: the file that was named is not there.
+        """
+        from ml_registry_pipelines.costs.contracts import read_contract
+
+        folder, name = self._place()
+        if self.contract_file is None and not open_folder(folder).exists(name):
+            return []
+        text = open_folder(folder).read(name).decode("utf-8", "replace")
+        return [read_contract(text, file=f"{folder}/{name}")]
+
+    def mark(self) -> str:
+        """What differs when a sync could bring something new: the library's version and the file's mark."""
+        from ml_registry_pipelines.costs.list_prices import library_version
+
+        folder, name = self._place()
+        try:
+            contract = open_folder(folder).entry(name).mark
+        except FilesError:
+            contract = "none"
+        return f"{library_version()} {contract}"
+
+    def sync(self, lake: Lake) -> CatalogSync:
+        """Make the catalogue say what lists and contracts say now."""
+        from ml_registry_pipelines.costs.catalog import sync_catalog
+
+        return sync_catalog(lake, self.contracts())
+
+    def sync_first(self, lake: Lake) -> None:
+        """Fill an empty catalogue: a first batch must not go unpriced because no sync ran yet."""
+        from ml_registry_pipelines.costs.catalog import catalog_generation
+
+        if not catalog_generation(lake):
+            self.sync(lake)
+
+    def _place(self) -> tuple[str, str]:
+        if self.contract_file is None:
+            return self.home, CONTRACT_FILE
+        path = Path(self.contract_file).expanduser().absolute()
+        return str(path.parent), path.name

@@ -1,0 +1,81 @@
+"""Days whose figures changed get their reports again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import dagster as dg
+
+from ml_registry_pipelines.operations.late_reports import late_reports
+from resources import LakeResource
+from resources.instigators import SENSOR_SECONDS
+from sensors.requests import in_flight, next_attempt
+
+JOB = "write_reports"
+REPORT_TAG = "mlreg/report"
+DAILY = dg.AssetKey(["reports", "daily_cost_report"])
+OVERVIEW = dg.AssetKey(["reports", "cost_overview"])
+DAYS_PER_RUN = 92
+RUNS_PER_TICK = 4
+OVERDUE = timedelta(minutes=10)
+"""Reports wait for a lull in ingestion, but no longer than this."""
+
+
+@dg.sensor(
+    name="reports_of_touched_days",
+    job_name=JOB,
+    minimum_interval_seconds=SENSOR_SECONDS["reports_of_touched_days"],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def reports_of_touched_days(
+    context: dg.SensorEvaluationContext, lake: LakeResource
+) -> list[dg.RunRequest] | dg.SkipReason:
+    """Requests the reports of days whose rollups are newer than their report, neighbouring days in one run."""
+    now = datetime.now(UTC)
+    late = late_reports(lake.open())
+    days = late.days
+    if not days and not late.overview:
+        context.update_cursor("")
+        return dg.SkipReason("every report is as new as its figures")
+    since = datetime.fromisoformat(context.cursor) if context.cursor else now
+    context.update_cursor(since.isoformat())
+    if in_flight(context.instance, JOB):
+        return dg.SkipReason(f"{len(days)} days wait: a run is in flight")
+    if in_flight(context.instance, "ingest_logs") and now - since < OVERDUE:
+        return dg.SkipReason(f"{len(days)} days wait for files that are being taken")
+    requests = list(_requests(context.instance, days, late.sequence, now))
+    return requests or dg.SkipReason(f"{len(days)} days wait: their last attempts failed a moment ago")
+
+
+def _requests(
+    instance: dg.DagsterInstance, days: Sequence[date], sequence: int, now: datetime
+) -> Iterator[dg.RunRequest]:
+    """One run per stretch of days, the first of which also writes the overview."""
+    stretches = [(f"{first}..{last}", first, last) for first, last in _stretches(days)]
+    for number, (name, first, last) in enumerate(stretches[:RUNS_PER_TICK] or [("overview", None, None)]):
+        about = f"{name}@{sequence}"
+        attempt = next_attempt(instance, REPORT_TAG, about)
+        if attempt.waits(now) is not None:
+            continue
+        tags = {REPORT_TAG: about, "dagster/max_retries": "0"}
+        if first is not None and last is not None:
+            tags["dagster/asset_partition_range_start"] = first.isoformat()
+            tags["dagster/asset_partition_range_end"] = last.isoformat()
+        selection = ([DAILY] if first is not None else []) + ([] if number else [OVERVIEW])
+        yield dg.RunRequest(run_key=f"{about}/{attempt.number}", asset_selection=selection, tags=tags)
+
+
+def _stretches(days: Sequence[date]) -> Iterator[tuple[date, date]]:
+    """First and last of each run of neighbouring days, at most `DAYS_PER_RUN` long."""
+    first: date | None = None
+    last = date.min
+    for day in sorted(days):
+        if first is not None and day == last + timedelta(days=1) and (day - first).days < DAYS_PER_RUN:
+            last = day
+            continue
+        if first is not None:
+            yield first, last
+        first = last = day
+    if first is not None:
+        yield first, last

@@ -1,0 +1,102 @@
+"""Fixtures that tests of every room share: a home, a lake, and a real S3 server.
+
+The server speaks HTTP in a process of its own; a bucket is made for each test that asks.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lake.lake import Lake
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the S3 server run in one worker, so that one server does."""
+    for item in items:
+        if "s3" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("s3"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty root, which MLREG_HOME names; other settings are at their defaults."""
+    path = tmp_path / "home"
+    for name in ("MLREG_ENV", "MLREG_SOURCES", "MLREG_TENANT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MLREG_HOME", str(path))
+    return path
+
+
+@pytest.fixture
+def lake(home: Path) -> Iterator[Lake]:
+    """A lake in a folder, closed after the test."""
+    from ml_registry_pipelines.lake.lake import Lake
+
+    with Lake(str(home), process="test") as lake:
+        yield lake
+
+
+@dataclass(frozen=True)
+class S3:
+    """A running S3 server."""
+
+    url: str
+
+    def settings(self, url: str | None = None) -> dict[str, str]:
+        """The environment that leads clients to it, or to a proxy before it."""
+        return {
+            "AWS_ENDPOINT_URL": url or self.url,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3]:
+    """moto's server on a free port, with one process per worker of the test run."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stderr is not None
+        said = ""
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)):
+            line = server.stderr.readline()
+            assert line, f"the S3 server did not start: {said}"
+            said += line
+        # It logs every request; a pipe that nobody reads would stop it.
+        threading.Thread(target=server.stderr.read, daemon=True).start()
+        yield S3(url=found[0])
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def s3_root(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An empty root in a new bucket, to which the environment leads every client."""
+    import boto3
+
+    for name, value in s3.settings().items():
+        monkeypatch.setenv(name, value)
+    bucket = f"test-{uuid.uuid4().hex}"
+    boto3.client("s3").create_bucket(Bucket=bucket)
+    return f"s3://{bucket}/lake"

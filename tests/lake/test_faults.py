@@ -1,0 +1,205 @@
+"""Folders that are full, forbidden, dropped or changed behind a lake's back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from ml_registry_pipelines.lake.lake import Lake, LakeError, Landed, OutOfSequence
+from tests.lake.points import TABLE, points, values
+
+
+def log_of(lake: Lake) -> Path:
+    return Path(lake.uri(TABLE), "_delta_log")
+
+
+def cut_log(lake: Lake) -> None:
+    """Upkeep as if everything so far were a day old."""
+    for path in log_of(lake).iterdir():
+        os.utime(path, (time.time() - 86_400,) * 2)
+    lake.maintain(TABLE)
+
+
+def test_a_writer_goes_on_after_the_log_behind_its_handle_was_cut(lake, home):
+    lake.append_once(TABLE, points([1]), source="s", sequence=1)
+    with Lake(str(home)) as other:
+        other.append_next(TABLE, points([2]), source="t")
+        other.append_next(TABLE, points([3]), source="t")
+        cut_log(other)
+        assert not list(log_of(lake).glob("*1.json"))
+    assert lake.sequence(TABLE, "t") == 2
+    assert lake.append_once(TABLE, points([4]), source="s", sequence=2) is Landed.NOW
+    assert values(lake) == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+def test_a_table_that_was_dropped_is_empty_at_once(lake):
+    for n in (1, 2, 3):
+        lake.append_once(TABLE, points([n]), source="s", sequence=n)
+    shutil.rmtree(lake.uri(TABLE))
+    assert lake.sequence(TABLE, "s") == 0
+    with pytest.raises(OutOfSequence, match="take 1"):
+        lake.append_once(TABLE, points([4]), source="s", sequence=4)
+    assert lake.append_once(TABLE, points([1]), source="s", sequence=1) is Landed.NOW
+    assert values(lake) == {1: 1}
+
+
+def test_a_table_that_another_process_dropped_and_made_again_is_the_new_one(lake, home):
+    for n in range(5):
+        lake.append_next(TABLE, points([n]), source="s")
+    with Lake(str(home)) as other:
+        shutil.rmtree(other.uri(TABLE))
+        other.append_next(TABLE, points([9]), source="s")
+    assert lake.append_next(TABLE, points([10]), source="s") == 2
+    assert values(lake) == {9: 1, 10: 1}
+
+
+def test_a_damaged_log_is_told_in_one_sentence(lake, home):
+    lake.append_next(TABLE, points([1]), source="s")
+    next(log_of(lake).glob("*0.json")).write_text("{")
+    with Lake(str(home)) as other, pytest.raises(LakeError, match=f"{TABLE} at .* cannot be opened: ") as told:
+        other.append_next(TABLE, points([2]), source="s")
+    assert "\n" not in str(told.value)
+
+
+def in_a_process(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    prelude = """
+        import sys
+        from ml_registry_pipelines.errors import MlregError
+        from ml_registry_pipelines.lake.lake import Lake
+        from tests.lake.points import TABLE, points, values
+    """
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(script), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_file_that_may_not_grow_is_one_sentence_and_the_table_stays_whole(lake, home):
+    """The limit on a file's size acts as a full disk does, at a point of our choosing."""
+    lake.append_once(TABLE, points([1]), source="s", sequence=1)
+    done = in_a_process(
+        """
+        import resource
+        lake = Lake(sys.argv[1])
+        lake.version(TABLE)
+        for size in (16, 700, 1200, 2000, 2400):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+            try:
+                lake.append_once(TABLE, points([2]), source="s", sequence=2)
+            except MlregError as failure:
+                print(failure)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        print(lake.append_once(TABLE, points([3]), source="s", sequence=lake.sequence(TABLE, "s") + 1))
+        """,
+        str(home),
+    )
+    assert done.returncode == 0, done.stderr
+    refusal = f"{TABLE} cannot be written: a file would be larger than this process may write; nothing was committed"
+    *refused, landed = done.stdout.splitlines()
+    assert set(refused) == {refusal}
+    assert landed == "Landed.NOW"
+    assert values(lake) in ({1: 1, 3: 1}, {1: 1, 2: 1, 3: 1})
+
+
+def test_a_full_disk_is_one_sentence_and_the_table_stays_whole(tmp_path):
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    small = 'mount -t tmpfs -o size=600k tmpfs "$1" && shift && exec "$@"'
+    if subprocess.run([*mount, small, "sh", str(tmp_path), "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    script = """
+        from collections import Counter
+        lake = Lake(sys.argv[1])
+        landed, refused = [], set()
+        for n in range(60):
+            rows = points([n + i / 5000 for i in range(5000)])
+            try:
+                landed.append(lake.append_next(TABLE, rows, source="s"))
+            except MlregError as failure:
+                refused.add(str(failure))
+        print(len(landed), sorted(refused), lake.sequence(TABLE, "s"), sum(values(lake).values()))
+        lake.close()
+    """
+    code = textwrap.dedent(
+        """
+        import sys
+        from ml_registry_pipelines.errors import MlregError
+        from ml_registry_pipelines.lake.lake import Lake
+        from tests.lake.points import TABLE, points, values
+        """
+    ) + textwrap.dedent(script)
+    done = subprocess.run(
+        [*mount, small, "sh", str(tmp_path), sys.executable, "-c", code, str(tmp_path / "home")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    count, rest = done.stdout.split(" ", 1)
+    message = f"{TABLE} cannot be written: the disk is full; free some space; nothing was committed"
+    assert 0 < int(count) < 60
+    assert rest == f"{[message]} {count} {5000 * int(count)}\n"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def forbidden(tmp_path_factory):
+    """A folder below which another user may do nothing, with a lake that was there before."""
+    import tempfile
+
+    folder = Path(tempfile.mkdtemp(prefix="mlreg-test-"))
+    folder.chmod(0o755)
+    with Lake(str(folder / "home")) as lake:
+        lake.append_next(TABLE, points([1]), source="s")
+    for path in (folder / "home").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    (folder / "home").chmod(0o555)
+    yield folder / "home"
+    for path in [folder / "home", *(p for p in (folder / "home").rglob("*") if p.is_dir())]:
+        path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+def test_without_permission_to_write_reading_works_and_writing_is_one_sentence(forbidden):
+    done = in_a_process(
+        """
+        import os
+        lake = Lake(sys.argv[1])
+        print(dict(values(lake)), lake.sequence(TABLE, "s"), len(lake.status()))
+        if os.geteuid() == 0:
+            os.setuid(65534)
+        lake = Lake(sys.argv[1])
+        for attempt in (
+            lambda: print(dict(values(lake)), lake.sequence(TABLE, "s"), len(lake.status())),
+            lambda: lake.append_next(TABLE, points([2]), source="s"),
+            lambda: lake.erase(TABLE, "value = 1.0"),
+            lambda: lake.append_next("alerts", lake.declaration("alerts").empty(), source="s"),
+            lambda: lake.maintain(TABLE),
+        ):
+            try:
+                attempt()
+            except MlregError as failure:
+                print(failure)
+        lake.close()
+        """,
+        str(forbidden),
+    )
+    assert done.returncode == 0, done.stderr
+    who = "permission is denied; check who owns the folder"
+    assert done.stdout.splitlines() == [
+        "{1.0: 1} 1 1",
+        "{1.0: 1} 1 1",
+        f"{TABLE} cannot be written: {who}; nothing was committed",
+        f"{TABLE} cannot be written: {who}; nothing was committed",
+        f"alerts cannot be made below {forbidden}: {who}",
+        f"{TABLE} cannot be maintained: {who}",
+    ]
+    assert "Traceback" not in done.stderr
