@@ -16,7 +16,7 @@ GRACE_SECONDS = 20
 """A run that says "started" may be this young before its process is looked for."""
 
 
-def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+def fail_lost_runs(instance: dg.DagsterInstance, *, grace_seconds: float = GRACE_SECONDS) -> list[str]:
     """Mark started runs as failed whose process is no longer there, and return their ids.
 
     Does nothing where the run launcher can look after its workers itself.
@@ -27,7 +27,7 @@ def fail_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     lost = []
     for record in instance.get_run_records(started):
         run = record.dagster_run
-        if time.time() - (record.start_time or time.time()) < GRACE_SECONDS:
+        if time.time() - (record.start_time or time.time()) < grace_seconds:
             continue
         worker = _worker(instance, run.run_id)
         if worker is not None and not _is_alive(*worker):

@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from resources.workers import fail_lost_runs
+
 UNFINISHED = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -34,8 +36,11 @@ class Attempt:
 
 
 def in_flight(instance: dg.DagsterInstance, job: str) -> bool:
-    """Whether a run of the job is queued, starting or running."""
-    return bool(instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNFINISHED), limit=1))
+    """Whether a run of the job is queued, starting or running; one whose process is gone is not."""
+    unfinished = dg.RunsFilter(job_name=job, statuses=UNFINISHED)
+    if not instance.get_runs(unfinished, limit=1):
+        return False
+    return not fail_lost_runs(instance) or bool(instance.get_runs(unfinished, limit=1))
 
 
 def last_failed(instance: dg.DagsterInstance, job: str) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -48,6 +51,8 @@ class Location:
 
     def __init__(self, home: Path, instance: dg.DagsterInstance, **overrides: object) -> None:
         self.home = home
+        if not (home / "tables").exists():
+            shutil.copytree(_priced_home().name, home, dirs_exist_ok=True)
         self.instance = instance
         settings = Settings(home=str(home), environment=Environment.DEV, sources_file=None, tenant=None)
         # Producers here rename, so nothing has to be seen twice; one test tries the waiting itself.
@@ -121,6 +126,17 @@ class Location:
             return []
         rows = self.rows("SELECT alert_key, state FROM alerts ORDER BY recorded_at")
         return [(row["alert_key"], row["state"]) for row in rows]
+
+
+@cache
+def _priced_home() -> TemporaryDirectory[str]:
+    """A home whose price catalogue is filled, made once per process: the list has thousands of prices."""
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+
+    home = TemporaryDirectory(prefix="mlreg-priced-")
+    with Lake(home.name) as lake:
+        sync_catalog(lake, [])
+    return home
 
 
 @contextmanager

@@ -76,16 +76,19 @@ def batch_rows(reading: Reading, batch: int) -> pa.Table:
         if (statistics["min.batch"] or 0) <= batch <= (statistics["max.batch"] or batch)
     ]
     parameters: Mapping[str, object] = {
+        "needed": list(NEEDED),
         "batch": batch,
         "first": min(days, default=date.max),
         "last": max(days, default=date.min),
     }
-    rows = reading.query(
+    return reading.query(
         "costs_of_batch",
-        "SELECT * FROM inference_events WHERE batch = $batch AND day BETWEEN $first AND $last",
+        """
+        SELECT COLUMNS(lambda name: list_contains($needed, name)) FROM inference_events
+        WHERE batch = $batch AND day BETWEEN $first AND $last
+        """,
         parameters,
     )
-    return rows.select(NEEDED)
 
 
 def file_statistics(reading: Reading, table: str) -> list[dict[str, Any]]:
@@ -124,10 +127,13 @@ def _reprice_once(lake: Lake, day: date) -> Repriced:
         sequence = reading.sequence("model_costs", EVENTS)
         rows = reading.query(
             "reprice_day",
-            "SELECT * FROM inference_events WHERE day = $day AND batch <= $batch",
-            {"day": day, "batch": sequence},
+            """
+            SELECT COLUMNS(lambda name: list_contains($needed, name)) FROM inference_events
+            WHERE day = $day AND batch <= $batch
+            """,
+            {"needed": list(NEEDED), "day": day, "batch": sequence},
         )
-        costs = PriceBook.of(lake).price(rows.select(NEEDED))
+        costs = PriceBook.of(lake).price(rows)
         reading.register("repriced", costs)
         differing = reading.query(
             "reprice_differences",

@@ -87,11 +87,14 @@ class Price:
         """Digest over everything that decides what the price is and when it applies."""
         if self.stored_id is not None:
             return self.stored_id
+        offered = [
+            [c.name, c.context_over, f"{c.unit_price.normalize():f}", c.minimum]
+            for c in sorted(self.components)
+        ]
         said = [
             self.catalog, self.provider, self.model, self.service_tier, self.region, self.currency,
             _text(self.valid_from), _text(self.valid_to), self.day_from, self.day_to,
-            self.precedence, self.assumed,
-            [[c.name, c.context_over, f"{c.unit_price.normalize():f}", c.minimum] for c in sorted(self.components)],
+            self.precedence, self.assumed, offered,
         ]  # fmt: skip
         canonical = json.dumps(said, ensure_ascii=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:24]

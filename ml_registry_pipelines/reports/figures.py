@@ -223,6 +223,7 @@ def _cost_rows(
         )
         for key, parts in grouped.items()
     ]
+    found += [_unpriced_row(key, group) for key, group in statistics.items() if key not in grouped]
     main = _main_currency(found)
     return tuple(
         sorted(
@@ -230,6 +231,12 @@ def _cost_rows(
             key=lambda row: (-(row.cost_in(main) or Decimal(0)), -row.requests, tuple(name or "" for name in row.key)),
         )
     )
+
+
+def _unpriced_row(key: Key, group: GroupStatistics) -> CostRow:
+    """A group that cost_rollup does not hold yet."""
+    tokens = group.input_tokens, group.output_tokens
+    return CostRow(key, group.requests, group.requests - group.cache_hits, 0, 0, (), (), *tokens, statistics=group)
 
 
 def _is_priced(row: Mapping[str, Any]) -> bool:

@@ -62,8 +62,10 @@ class Cell:
     quiet: bool = False
 
 
-def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Content | Cell]]) -> Markup:
-    """A table with a caption; the first cell of each row heads it."""
+def table(
+    caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Content | Cell]], *, note: Content = None
+) -> Markup:
+    """A table with a caption and a note on it; the first cell of each row heads it."""
     heads = [
         el(
             "th",
@@ -80,7 +82,12 @@ def table(caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Conte
     ]
     return el(
         "div",
-        el("table", el("caption", caption), el("thead", el("tr", heads)), el("tbody", body)),
+        el(
+            "table",
+            el("caption", caption, el("small", note) if note else None),
+            el("thead", el("tr", heads)),
+            el("tbody", body),
+        ),
         class_="wide",
         role="region",
         aria_label=caption,
@@ -167,7 +174,7 @@ dl.headlines { display: grid; grid-template-columns: repeat(auto-fit, minmax(17r
 dl.headlines > div { background: var(--paper); padding: 0.8rem 1rem 0.9rem; }
 dt { color: var(--muted); font-size: 0.85rem; }
 dd { margin: 0; }
-dd strong { font-size: 1.55rem; font-weight: 600; line-height: 1.3; letter-spacing: -0.01em; }
+dd strong { font-size: 1.3rem; font-weight: 600; line-height: 1.3; letter-spacing: -0.01em; }
 dd.note { color: var(--muted); font-size: 0.85rem; line-height: 1.4; }
 figure { margin: 1.75rem 0 2.25rem; }
 .chart { overflow-x: auto; }
@@ -180,6 +187,7 @@ th, td { padding: 0.32rem 0.6rem; text-align: left; vertical-align: top; border-
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; border-bottom: 1px solid var(--muted); }
+caption small { display: block; font-weight: 400; color: var(--muted); }
 thead small { display: block; font-weight: 400; }
 tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 9rem; }
 .n { text-align: right; white-space: nowrap; }

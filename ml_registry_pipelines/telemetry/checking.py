@@ -33,7 +33,11 @@ def checks(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
     """Every rule that can fail where a dialect gives the candidates `found`, the gravest first."""
     for name in dialect.required:
         text = f"{name}_text" if name in (*TIMES, *NUMBERS, *COUNTS) else name
-        yield Check("missing_field", f"{text} IS NULL" if name in found else "true", f"'{_tick(dialect, name)} is missing'")
+        yield Check(
+            "missing_field",
+            f"{text} IS NULL" if name in found else "true",
+            f"'{_tick(dialect, name)} is missing'",
+        )
     if "wrong" in found:
         says = "'`' || split_part(wrong, '|', 1) || '` ' || split_part(wrong, '|', 2)"
         yield Check("wrong_type", "wrong IS NOT NULL", says)
@@ -61,7 +65,9 @@ def _of_times(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
             _says(dialect, "ts", "ts_text", "before 2015 or more than a day after the file was written"),
         )
     if dialect.times is Times.RELATIVE and "offset_ms" in found:
-        says = _says(dialect, "offset_ms", "offset_ms_text", "more than ten years from the start of the trace")
+        says = _says(
+            dialect, "offset_ms", "offset_ms_text", "more than ten years from the start of the trace"
+        )
         yield Check("absurd_timestamp", f"abs(offset_ms_number) > {LONGEST_OFFSET_MS}", says)
     for name, others in (("latency_ms", ("latency_s", "end_ts")), ("ttft_ms", ("ttft_s", "first_token_ts"))):
         given = next((candidate for candidate in (name, *others) if candidate in found), None)
@@ -91,7 +97,9 @@ def _of_numbers(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
 def _of_others(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
     if "attempt" in found:
         when = f"attempt IS NULL OR attempt NOT BETWEEN 1 AND {MOST_ATTEMPTS}"
-        yield Check("bad_attempt", when, _says(dialect, "attempt", "attempt_text", "not a whole number from 1"))
+        yield Check(
+            "bad_attempt", when, _says(dialect, "attempt", "attempt_text", "not a whole number from 1")
+        )
     for name, choices in (("status", STATUSES), ("kind", SPAN_KINDS)):
         if name in found:
             allowed = ", ".join(f"'{choice}'" for choice in choices)

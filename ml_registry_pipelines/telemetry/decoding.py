@@ -7,15 +7,17 @@ reject, or counted as ignored. Nothing here writes, looks at a clock or at the l
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Self
 
+from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
@@ -26,7 +28,6 @@ from ml_registry_pipelines.telemetry.reading import Chunk, LogReader, rejects_sc
 from ml_registry_pipelines.telemetry.splitting import Limits
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 RAW_KEPT = 1 << 20
@@ -36,10 +37,12 @@ SAMPLE_RECORDS = 256
 SAMPLE_BYTES = 1 << 20
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
-GUESSED_FROM = 2000
-"""Records of a long chunk that tell which candidates its records have."""
 BATCH_ROWS = 8192
 """DuckDB reads one Arrow batch per thread: a chunk must be several."""
+
+
+class DialectError(MlregError):
+    """A dialect is not made as it must be."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +82,88 @@ class Decoded:
 
     @property
     def rows_in(self) -> int:
-        return self.rows.num_rows + self.rejected.num_rows + self.ignored
+        return len(self.rows) + len(self.rejected) + self.ignored
+
+
+class Workspace:
+    """The DuckDB in which decoders work, one after the other; opening one takes as long as a small file."""
+
+    def __init__(self) -> None:
+        self.connection = open_duckdb()
+        # Spans are compared along the file, and rows come out as they went in.
+        self.connection.execute("SET preserve_insertion_order = true")
+        for macro in (*identity.MACROS, *normalising.MACROS):
+            self.connection.execute(macro)
+        self._given: dict[str, frozenset[str]] = {}
+
+    def given(self, dialect: Dialect) -> frozenset[str]:
+        """The candidates that a dialect's select gives."""
+        import pyarrow as pa
+
+        if dialect.select not in self._given:
+            nothing = pa.table({"line": pa.array([], pa.int64()), "raw": pa.array([], pa.string())})
+            self.connection.register("records", nothing)
+            columns = frozenset(self.connection.sql(dialect.select).columns)
+            if unknown := columns - {"line", "part", "raw", *CANDIDATES, *dialect.extra}:
+                names = ", ".join(sorted(unknown))
+                raise DialectError(
+                    f"the dialect {dialect.name!r} gives {names}, which is no candidate; "
+                    f"candidates are {', '.join(CANDIDATES)}"
+                )
+            self._given[dialect.select] = columns & frozenset(CANDIDATES)
+        return self._given[dialect.select]
+
+    def enter(self, dialect: Dialect, origin: Origin) -> None:
+        """Make the circumstances of a file known to the SQL, as variables and as time zone."""
+        self.connection.execute("SET TimeZone = $zone", {"zone": dialect.time_zone or origin.time_zone})
+        field = origin.tenant_field
+        texts = {
+            "salt": origin.salt,
+            "tenant": origin.tenant,
+            "tenant_field": field,
+            "tenant_field_flat": None if field is None else _pointer([field]),
+            "tenant_field_nested": None if field is None else _pointer(field.split(".")),
+        }
+        instants = {
+            "base_us": origin.base_time,
+            "earliest_us": normalising.EARLIEST,
+            "latest_us": origin.modified_at + timedelta(days=1),
+        }
+        for name, text in texts.items():
+            self.connection.execute(f"SET VARIABLE {name} = CAST($value AS VARCHAR)", {"value": text})
+        for name, instant in instants.items():
+            self.connection.execute(
+                f"SET VARIABLE {name} = CAST($value AS BIGINT)", {"value": _microseconds(instant)}
+            )
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class Decoder:
-    """Decodes the records of one file in one dialect, chunk after chunk."""
+    """Decodes the records of one file in one dialect, chunk after chunk.
 
-    def __init__(self, dialect: Dialect, origin: Origin) -> None:
+    Args:
+        workspace: where to decode; otherwise the decoder opens one of its own, which `close` closes.
+    """
+
+    def __init__(self, dialect: Dialect, origin: Origin, workspace: Workspace | None = None) -> None:
         self.dialect = dialect
         self._origin = origin
-        self._connection = _connection(dialect, origin)
-        self._given = _candidates(self._connection, dialect)
-        if origin.tenant_field is not None:
-            self._given |= {"tenant"}
-        self._expected: frozenset[str] | None = None
+        self._own = Workspace() if workspace is None else None
+        workspace = workspace or self._own
+        assert workspace is not None
+        self._connection = workspace.connection
+        self._given = workspace.given(dialect)
         self._ordinals = Ordinals(self._connection) if dialect.identity is Identity.CONTENT else None
         self._nesting = Nesting(self._connection) if dialect.nests else None
+        workspace.enter(dialect, origin)
 
     @property
     def remembers(self) -> bool:
@@ -112,7 +181,7 @@ class Decoder:
         try:
             judged = self._judged(records)
         except duckdb.InvalidInputException:
-            # Malformed JSON is rare: the check that costs a quarter of the time is made only where it is needed.
+            # Malformed JSON is rare: it is looked for, at a tenth of the time, only where there is some.
             records, malformed = self._well_formed(records)
             rejected.append(_with_tenant(malformed, self._origin.tenant))
             judged = self._judged(records)
@@ -141,39 +210,24 @@ class Decoder:
         )
 
     def close(self) -> None:
-        self._connection.close()
+        """Close the workspace, if it is the decoder's own."""
+        if self._own is not None:
+            self._own.close()
 
     def _judged(self, records: pa.Table) -> pa.Table:
-        """Rows in the making, with only the columns that have values.
-
-        Which candidates occur is guessed from the chunks before, so that one statement does it all. A chunk
-        that has another one, which `more` tells, is done again in two steps.
-        """
-        import pyarrow.compute as pc
-
-        if self._expected is None and records.num_rows > GUESSED_FROM:
-            self._expected = frozenset(_with_values(self._candidates(records.slice(0, GUESSED_FROM))))
-        if self._expected is not None:
-            self._connection.register("records", _in_batches(records))
-            sql = normalising.rows_sql(
-                self.dialect, self._expected, candidates=self._candidates_sql(), given=self._given
-            )
-            judged = self._connection.sql(sql).to_arrow_table()
-            if not pc.any(judged["more"]).as_py():
-                return judged
+        """Rows in the making, with only the columns that have values."""
         candidates = self._candidates(records)
-        found = frozenset(_with_values(candidates))
-        self._expected = found | (self._expected or frozenset())
-        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *sorted(found)])))
-        return self._connection.sql(normalising.rows_sql(self.dialect, found)).to_arrow_table()
+        found = _with_values(candidates)
+        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *found])))
+        return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
 
     def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
-        self._connection.register("records", _in_batches(records))
-        return self._connection.sql(self._candidates_sql(with_raw=with_raw)).to_arrow_table()
-
-    def _candidates_sql(self, *, with_raw: bool = False) -> str:
         looks_up = self._origin.tenant_field is not None
-        return normalising.candidates_sql(self.dialect, self._given, looks_up_tenant=looks_up, with_raw=with_raw)
+        sql = normalising.candidates_sql(
+            self.dialect, self._given, looks_up_tenant=looks_up, with_raw=with_raw
+        )
+        self._connection.register("records", _in_batches(records))
+        return self._connection.sql(sql).to_arrow_table()
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
         """Reason and message of each bad record."""
@@ -183,12 +237,16 @@ class Decoder:
         candidates = self._candidates(faulty, with_raw=True)
         found = _with_values(candidates)
         self._connection.register("candidates", _in_batches(candidates))
-        complaints = self._connection.sql(normalising.complaints_sql(self.dialect, frozenset(found))).to_arrow_table()
-        assert complaints.num_rows == bad.num_rows, f"{bad.num_rows} bad records, {complaints.num_rows} complaints"
+        complaints = self._connection.sql(
+            normalising.complaints_sql(self.dialect, frozenset(found))
+        ).to_arrow_table()
+        assert complaints.num_rows == bad.num_rows, (
+            f"{bad.num_rows} bad records, {complaints.num_rows} complaints"
+        )
         return _cut(complaints).cast(normalising.rejected_schema())
 
     def _complete(self, rows: pa.Table) -> pa.Table:
-        """All columns in their order and types: what is the same in every row, and NULL where nothing was found."""
+        """All columns in their order and types: constants as well, and NULL where nothing was found."""
         import pyarrow as pa
 
         same = {
@@ -231,6 +289,7 @@ class LogFile:
         stream: the stored bytes, from the start.
         dialect: its dialect where that is known; otherwise it is detected among `known`.
         start_after_line: records up to this line were taken before and are left out.
+        workspace: where to decode, for callers with many files; not for two files at once.
     """
 
     def __init__(
@@ -242,11 +301,13 @@ class LogFile:
         known: Iterable[Dialect] = tuple(DIALECTS.values()),
         start_after_line: int = 0,
         limits: Limits | None = None,
+        workspace: Workspace | None = None,
     ) -> None:
         self._reader = LogReader(stream, origin.file, limits=limits)
         self._origin = origin
         self._known = tuple(known)
         self._start = start_after_line
+        self._workspace = workspace
         self.dialect = dialect
         """The dialect; None before the first part, and where none was recognised."""
 
@@ -263,15 +324,13 @@ class LogFile:
         if self.dialect is None:
             yield from self._undecoded(waiting, chunks)
             return
-        decoder = Decoder(self.dialect, self._origin)
-        try:
+        decoder = Decoder(self.dialect, self._origin, self._workspace)
+        with contextlib.closing(decoder):
             for chunk in itertools.chain(waiting, chunks):
                 if decoder.remembers or chunk.last_line > self._start:
                     decoded = decoder.decode(chunk, after_line=self._start)
                     if chunk.last_line > self._start:
                         yield decoded
-        finally:
-            decoder.close()
 
     def _sample(self, chunks: Iterator[Chunk]) -> tuple[list[Chunk], list[str]]:
         """The first chunks and the first texts in them, the same however the file is cut."""
@@ -289,7 +348,7 @@ class LogFile:
         return waiting, sample
 
     def _undecoded(self, waiting: list[Chunk], chunks: Iterator[Chunk]) -> Iterator[Decoded]:
-        """A file without a dialect: what could not even be read, and the file as a whole if it has records."""
+        """A file without a dialect: what could not be read, and if it has records, the file as a whole."""
         import pyarrow as pa
 
         last, recognisable = 0, False
@@ -301,7 +360,9 @@ class LogFile:
             rejected = [_unknown(waiting, self._origin, self._known)]
         if rejected:
             rows = normalising.rows_schema().empty_table()
-            yield Decoded(rows, pa.concat_tables(rejected), ignored=0, first_line=min(last, 1), last_line=last)
+            yield Decoded(
+                rows, pa.concat_tables(rejected), ignored=0, first_line=min(last, 1), last_line=last
+            )
 
 
 def detect(texts: Iterable[str], known: Iterable[Dialect] = tuple(DIALECTS.values())) -> Dialect | None:
@@ -321,45 +382,6 @@ def detect(texts: Iterable[str], known: Iterable[Dialect] = tuple(DIALECTS.value
         case [(name, most), (_, next_most)] if most > next_most:
             return named[name]
     return None
-
-
-def _connection(dialect: Dialect, origin: Origin) -> duckdb.DuckDBPyConnection:
-    """A DuckDB that knows the file's circumstances as variables and reads times in its zone."""
-    connection = open_duckdb()
-    # Spans are compared along the file, and rows come out as they went in.
-    connection.execute("SET preserve_insertion_order = true")
-    connection.execute("SET TimeZone = $zone", {"zone": dialect.time_zone or origin.time_zone})
-    for macro in (*identity.MACROS, *normalising.MACROS):
-        connection.execute(macro)
-    field = origin.tenant_field
-    texts = {
-        "source": origin.source,
-        "file": origin.file,
-        "salt": origin.salt,
-        "tenant": origin.tenant,
-        "tenant_field": field,
-        "tenant_field_flat": None if field is None else _pointer([field]),
-        "tenant_field_nested": None if field is None else _pointer(field.split(".")),
-    }
-    instants = {
-        "recorded_us": origin.recorded_at,
-        "base_us": origin.base_time,
-        "earliest_us": normalising.EARLIEST,
-        "latest_us": origin.modified_at + timedelta(days=1),
-    }
-    for name, text in texts.items():
-        connection.execute(f"SET VARIABLE {name} = CAST($value AS VARCHAR)", {"value": text})
-    for name, instant in instants.items():
-        connection.execute(f"SET VARIABLE {name} = CAST($value AS BIGINT)", {"value": _microseconds(instant)})
-    return connection
-
-
-def _candidates(connection: duckdb.DuckDBPyConnection, dialect: Dialect) -> frozenset[str]:
-    """The candidates that a dialect's select gives."""
-    import pyarrow as pa
-
-    connection.register("records", pa.table({"line": pa.array([], pa.int64()), "raw": pa.array([], pa.string())}))
-    return frozenset(connection.sql(dialect.select).columns) & frozenset(CANDIDATES)
 
 
 def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> pa.Table:

@@ -112,7 +112,9 @@ def rejected_schema() -> pa.Schema:
     )
 
 
-def candidates_sql(dialect: Dialect, given: Collection[str], *, looks_up_tenant: bool, with_raw: bool = False) -> str:
+def candidates_sql(
+    dialect: Dialect, given: Collection[str], *, looks_up_tenant: bool, with_raw: bool = False
+) -> str:
     """Over `records`: the candidates that a dialect gives, as text."""
     columns = [name for name in CANDIDATES if name in given and name != "tenant"]
     if looks_up_tenant:
@@ -125,16 +127,12 @@ def candidates_sql(dialect: Dialect, given: Collection[str], *, looks_up_tenant:
     """
 
 
-def rows_sql(
-    dialect: Dialect, found: Collection[str], *, candidates: str | None = None, given: Collection[str] = ()
-) -> str:
+def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
     """Over `candidates`, of which only `found` have values: the columns of a row, `ignored` and `bad`.
 
     Columns without a value are left out. Rows that need an id from their content carry its digest
-    as `event_id`; rows that nest carry what `Nesting` compares. `candidates` is SQL that gives them, where they are
-    not a relation yet; `more` then says whether the row has a candidate that is `given` and not `found`.
+    as `event_id`; rows that nest carry what `Nesting` compares.
     """
-    unexpected = ", ".join(name for name in CANDIDATES if name in given and name not in found)
     failing = " OR ".join(f"({check.when})" for check in checks(dialect, found))
     texts = [name for name in TEXTS if name in found and name not in ("tenant", "event_id", "source_system")]
     plain = [name for name in texts if name not in ("user_id", "session_id")]
@@ -150,9 +148,9 @@ def rows_sql(
     counts = [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in _countable(dialect, found)]
     others = [name for name in ("stream", "tags", "audio_seconds") if name in found]
     return f"""
-        {_judged(dialect, found, candidates=candidates, unexpected=unexpected)}
+        {_judged(dialect, found)}
         SELECT
-            line, part, tenant, more,
+            line, part, tenant,
             CAST(make_timestamp(event_us) AS DATE) AS day,
             make_timestamp(event_us) AS event_ts,
             {EVENT_KEY} AS event_key,
@@ -177,8 +175,11 @@ def _nesting(dialect: Dialect, found: Collection[str], counts: Collection[str]) 
     known = {"trace_id", "span_id"} <= set(found)
     return f"""
         {"hash(trace_id, span_id)" if known else "CAST(NULL AS UBIGINT)"} AS span,
-        {"CASE WHEN parent_id IS NOT NULL THEN hash(trace_id, parent_id) END" if known and "parent_id" in found
-            else "CAST(NULL AS UBIGINT)"} AS parent,
+        {
+        "CASE WHEN parent_id IS NOT NULL THEN hash(trace_id, parent_id) END"
+        if known and "parent_id" in found
+        else "CAST(NULL AS UBIGINT)"
+    } AS parent,
         kind = 'leaf' AND {_sum(counts, TOKEN_BUCKETS)} > 0 AS calls,"""
 
 
@@ -191,7 +192,9 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
     stripped = "rtrim(raw, chr(13) || chr(10))"
     if dialect.bodies:
         dropped = "{" + ",".join(f'"{name}":null' for name in dialect.bodies) + "}"
-        stripped = f"CASE WHEN json_type(raw) = 'OBJECT' THEN json_merge_patch(raw, '{dropped}') ELSE {stripped} END"
+        stripped = (
+            f"CASE WHEN json_type(raw) = 'OBJECT' THEN json_merge_patch(raw, '{dropped}') ELSE {stripped} END"
+        )
     return f"""
         {_judged(dialect, found, with_raw=True)},
         complaints AS (
@@ -214,14 +217,7 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
     """
 
 
-def _judged(
-    dialect: Dialect,
-    found: Collection[str],
-    *,
-    with_raw: bool = False,
-    candidates: str | None = None,
-    unexpected: str = "",
-) -> str:
+def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False) -> str:
     """The common table expressions up to `judged`: candidates cast, buckets disjoint, times absolute.
 
     `<name>_text` is a candidate as the log has it, without what is empty; `<name>_number` its number.
@@ -236,11 +232,8 @@ def _judged(
     )
     return f"""
         WITH cast_values AS (
-            SELECT
-                line, part, {"raw," if with_raw else ""}
-                {f"coalesce({unexpected}) IS NOT NULL" if unexpected else "false"} AS more,
-                {", ".join(_casts(dialect, found))}
-            FROM {f"({candidates})" if candidates else "candidates"}
+            SELECT line, part, {"raw," if with_raw else ""} {", ".join(_casts(dialect, found))}
+            FROM candidates
         ),
         timed AS (
             SELECT
@@ -286,7 +279,9 @@ def _casts(dialect: Dialect, found: Collection[str]) -> list[str]:
     columns.append(f"coalesce(nullif(trim({_given('status', found)}), ''), 'success') AS status")
     if "attempt" in found:
         columns.append("nullif(attempt, '') AS attempt_text")
-        columns.append("CASE WHEN nullif(attempt, '') IS NULL THEN 1 ELSE whole_number(attempt) END AS attempt")
+        columns.append(
+            "CASE WHEN nullif(attempt, '') IS NULL THEN 1 ELSE whole_number(attempt) END AS attempt"
+        )
     else:
         columns.append("1 AS attempt")
     columns += [f"nullif({name}, '') AS {name}_text" for name in ("stream", "cost", "tags") if name in found]
@@ -324,7 +319,9 @@ def _SUMS(dialect: Dialect) -> tuple[tuple[str, tuple[str, ...], bool | None], .
 
 def _countable(dialect: Dialect, found: Collection[str]) -> list[str]:
     """Buckets and counters that have values: found, or what remains of a sum that was found."""
-    computed = {buckets[0] for whole, buckets, inclusive in _SUMS(dialect) if inclusive is not None and whole in found}
+    computed = {
+        buckets[0] for whole, buckets, inclusive in _SUMS(dialect) if inclusive is not None and whole in found
+    }
     return [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in found or name in computed]
 
 

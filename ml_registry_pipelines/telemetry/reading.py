@@ -144,7 +144,9 @@ def _is_json(line: bytes) -> bool:
 def _chunk(records: Records) -> Chunk:
     import pyarrow as pa
 
-    rejected = {name: [getattr(r, name) for r in records.rejected] for name in ("line", "reason", "message", "raw")}
+    rejected = {
+        name: [getattr(r, name) for r in records.rejected] for name in ("line", "reason", "message", "raw")
+    }
     return Chunk(
         records=pa.table({"line": pa.array(records.lines, pa.int64()), "raw": records.raw}),
         rejected=pa.table(rejected, schema=rejects_schema()),

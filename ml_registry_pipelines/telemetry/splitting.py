@@ -26,13 +26,18 @@ LINES_OF_A_CSV_ROW = 1000
 _BLOCK = 1 << 20
 
 
+CHUNK_BYTES = 32 << 20
+CHUNK_ROWS = 250_000
+LONGEST_RECORD = 64 << 20
+
+
 @dataclass(frozen=True)
 class Limits:
     """How much is held in memory at once, and how long a record may be, in bytes and records."""
 
-    chunk_bytes: int = 32 << 20
-    chunk_rows: int = 250_000
-    longest_record: int = 64 << 20
+    chunk_bytes: int = field(default_factory=lambda: CHUNK_BYTES)
+    chunk_rows: int = field(default_factory=lambda: CHUNK_ROWS)
+    longest_record: int = field(default_factory=lambda: LONGEST_RECORD)
 
 
 @dataclass
@@ -115,7 +120,8 @@ class Lines:
         return None
 
     def skip(self, data: bytes) -> int | None:
-        return None if (end := data.find(b"\n")) < 0 else end + 1
+        end = data.find(b"\n")
+        return None if end < 0 else end + 1
 
 
 class CsvRecords(Lines):
@@ -279,14 +285,18 @@ def records_of(text: Text, splitter: Splitter, limits: Limits) -> Iterator[Recor
             wanted = max(limits.chunk_bytes, 2 * len(rest))
             continue
         rest = data
-        why = f"it is longer than {limits.longest_record} bytes" if len(data) > limits.longest_record else None
+        why = (
+            f"it is longer than {limits.longest_record} bytes" if len(data) > limits.longest_record else None
+        )
         if not ended and (why or splitter.hopeless(data)):
             reject, rest = _give_up(text, splitter, data, line, why or splitter.hopeless(data))
             yield Records.none([reject], line)
             line += 1
         wanted = max(limits.chunk_bytes, min(2 * len(rest), limits.longest_record + 1))
     if text.fault is not None:
-        message = f"line {line}: {text.fault.says}; everything before it was read, land the rest in a new file"
+        message = (
+            f"line {line}: {text.fault.says}; everything before it was read, land the rest in a new file"
+        )
         yield Records.none([Reject(line, text.fault.reason, message, _shown(rest))], line)
 
 
@@ -311,7 +321,9 @@ def _give_up(text: Text, splitter: Splitter, data: bytes, line: int, why: str | 
             break
     if splitter.hopeless(head):
         return Reject(line, "bad_csv_row", f"line {line}: {why}", _shown(data[:end])), data[end:]
-    return Reject(line, "record_too_large", f"line {line}: {why}; its beginning is kept", _shown(head)), data[end:]
+    return Reject(line, "record_too_large", f"line {line}: {why}; its beginning is kept", _shown(head)), data[
+        end:
+    ]
 
 
 def _records(
@@ -332,7 +344,9 @@ def _records(
     rejected = []
     keep = ~blank
     for number in np.flatnonzero(ends - starts > limits.longest_record + 1):
-        message = f"line {lines[number]}: it is longer than {limits.longest_record} bytes; its beginning is kept"
+        message = (
+            f"line {lines[number]}: it is longer than {limits.longest_record} bytes; its beginning is kept"
+        )
         shown = _shown(data[starts[number] : ends[number]])
         rejected.append(Reject(int(lines[number]), "record_too_large", message, shown))
         keep[number] = False
@@ -390,7 +404,9 @@ def _sliced(records: Records, rows: int) -> Iterator[Records]:
         here = [reject for reject in rejected if reject.line <= last]
         rejected = rejected[len(here) :]
         if end > start or here:
-            yield Records(records.raw.slice(start, end - start), np.asarray(records.lines[start:end]), first, last, here)
+            yield Records(
+                records.raw.slice(start, end - start), np.asarray(records.lines[start:end]), first, last, here
+            )
         first = last + 1
 
 

@@ -102,7 +102,10 @@ def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
                     piece,
                     raw=piece.raw.slice(0, 0),
                     lines=piece.lines[:0],
-                    rejected=[*piece.rejected, Reject(0, "unreadable_file", message, piece.raw[0].as_py()[:65536])],
+                    rejected=[
+                        *piece.rejected,
+                        Reject(0, "unreadable_file", message, piece.raw[0].as_py()[:65536]),
+                    ],
                 )
                 return
             objects = _Objects(header.names)
@@ -115,7 +118,9 @@ def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
 def _header(text: str) -> _Header:
     line = text.rstrip("\r\n")
     delimiter = max(_DELIMITERS, key=line.count)
-    return _Header(tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])), delimiter)
+    return _Header(
+        tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])), delimiter
+    )
 
 
 def _rows(piece: Records, header: _Header, objects: _Objects) -> Records:

@@ -18,7 +18,7 @@ from tests.costs.conftest import catalogue, events, offer, priced
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=25, deadline=None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 amounts = st.decimals(min_value=0, max_value=Decimal("0.01"), places=9)

@@ -1,17 +1,26 @@
 """A proxy before an S3 server, whose answers to the writing of Delta log files can be lost.
 
-The request is always passed on: what the client is not told has happened all the same.
+The request is always passed on: what the client is not told has happened all the same. It is
+a process of its own (`python -m tests.lake.proxy UPSTREAM`), because delta-rs may wait for an
+answer while it holds the interpreter's lock.
 """
 
 from __future__ import annotations
 
 import http.client
 import http.server
+import subprocess
+import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urlsplit
+
+CONTROL = "/-/"
+"""Below it the proxy is spoken to, not the server behind it."""
 
 
 class Fate(Enum):
@@ -22,66 +31,101 @@ class Fate(Enum):
     """Turned into 503, which clients read as: try again."""
 
 
-class Proxy(http.server.ThreadingHTTPServer):
-    """Passes requests on; `lose` marks the answers to the next log files that are put."""
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy."""
 
+    url: str
+
+    def lose(self, fate: Fate, times: int = 1) -> None:
+        """Lose the answers to the next `times` log files that are put."""
+        self._ask(f"lose/{fate.value}/{times}")
+
+    @property
+    def lost(self) -> int:
+        """Answers that were lost so far."""
+        return int(self._ask("lost"))
+
+    def _ask(self, what: str) -> str:
+        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=30) as answer:
+            return str(answer.read().decode())
+
+
+@contextmanager
+def proxy_before(upstream: str) -> Iterator[Proxy]:
+    """Run a proxy."""
+    process = subprocess.Popen([sys.executable, "-m", "tests.lake.proxy", upstream], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield Proxy(process.stdout.readline().strip())
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+class _Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, upstream: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.upstream = urlsplit(upstream)
+        self.upstream = urlsplit(upstream).netloc
+        self.lock = threading.Lock()
+        self.fates: list[Fate] = []
         self.lost = 0
-        self._fates: list[Fate] = []
-        self._lock = threading.Lock()
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def lose(self, fate: Fate, times: int = 1) -> None:
-        """Lose the answers to the next `times` log files."""
-        with self._lock:
-            self._fates = [fate] * times
+    def control(self, what: str) -> str:
+        with self.lock:
+            match what.split("/"):
+                case ["lose", fate, times]:
+                    self.fates = [Fate(fate)] * int(times)
+                case _:
+                    pass
+            return str(self.lost)
 
     def next_fate(self) -> Fate | None:
-        with self._lock:
-            if not self._fates:
+        with self.lock:
+            if not self.fates:
                 return None
             self.lost += 1
-            return self._fates.pop()
+            return self.fates.pop()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    server: Proxy
+    server: _Server
 
     def log_message(self, *_: object) -> None:
         pass
 
     def _pass_on(self) -> None:
+        if self.path.startswith(CONTROL):
+            self._answer(200, self.server.control(self.path.removeprefix(CONTROL)).encode())
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0) or 0))
-        upstream = http.client.HTTPConnection(self.server.upstream.netloc, timeout=30)
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
         upstream.request(self.command, self.path, body, dict(self.headers))
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
-        is_commit = self.command == "PUT" and "_delta_log/" in self.path and self.path.split("?")[0].endswith(".json")
-        fate = self.server.next_fate() if is_commit and answer.status == 200 else None
-        if fate is Fate.DROPPED:
-            self.close_connection = True
-            self.connection.close()
-            return
-        if fate is Fate.FALSIFIED:
-            self.send_response(503)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() not in {"transfer-encoding", "connection", "content-length"}:
+        commits = self.command == "PUT" and "_delta_log/" in self.path and self.path.split("?")[0].endswith(".json")
+        match self.server.next_fate() if commits and answer.status == 200 else None:
+            case Fate.DROPPED:
+                self.close_connection = True
+                self.connection.close()
+            case Fate.FALSIFIED:
+                self._answer(503, b"")
+            case None:
+                self._answer(answer.status, content, answer.getheaders())
+
+    def _answer(self, status: int, content: bytes, headers: list[tuple[str, str]] | None = None) -> None:
+        self.send_response(status)
+        length = str(len(content))
+        for name, value in headers or []:
+            if name.lower() == "content-length" and self.command == "HEAD":
+                length = value
+            elif name.lower() not in {"transfer-encoding", "connection", "content-length"}:
                 self.send_header(name, value)
-        length = answer.getheader("Content-Length") if self.command == "HEAD" else str(len(content))
-        self.send_header("Content-Length", length or "0")
+        self.send_header("Content-Length", length)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
@@ -89,15 +133,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815 - the names that the server calls
 
 
-@contextmanager
-def proxy_before(upstream: str) -> Iterator[Proxy]:
-    """A running proxy."""
-    proxy = Proxy(upstream)
-    thread = threading.Thread(target=proxy.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        proxy.shutdown()
-        proxy.server_close()
-        thread.join()
+if __name__ == "__main__":
+    server = _Server(sys.argv[1])
+    print(f"http://127.0.0.1:{server.server_address[1]}", flush=True)
+    server.serve_forever()

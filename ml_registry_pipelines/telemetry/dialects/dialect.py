@@ -108,6 +108,8 @@ class Dialect:
     """What the log calls a candidate, where it differs: messages use the log's own names."""
     bodies: Sequence[str] = ()
     """Top-level fields with prompts and answers: left out of the raw text of rejected records."""
+    extra: Sequence[str] = ()
+    """Columns of `select` that are no candidates but serve `tenant_lookup`."""
     nests: bool = False
     """Whether spans contain spans, so that an outer one may repeat the usage of inner ones."""
     tenant_lookup: str = (

@@ -55,7 +55,11 @@ _STRUCTURE = structure_of(
             "VARCHAR",
         ),
         "error_information": {"error_class": "VARCHAR", "error_code": "VARCHAR"},
-        "cost_breakdown": {"service_tier": "VARCHAR", "data_residency": "VARCHAR", "vertex_location": "VARCHAR"},
+        "cost_breakdown": {
+            "service_tier": "VARCHAR",
+            "data_residency": "VARCHAR",
+            "vertex_location": "VARCHAR",
+        },
         "metadata": {
             "user_api_key_alias": "VARCHAR",
             "user_api_key_team_id": "VARCHAR",

@@ -2,7 +2,7 @@
 
 Source: ray-project/llmperf-leaderboard (Apache-2.0). A failed call has an `error_code`, and where
 there was no answer its latencies are 0: no time at all, not a very short one. A code of -100 means
-that the answer was too short for the benchmark; its latencies are real.
+that the answer was too short for the benchmark; it was given and billed, and its latencies are real.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ LLMPERF = Dialect(
             r.model,
             r.request_no AS event_id,
             r.error_code AS error_type,
-            CASE WHEN r.error_code <> '' THEN 'error_unbilled' END AS status,
+            CASE WHEN try_cast(r.error_code AS DOUBLE) = -100 THEN 'error_billed'
+                 WHEN r.error_code <> '' THEN 'error_unbilled' END AS status,
             CASE WHEN r.error_code <> '' AND try_cast(r.end_to_end_latency_s AS DOUBLE) = 0 THEN NULL
                  ELSE r.end_to_end_latency_s END AS latency_s,
             CASE WHEN r.error_code <> '' AND try_cast(r.ttft_s AS DOUBLE) = 0 THEN NULL

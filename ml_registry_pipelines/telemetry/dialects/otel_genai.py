@@ -27,7 +27,9 @@ _REQUEST = structure_of(
 )
 _SPAN = structure_of(
     {
-        **dict.fromkeys(("traceId", "spanId", "parentSpanId", "startTimeUnixNano", "endTimeUnixNano"), "VARCHAR"),
+        **dict.fromkeys(
+            ("traceId", "spanId", "parentSpanId", "startTimeUnixNano", "endTimeUnixNano"), "VARCHAR"
+        ),
         "status": {"code": "VARCHAR"},
         "attributes": _ATTRIBUTES,
     }
@@ -63,7 +65,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "error_type": ("error.type",),
     "service_tier": ("openai.response.service_tier", "gen_ai.openai.response.service_tier"),
     "input_tokens": ("gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
-    "output_tokens": ("gen_ai.usage.output_tokens", "gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    "output_tokens": (
+        "gen_ai.usage.output_tokens",
+        "gen_ai.usage.completion_tokens",
+        "llm.token_count.completion",
+    ),
     "total": ("gen_ai.usage.total_tokens", "llm.usage.total_tokens", "llm.token_count.total"),
     "in_cache_read": (
         "gen_ai.usage.cache_read.input_tokens",
@@ -141,6 +147,7 @@ OTEL_GENAI = Dialect(
     input_includes_cached=True,
     output_includes_reasoning=True,
     fields=_FIELDS,
+    extra=("a_keys", "a_values", "r_keys", "r_values"),
     nests=True,
     tenant_lookup=(
         "coalesce(a_values[list_position(a_keys, getvariable('tenant_field'))],"
