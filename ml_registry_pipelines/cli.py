@@ -21,6 +21,7 @@ from ml_registry_pipelines.settings import Environment, Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ml_registry_pipelines.costs.catalog import CatalogSync
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
@@ -162,17 +163,24 @@ def _take(lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRe
 
 
 def _derive(lake: Lake) -> None:
-    """Price and roll up what is new."""
-    from ml_registry_pipelines.costs.catalog import sync_catalog
+    """Price and roll up what is new, as the assets of the job `ingest_logs` do."""
     from ml_registry_pipelines.costs.ledger import catch_up_costs
-    from ml_registry_pipelines.costs.rollups import refresh_costs
+    from ml_registry_pipelines.costs.rollups import roll_up_costs
     from ml_registry_pipelines.telemetry.rollups import refresh_performance
 
-    sync_catalog(lake)
+    _sync_prices(lake)
     catch_up_costs(lake)
-    days = {*refresh_costs(lake).days, *refresh_performance(lake).days}
+    days = {*roll_up_costs(lake).days, *refresh_performance(lake).days}
     if days:
         click.echo(f"rolled up {len(days)} days, {min(days)} to {max(days)}")
+
+
+def _sync_prices(lake: Lake) -> CatalogSync:
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+    from ml_registry_pipelines.costs.contracts import configured_contracts
+
+    settings = Settings.from_environment()
+    return sync_catalog(lake, configured_contracts(settings.home, settings.contract_file))
 
 
 def _named_file(file: str, source: Source) -> FileRef:
@@ -352,23 +360,15 @@ def _print(rows: pa.Table) -> None:
 
 @cli.command()
 @click.option("--full", is_flag=True, help="Also remove files that no commit names.")
-@click.argument("names", nargs=-1, metavar="[TABLE]...")
-def maintain(full: bool, names: tuple[str, ...]) -> None:
-    """Compact tables, checkpoint, cut logs and remove what nobody reads any more."""
-    from ml_registry_pipelines.telemetry.ingestion import Ingestion
-    from ml_registry_pipelines.telemetry.sources import Sources
+def maintain(full: bool) -> None:
+    """Compact all tables, checkpoint, cut logs and remove what nobody reads any more."""
+    from ml_registry_pipelines.operations.upkeep import maintain_tables
 
     with _lake() as lake:
-        # Followers are completed first: their notes are in the log that is about to be cut.
-        Ingestion(lake, Sources.load(Settings.from_environment())).recover()
-        for status in lake.status():
-            if names and status.name not in names:
-                continue
-            done = lake.maintain(status.name, full=full)
-            click.echo(
-                f"{done.table}: {done.files_before:,} files became {done.files_after:,}, "
-                f"{done.files_removed:,} old ones removed"
-            )
+        done = maintain_tables(lake, full=full)
+    click.echo(f"{len(done.tables)} tables, {done.files_removed:,} files removed")
+    for warning in done.warnings:
+        click.echo(warning, err=True)
 
 
 # -- prices and reports ---------------------------------------------------------------------
@@ -382,19 +382,20 @@ def prices() -> None:
 @prices.command("sync")
 def prices_sync() -> None:
     """Bring the catalogue up to the installed price list and the contract prices."""
-    from ml_registry_pipelines.costs.catalog import sync_catalog
-
     with _lake() as lake:
-        done = sync_catalog(lake)
-    click.echo(f"{done.added:,} prices added, {done.unchanged:,} unchanged, catalogue version {done.version}")
+        done = _sync_prices(lake)
+    click.echo(
+        f"{done.added:,} prices added, {done.withdrawn:,} withdrawn, {done.unchanged:,} unchanged; "
+        f"price list of genai-prices {done.version}"
+    )
 
 
 @prices.command("missing")
 def prices_missing() -> None:
     """List what has tokens and no price."""
-    from ml_registry_pipelines.costs.pricing import unpriced_models
+    from ml_registry_pipelines.costs.queries import unpriced_models
 
-    with _lake() as lake, lake.read("model_costs", "inference_events") as reading:
+    with _lake() as lake, lake.read("model_costs") as reading:
         rows = unpriced_models(reading)
     if len(rows):
         _print(rows)

@@ -1,7 +1,8 @@
 """Where things are: the few settings that come from the environment, read when asked for.
 
 `MLREG_HOME` is the root of everything durable, a folder or `s3://bucket/prefix`; `MLREG_ENV`
-is dev, staging or production; `MLREG_SOURCES` is the file that configures the log sources.
+is dev, staging or production; `MLREG_SOURCES` is the file that configures the log sources,
+`MLREG_CONTRACT_PRICES` the one with prices agreed by contract.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ class Settings:
     environment: Environment
     sources_file: str | None
     tenant: str | None
+    contract_file: str | None = None
+    """A file that must be there; None: `contract-prices.yaml` below the home, where there is one."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -55,6 +58,7 @@ class Settings:
             environment=environment,
             sources_file=os.environ.get("MLREG_SOURCES", "").strip() or None,
             tenant=os.environ.get("MLREG_TENANT", "").strip() or None,
+            contract_file=os.environ.get("MLREG_CONTRACT_PRICES", "").strip() or None,
         )
 
     def below(self, *parts: str) -> str:

@@ -14,7 +14,6 @@ from resources.prices import PricesResource
 from resources.sources import SourcesResource
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
-CONTRACT_PRICES = "MLREG_CONTRACT_PRICES"
 
 __all__ = ["AlertsResource", "LakeResource", "PricesResource", "SourcesResource", "resources_for"]
 
@@ -33,8 +32,6 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "sources": SourcesResource(
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
-        "prices": PricesResource(
-            home=settings.home, contract_file=os.environ.get(CONTRACT_PRICES, "").strip() or None
-        ),
+        "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.costs.catalog import CatalogSync
     from ml_registry_pipelines.costs.contracts import Contract
     from ml_registry_pipelines.lake.lake import Lake
-
-CONTRACT_FILE = "contract-prices.yaml"
-
 
 class PricesResource(dg.ConfigurableResource["PricesResource"]):
     """List prices of the genai-prices library, and agreed ones of a contract-price file."""
@@ -33,17 +29,16 @@ class PricesResource(dg.ConfigurableResource["PricesResource"]):
         """
         from ml_registry_pipelines.costs.contracts import read_contract
 
-        folder, name = self._place()
-        if self.contract_file is None and not open_folder(folder).exists(name):
-            return []
-        text = open_folder(folder).read(name).decode("utf-8", "replace")
-        return [read_contract(text, file=f"{folder}/{name}")]
+        from ml_registry_pipelines.costs.contracts import configured_contracts
+
+        return configured_contracts(self.home, self.contract_file)
 
     def mark(self) -> str:
         """What differs when a sync could bring something new: the library's version and the file's mark."""
+        from ml_registry_pipelines.costs.contracts import contract_place
         from ml_registry_pipelines.costs.list_prices import library_version
 
-        folder, name = self._place()
+        folder, name = contract_place(self.home, self.contract_file)
         try:
             contract = open_folder(folder).entry(name).mark
         except FilesError:
@@ -62,9 +57,3 @@ class PricesResource(dg.ConfigurableResource["PricesResource"]):
 
         if not catalog_generation(lake):
             self.sync(lake)
-
-    def _place(self) -> tuple[str, str]:
-        if self.contract_file is None:
-            return self.home, CONTRACT_FILE
-        path = Path(self.contract_file).expanduser().absolute()
-        return str(path.parent), path.name

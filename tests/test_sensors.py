@@ -254,7 +254,6 @@ def test_a_failing_check_becomes_one_alert_and_a_passing_one_resolves_it(locatio
 def test_a_failed_run_becomes_one_alert_with_its_reason_until_a_later_run_succeeds(tmp_path: Path) -> None:
     with dg.instance_for_test() as instance:
         location = Location(tmp_path / "home", instance)
-        (tmp_path / "home").mkdir()
         contract = tmp_path / "home" / "contract-prices.yaml"
         contract.write_text("prices: all of them\n")
         location.tick("run_failures")

@@ -38,9 +38,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ml_registry_pipelines.costs.prices import COMPONENTS, Component, Price, PriceError, per_unit
+from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS
 
 if TYPE_CHECKING:
@@ -108,6 +110,32 @@ def read_contract(text: str, *, file: str) -> Contract:
                 )
         prices.append(price)
     return Contract(name, tuple(prices))
+
+
+CONTRACT_FILE = "contract-prices.yaml"
+"""Name of the file below the home that is read where none is named."""
+
+
+def contract_place(home: str, contract_file: str | None) -> tuple[str, str]:
+    """Folder and name of the contract-price file: the one that is named, or the usual one below the home."""
+    if contract_file is None:
+        return home, CONTRACT_FILE
+    path = Path(contract_file).expanduser().absolute()
+    return str(path.parent), path.name
+
+
+def configured_contracts(home: str, contract_file: str | None) -> list[Contract]:
+    """The contracts there are: none where no file is named and the usual one is not there.
+
+    Raises:
+        ContractError: the file does not say what it has to.
+        FilesError: the file that is named is not there.
+    """
+    folder, name = contract_place(home, contract_file)
+    if contract_file is None and not open_folder(folder).exists(name):
+        return []
+    text = open_folder(folder).read(name).decode("utf-8", "replace")
+    return [read_contract(text, file=f"{folder}/{name}")]
 
 
 class _Fields:

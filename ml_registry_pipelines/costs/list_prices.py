@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.prices import Component, Price, PriceError, per_unit
@@ -83,19 +84,20 @@ def library_version() -> str:
     return version("genai-prices")
 
 
-def list_prices() -> list[Price]:
+@cache
+def list_prices() -> tuple[Price, ...]:
     """Every list price of every provider and model that can be put in our components."""
     from genai_prices.data_snapshot import get_snapshot
     from genai_prices.data_units import unit_data
     from genai_prices.units import UnitRegistry
 
     registry = UnitRegistry(unit_data)
-    return [
+    return tuple(
         price
         for provider in get_snapshot().providers
         for model in provider.models
         for price in model_prices(provider.id, model, registry)
-    ]
+    )
 
 
 def model_prices(provider: str, model: ModelInfo, registry: UnitRegistry) -> Iterator[Price]:

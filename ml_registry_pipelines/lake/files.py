@@ -11,6 +11,7 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,9 @@ from urllib.parse import urlsplit
 from ml_registry_pipelines.errors import MlregError
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
+    from typing_extensions import Buffer
 
 TEMPORARY_PREFIXES = (".", "_")
 TEMPORARY_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", "~")
@@ -28,6 +31,10 @@ TEMPORARY_SUFFIXES = (".tmp", ".part", ".partial", ".crdownload", "~")
 
 class FilesError(MlregError):
     """A folder or bucket could not be listed, read or written."""
+
+
+class NoSuchFile(FilesError):
+    """There is no file under that path."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Folder(ABC):
 
     @abstractmethod
     def entry(self, path: str) -> Entry:
-        """One file. Raises `FilesError` when there is none."""
+        """One file. Raises `NoSuchFile` when there is none."""
 
     @abstractmethod
     def open(self, path: str) -> IO[bytes]:
@@ -96,7 +103,7 @@ class Folder(ABC):
         """Whether there is such a file."""
         try:
             self.entry(path)
-        except FilesError:
+        except NoSuchFile:
             return False
         return True
 
@@ -150,61 +157,64 @@ class LocalFolder(Folder):
                     continue
 
     def subfolders(self, prefix: str = "") -> list[str]:
+        folder = self.root / prefix.strip("/")
         try:
-            with os.scandir(self.root / prefix.strip("/")) as found:
+            with _local_errors(folder, "listed"), os.scandir(folder) as found:
                 return sorted(e.name for e in found if e.is_dir())
-        except FileNotFoundError:
+        except NoSuchFile:
             return []
 
     def entry(self, path: str) -> Entry:
-        try:
+        with _local_errors(self.root / path, "read"):
             return _local_entry(path, (self.root / path).stat())
-        except OSError as failure:
-            raise FilesError(f"{self.root / path}: {failure.strerror}") from failure
 
     def open(self, path: str) -> IO[bytes]:
-        try:
+        with _local_errors(self.root / path, "read"):
             return (self.root / path).open("rb")
-        except OSError as failure:
-            raise FilesError(f"{self.root / path} cannot be read: {failure.strerror}") from failure
 
     def write(self, path: str, data: bytes) -> None:
         target = self.root / path
-        temporary = self._put_aside(target, data)
-        try:
+        with _local_errors(target, "written"), _put_aside(target, data) as temporary:
             temporary.replace(target)
-        except OSError as failure:
-            temporary.unlink(missing_ok=True)
-            raise FilesError(f"{target} cannot be written: {failure.strerror}") from failure
 
     def create(self, path: str, data: bytes) -> bool:
         target = self.root / path
-        temporary = self._put_aside(target, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError as failure:
-            raise FilesError(f"{target} cannot be written: {failure.strerror}") from failure
-        finally:
-            temporary.unlink(missing_ok=True)
+        with _local_errors(target, "written"), _put_aside(target, data) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
         return True
 
-    def _put_aside(self, target: Path, data: bytes) -> Path:
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as failure:
-            temporary.unlink(missing_ok=True)
-            raise FilesError(f"{target} cannot be written: {failure.strerror}") from failure
-        return temporary
-
     def delete(self, path: str) -> None:
-        (self.root / path).unlink(missing_ok=True)
+        with _local_errors(self.root / path, "deleted"):
+            (self.root / path).unlink(missing_ok=True)
+
+
+@contextmanager
+def _put_aside(target: Path, data: bytes) -> Iterator[Path]:
+    """The data in a file beside the target, which is gone afterwards."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _local_errors(path: Path, verb: str) -> Iterator[None]:
+    """Turn the system's errors into one sentence that says what and where."""
+    try:
+        yield
+    except FileNotFoundError as failure:
+        raise NoSuchFile(f"{path} cannot be {verb}: there is no such file") from failure
+    except OSError as failure:
+        raise FilesError(f"{path} cannot be {verb}: {failure.strerror or failure}") from failure
 
 
 def _local_entry(path: str, stat: os.stat_result) -> Entry:
@@ -271,23 +281,28 @@ class S3Folder(Folder):
         return Entry(key[len(self.prefix) :], size, modified_at.astimezone(UTC), etag.strip('"'))
 
     def open(self, path: str) -> IO[bytes]:
-        with _s3_errors(f"{self.uri}/{path}", "read"):
+        address = f"{self.uri}/{path}"
+        with _s3_errors(address, "read"):
             body = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
-        return cast("IO[bytes]", io.BufferedReader(cast("io.RawIOBase", body), 1 << 20))
+        return io.BufferedReader(_S3Stream(body, address), 1 << 20)
 
     def write(self, path: str, data: bytes) -> None:
         with _s3_errors(f"{self.uri}/{path}", "written"):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + path, Body=data)
 
     def create(self, path: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        try:
-            self.client.put_object(Bucket=self.bucket, Key=self.prefix + path, Body=data, IfNoneMatch="*")
-        except ClientError as failure:
-            if failure.response["Error"]["Code"] in {"PreconditionFailed", "ConditionalRequestConflict"}:
-                return False
-            raise FilesError(f"{self.uri}/{path} cannot be written: {failure}") from failure
+        # A request that landed and was not answered is sent again, and then refused by itself.
+        token = uuid.uuid4().hex
+        with _s3_errors(f"{self.uri}/{path}", "written"):
+            try:
+                self.client.put_object(
+                    Bucket=self.bucket, Key=self.prefix + path, Body=data, IfNoneMatch="*", Metadata={_TOKEN: token}
+                )
+            except self.client.exceptions.ClientError as failure:
+                if _code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                    raise
+                there = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path)
+                return there.get("Metadata", {}).get(_TOKEN) == token
         return True
 
     def delete(self, path: str) -> None:
@@ -295,17 +310,48 @@ class S3Folder(Folder):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
 
-class _s3_errors:  # noqa: N801 - reads as a verb at the call
+_TOKEN = "mlreg-token"
+"""Metadata of an object by which its creator knows it again."""
+
+
+class _S3Stream(io.RawIOBase):
+    """The body of an object, whose errors while it is read are told like all others."""
+
+    def __init__(self, body: StreamingBody, address: str) -> None:
+        self._body = body
+        self._address = address
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        view = memoryview(buffer).cast("B")
+        with _s3_errors(self._address, "read"):
+            part = self._body.read(len(view))
+        view[: len(part)] = part
+        return len(part)
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
+
+
+@contextmanager
+def _s3_errors(address: str, verb: str) -> Iterator[None]:
     """Turn the client's errors into one sentence that says what and where."""
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
-    def __init__(self, what: str, verb: str) -> None:
-        self.what, self.verb = what, verb
+    try:
+        yield
+    except ClientError as failure:
+        said = failure.response.get("Error", {}).get("Message") or str(failure)
+        if _code(failure) in {"NoSuchKey", "404", "NotFound"}:
+            raise NoSuchFile(f"{address} cannot be {verb}: there is no such file") from failure
+        raise FilesError(f"{address} cannot be {verb}: {said.rstrip('.')}; check bucket and credentials") from failure
+    except (BotoCoreError, HTTPClientError) as failure:
+        raise FilesError(f"{address} cannot be {verb}: {failure}; check bucket and credentials") from failure
 
-    def __enter__(self) -> None:
-        return None
 
-    def __exit__(self, kind: type[BaseException] | None, failure: BaseException | None, _: object) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        if isinstance(failure, BotoCoreError | ClientError):
-            raise FilesError(f"{self.what} cannot be {self.verb}: {failure}; check bucket and credentials") from failure
+def _code(failure: Exception) -> str:
+    response: Mapping[str, Mapping[str, str]] = getattr(failure, "response", {})
+    return str(response.get("Error", {}).get("Code", ""))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.maintenance import TableStatus
+from ml_registry_pipelines.telemetry.ingestion import Ingestion
+from ml_registry_pipelines.telemetry.sources import Sources
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
@@ -34,6 +37,11 @@ class Upkept:
 
 
 def maintain_tables(lake: Lake, *, full: bool = False) -> Upkept:
-    """Compact, checkpoint and clean up every table that exists; `full` also removes orphan files."""
+    """Compact, checkpoint and clean up every table that exists; `full` also removes orphan files.
+
+    Batches that a killed worker left incomplete are completed first: what tells how is in the
+    commits that are about to be cut off.
+    """
+    Ingestion(lake, Sources(())).sweep(datetime.now(UTC))
     removed = sum(lake.maintain(table.name, full=full).files_removed for table in lake.status())
     return Upkept(lake.status(), removed)

@@ -22,7 +22,7 @@ from ml_registry_pipelines.reports.formats import short_names
 if TYPE_CHECKING:
     import altair as alt
 
-WIDTH = 620
+WIDTH = 850
 STEP = 24
 """Height of one bar of a horizontal chart, with its gap."""
 LONGEST_NAME = 30
@@ -34,10 +34,10 @@ SERIES = ("#3567a6", "#8cc5e3", "#8a2c6b", "#e3b93c", "#2a7d4f", "#e98b7a", "#5b
 OTHERS_COLOUR = "#a9adb3"
 MAIN, WARNING = "#3567a6", "#c2513d"
 
-_INK, _MUTED, _LINE = "#010101", "#020202", "#030303"
-"""Stand-ins for the page's colours of text, secondary text and lines."""
-_ON_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)"}
-_ON_WHITE = {_INK: "#1c2430", _MUTED: "#5a6472", _LINE: "#dfe3e8"}
+_INK, _MUTED, _LINE, _PAPER = "#010101", "#020202", "#030303", "#040404"
+"""Stand-ins for the page's colours of text, secondary text, lines and background."""
+_ON_PAGE = {_INK: "var(--ink)", _MUTED: "var(--muted)", _LINE: "var(--line)", _PAPER: "var(--paper)"}
+_ON_WHITE = {_INK: "#1c2430", _MUTED: "#5a6472", _LINE: "#dfe3e8", _PAPER: "#ffffff"}
 
 LARGEST_PNG = 100_000
 """Bytes of a picture in an asset's metadata, which lies in Dagster's database."""
@@ -65,13 +65,14 @@ class Bar:
 
 @dataclass(frozen=True)
 class Spread:
-    """The percentiles of one row, with a remark at its end; no mark where they are None."""
+    """The percentiles of one row, with a remark at its end, bold if `loud`; no mark where they are None."""
 
     name: str
     p50: float | None
     p95: float | None
     p99: float | None
     remark: str
+    loud: bool = False
 
 
 def stacked_over_time(segments: Sequence[Segment], *, grain: str, title: str, others: str | None) -> alt.Chart:
@@ -101,8 +102,8 @@ def stacked_over_time(segments: Sequence[Segment], *, grain: str, title: str, ot
         "month": ("utcyearmonth", "%b %Y"),
     }[grain]
     return (
-        alt.Chart(alt.Data(values=rows), width=WIDTH, height=250)
-        .mark_bar(stroke="#ffffff", strokeWidth=0.4)
+        alt.Chart(alt.Data(values=rows), width=WIDTH, height=280)
+        .mark_bar(stroke=_PAPER, strokeWidth=0.4)
         .encode(
             x=alt.X(
                 field="start",
@@ -110,7 +111,7 @@ def stacked_over_time(segments: Sequence[Segment], *, grain: str, title: str, ot
                 timeUnit=unit,
                 bandPosition=0,
                 scale=alt.Scale(type="utc", domain=_padded(sums, grain)),
-                axis=alt.Axis(title=None, format=labels, grid=False, labelFlush=False, tickCount=10),
+                axis=alt.Axis(title=None, format=labels, grid=False, tickCount=10),
             ),
             y=alt.Y(
                 field="value",
@@ -138,7 +139,7 @@ def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool =
         {"name": names[row.name], "value": row.value, "at": row.value or 0, "label": row.label, "hollow": row.hollow}
         for row in rows
     ]
-    base = alt.Chart(alt.Data(values=data), width=WIDTH - 190, height=STEP * len(rows)).encode(
+    base = alt.Chart(alt.Data(values=data), width=WIDTH - 300, height=STEP * len(rows)).encode(
         y=alt.Y(field="name", type="nominal", sort=None, axis=_name_axis()),
     )
     scale = alt.Scale(domain=[0, longest], nice=False, zero=True)
@@ -175,11 +176,10 @@ def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
     scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
     axis = alt.Axis(title=title, values=ticks, format=",~r", grid=True)
     y = alt.Y(field="name", type="nominal", sort=None, scale=alt.Scale(domain=list(names.values())), axis=_name_axis())
-    width = WIDTH - 190
+    width = WIDTH - 300
     lines = [
         {"name": names[row.name], "low": row.p50, "high": row.p99} for row in rows if row.p50 and row.p99
     ]
-    remarks = [{"name": names[row.name], "remark": row.remark} for row in rows]
 
     def chart(values: list[dict[str, Any]]) -> alt.Chart:
         return alt.Chart(alt.Data(values=values), width=width, height=STEP * len(rows))
@@ -206,9 +206,12 @@ def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
                 legend=alt.Legend(title=None, orient="top", symbolSize=80),
             ),
         ),
-        chart(remarks)
-        .mark_text(align="left", dx=8, color=_INK, fontSize=11)
-        .encode(x=alt.value(width), y=y, text=alt.Text(field="remark", type="nominal")),
+        *(
+            chart([{"name": names[row.name], "remark": row.remark} for row in rows if row.loud is loud])
+            .mark_text(align="left", dx=8, color=_INK, fontSize=11, fontWeight="bold" if loud else "normal")
+            .encode(x=alt.value(width), y=y, text=alt.Text(field="remark", type="nominal"))
+            for loud in (False, True)
+        ),
     )
 
 
@@ -268,7 +271,8 @@ def _packed(png: bytes) -> bytes:
 def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
     """The chart with the look that all have."""
     text = {"labelColor": _INK, "titleColor": _MUTED, "labelFontSize": 11, "titleFontSize": 11}
-    specification: dict[str, Any] = chart.to_dict()
+    # Without Altair's own check against the schema of Vega-Lite, which takes longer than the drawing.
+    specification: dict[str, Any] = chart.to_dict(validate=False)
     specification["config"] = {
         "background": "transparent",
         "font": FONT,
@@ -281,6 +285,7 @@ def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
             "domainColor": _LINE,
             "tickColor": _LINE,
             "titlePadding": 8,
+            "labelFlush": False,
         },
         "axisY": {"domain": False, "ticks": False, "labelPadding": 6},
         "legend": {**text, "columnPadding": 18, "rowPadding": 4, "symbolStrokeWidth": 0, "offset": 12},
@@ -311,11 +316,16 @@ def _decimals(largest: float) -> str:
 
 
 def _padded(starts: Iterable[datetime], grain: str) -> list[str]:
-    """From half a bar before the first to half a bar after the last: bars stand over their labels."""
-    half = {
-        "hour": timedelta(minutes=30), "day": timedelta(hours=12), "week": timedelta(days=3.5), "month": timedelta(days=15)
-    }[grain]  # fmt: skip
-    return [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in (min(starts) - half, max(starts) + half)]
+    """From half a bar before the first to half a bar after the last: bars stand over their labels.
+
+    Hours fill a whole day, so that one day's chart can be held against another's.
+    """
+    first, last = min(starts), max(starts)
+    if grain == "hour":
+        first, last = first.replace(hour=0), last.replace(hour=23)
+    half = {"hour": 0.5, "day": 12, "week": 84, "month": 360}[grain]
+    bounds = first - timedelta(hours=half), last + timedelta(hours=half)
+    return [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in bounds]
 
 
 def _log_ticks(values: Sequence[float]) -> list[float]:

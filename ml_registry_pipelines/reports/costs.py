@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 CHART_ROWS = 20
 """Providers in a chart; the table below has more."""
-TABLE_ROWS = 50
+TABLE_ROWS = 60
+UNRELIABLE = 0.25
+"""A share of failed requests beside which a latency must not be read alone."""
 
 NO_MODEL, NO_PROVIDER = "(no model stated)", "(no provider stated)"
 NO_COSTS = "No request of this period has a price yet."
@@ -66,7 +68,7 @@ def daily_cost_report(lake: Lake, day: date) -> Written:
         partition=day.isoformat(),
         page=cost_page("Daily cost report", found),
         sequence=found.sequence,
-        chart=key_chart_png(found),
+        draw=lambda: key_chart_png(found),
     )
 
 
@@ -79,7 +81,7 @@ def cost_overview(lake: Lake) -> Written:
         partition=None,
         page=cost_page("Cost overview", found),
         sequence=found.sequence,
-        chart=key_chart_png(found),
+        draw=lambda: key_chart_png(found),
     )
 
 
@@ -118,8 +120,8 @@ def _notice(total: CostRow) -> Content:
     said: list[str] = []
     if statistics and statistics.assumed_requests:
         said.append(
-            f"the logs of {formats.count(statistics.assumed_requests)} of {formats.count(total.requests)} requests "
-            f"say that their {_listed(statistics.assumed)} is assumed"
+            f"{formats.count(statistics.assumed_requests)} of {formats.count(total.requests)} requests stand in logs that "
+            f"call their {_listed(statistics.assumed)} assumed"
         )
     if total.assumed_price:
         said.append(f"{formats.count(total.assumed_price)} requests are priced by an illustrative price")
@@ -135,7 +137,7 @@ def _notice(total: CostRow) -> Content:
 
 def _headlines(found: Figures, total: CostRow) -> Markup:
     statistics = total.statistics
-    cost = formats.amounts(total.costs) if total.costs else formats.NOT_PRICED if total.billable else "nothing billed"
+    cost = formats.amounts(total.costs) if total.costs else formats.NOT_PRICED if total.billable else "not billed"
     coverage = f"{formats.share(total.priced, total.billable)} of {formats.count(total.billable)} billable requests priced"
     if total.assumed_price:
         coverage += f", {formats.share(total.assumed_price, total.billable)} by an illustrative price"
@@ -172,7 +174,7 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
                 assumed="latency" in statistics.assumed,
             ),
             headline(
-                "Time to first token p50 / p95 / p99",
+                "First token p50 / p95 / p99",
                 _percentiles(statistics.ttft.p50, statistics.ttft.p95, statistics.ttft.p99),
                 f"over {formats.count(statistics.ttft.n)} answers{_bound(found)}",
                 assumed=times_assumed,
@@ -223,30 +225,38 @@ def _costs(found: Figures) -> Iterator[Content]:
         yield _price_of_tokens(found, over_time.currency)
     names = [_name(row.key[1], NO_MODEL) for row in found.by_model]
     providers: list[Content] = [_name(row.key[0], NO_PROVIDER) for row in found.by_model]
-    yield _cost_table("model", names, found.by_model, also=("Provider", providers))
-    yield _cost_table("tenant", [_name(row.key[0], formats.NOTHING) for row in found.by_tenant], found.by_tenant)
+    yield _cost_table("model", [*zip(names, providers, strict=True)], found.by_model, also=["Provider"], without=_OF_PEOPLE)
+    tenants = [(_name(row.key[0], formats.NOTHING),) for row in found.by_tenant]
+    yield _cost_table("tenant", tenants, found.by_tenant, without=["application"])
 
 
 def _cost_table(
-    what: str, names: Sequence[Content], rows: Sequence[CostRow], *, also: tuple[str, Sequence[Content]] | None = None
+    what: str,
+    names: Sequence[Sequence[Content]],
+    rows: Sequence[CostRow],
+    *,
+    also: Sequence[str] = (),
+    without: Collection[str],
 ) -> Markup:
-    """Costs of each row with what they rest on, the dearest first; what is too much to list in one row."""
+    """Costs of each row, the dearest first, with what they rest on; what is too much to list in one row."""
     shown, more = rows[:TABLE_ROWS], rows[TABLE_ROWS:]
-    assumed = _Assumed([row.assumed(without=_OF_TIMES) for row in rows])
-    body = [[name, *([second] if also else []), *_cost_cells(row)] for name, second, row in zip(names, also[1] if also else names, shown, strict=False)]
+    assumed = _Assumed([row.assumed(without=(*_OF_TIMES, *without)) for row in rows])
+    currencies = {currency for row in rows for currency, _ in row.costs}
+    unit = currencies.pop() if len(currencies) == 1 else None
+    body = [[*names, *_cost_cells(row, unit)] for names, row in zip(names, shown, strict=False)]
     if more:
-        body.append([f"{len(more)} more {what}s", *([""] if also else []), *_cost_cells(_sum(more))])
+        body.append([f"{len(more)} more {what}s", *[""] * len(also), *_cost_cells(_sum(more), unit)])
     return table(
         f"Cost by {what}",
         [
             Column(what.capitalize(), number=False),
-            *([Column(also[0], number=False)] if also else []),
+            *(Column(head, number=False) for head in also),
             Column("Requests"),
             Column("Tokens in"),
             Column("Tokens out"),
             Column("Priced", "of billable"),
-            Column("Cost"),
-            Column("Per 1,000 tokens"),
+            Column("Cost", unit),
+            Column("Per 1,000 tokens", unit),
             *assumed.columns,
         ],
         [[*cells, *assumed.cells(index)] for index, cells in enumerate(body)],
@@ -298,25 +308,23 @@ def _price_of_tokens(found: Figures, currency: str) -> Markup:
     )
 
 
-def _cost_cells(row: CostRow) -> list[Content | Cell]:
-    prices = [el("div", f"{formats.unit_price(price)} {unit}") for unit, price in row.per_1k_tokens]
+def _cost_cells(row: CostRow, unit: str | None) -> list[Content | Cell]:
+    """`unit` is the currency that stands in the head, if one does for all rows."""
+    costs = [el("div", _in(formats.money(cost), currency, unit)) for currency, cost in row.costs]
+    prices = [el("div", _in(formats.unit_price(price), currency, unit)) for currency, price in row.per_1k_tokens]
+    digits = " + ".join(f"{formats.exact(cost)} {currency}" for currency, cost in row.costs)
     return [
         formats.count(row.requests),
         formats.count(row.input_tokens),
         formats.count(row.output_tokens),
         formats.share(row.priced, row.billable),
-        _cost(row),
-        Cell(prices or formats.NOTHING),
+        Cell(costs, title=digits) if costs else Cell(formats.NOT_PRICED if row.billable else "not billed", quiet=True),
+        Cell(prices or formats.NOTHING, quiet=not prices),
     ]
 
 
-def _cost(row: CostRow) -> Cell:
-    if not row.costs:
-        return Cell(formats.NOT_PRICED if row.billable else "nothing billed", quiet=True)
-    return Cell(
-        [el("div", f"{formats.money(cost)} {currency}") for currency, cost in row.costs],
-        title=" + ".join(f"{formats.exact(cost)} {currency}" for currency, cost in row.costs),
-    )
+def _in(amount: str, currency: str, unit: str | None) -> str:
+    return amount if unit else f"{amount} {currency}"
 
 
 def _sum(rows: Sequence[CostRow]) -> CostRow:
@@ -352,7 +360,7 @@ class _Assumed:
 
     @property
     def columns(self) -> list[Column]:
-        return [Column("Assumed", "besides" if self._common else None, number=False)] if any(self._rows) else []
+        return [Column("Also assumed" if self._common else "Assumed", number=False)] if any(self._rows) else []
 
     def cells(self, index: int) -> list[Cell]:
         if not self.columns:
@@ -424,7 +432,14 @@ def _spread(row: CostRow) -> charts.Spread:
     assert row.statistics is not None
     latency, reached = row.statistics.latency, row.requests - row.statistics.cache_hits
     remark = f"{formats.count(latency.n)} answers, {formats.share(row.statistics.errors, reached)} failed"
-    return charts.Spread(formats.name(row.key[0], NO_PROVIDER), latency.p50, latency.p95, latency.p99, remark)
+    return charts.Spread(
+        formats.name(row.key[0], NO_PROVIDER),
+        latency.p50,
+        latency.p95,
+        latency.p99,
+        remark,
+        loud=(row.statistics.error_rate or 0) >= UNRELIABLE,
+    )
 
 
 def _errors(row: CostRow) -> charts.Bar:
@@ -558,7 +573,7 @@ def _reading(found: Figures) -> Markup:
         ),
         (
             "Percentiles",
-            "p95 is the smallest time that at least 95 % of the answers did not exceed. "
+            "p95 is the smallest time that at least 95% of the answers did not exceed. "
             + (
                 f"Merged from sketches (DDSketch), so each is within {found.relative_error:.0%} of the exact value."
                 if found.relative_error

@@ -45,21 +45,18 @@ def exact(value: Decimal) -> str:
 
 
 def unit_price(value: Decimal) -> str:
-    """A price of 1,000 tokens, with four significant digits: 0.0034564 -> `0.003456`."""
-    if not value:
-        return "0"
-    digits = max(2, 4 - value.adjusted() - 1)
-    return f"{value.quantize(Decimal(1).scaleb(-digits), rounding=ROUND_HALF_EVEN):,f}"
+    """A price of 1,000 tokens, with six decimals."""
+    return money(value, decimals=6)
 
 
 def share(part: int, whole: int) -> str:
-    """A share in percent that says 0 % and 100 % only where it is exactly that."""
+    """A share in percent that says 0% and 100% only where it is exactly that."""
     if not whole:
         return NOTHING
     tenths = (Decimal(part) * 1000 / whole).quantize(Decimal(1), rounding=ROUND_FLOOR if part < whole else None)
     if part and not tenths:
-        return "<0.1 %"
-    return f"{tenths / 10:.1f} %" if tenths % 1000 else f"{tenths // 10} %"
+        return "<0.1%"
+    return f"{tenths / 10:.1f}%" if tenths % 1000 else f"{tenths // 10}%"
 
 
 def milliseconds(value: float | None) -> str:
@@ -73,7 +70,7 @@ def duration(value: float | None) -> str:
         return NOTHING
     if value < 999.5:
         return f"{value:.3g} ms"
-    return f"{value / 1000:.3g} s" if value < 999_500 else f"{value / 1000:,.0f} s"
+    return f"{value / 1000:.2f} s" if value < 9_995 else f"{value / 1000:.1f} s" if value < 99_950 else f"{value / 1000:,.0f} s"
 
 
 def speed(value: float | None) -> str:

@@ -117,8 +117,8 @@ def headline(label: str, value: str, *note: Content, assumed: bool = False) -> M
     """One of the figures on top: what it is, its value, and what to know about it."""
     return el(
         "div",
-        el("dt", label),
-        el("dd", el("strong", value), Markup(" ") if assumed else None, ASSUMED if assumed else None),
+        el("dt", label, Markup(" ") if assumed else None, ASSUMED if assumed else None),
+        el("dd", el("strong", value)),
         el("dd", *note, class_="note"),
     )
 
@@ -167,7 +167,7 @@ p { margin: 0.5rem 0; max-width: 46rem; }
   color: var(--mark); border: 1px solid var(--mark-line); border-radius: 3px; padding: 0 0.3rem; vertical-align: 0.12em;
 }
 .notice { background: var(--mark-soft); border-left: 3px solid var(--mark-line); padding: 0.7rem 1rem; margin: 1rem 0; }
-.notice p { margin: 0; }
+.notice p { margin: 0; max-width: none; }
 .empty { background: var(--soft); padding: 0.9rem 1rem; color: var(--muted); }
 dl.headlines { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1px; margin: 1.25rem 0 0;
   background: var(--line); border: 1px solid var(--line); }
@@ -178,7 +178,7 @@ dd strong { font-size: 1.3rem; font-weight: 600; line-height: 1.3; letter-spacin
 dd.note { color: var(--muted); font-size: 0.85rem; line-height: 1.4; }
 figure { margin: 1.75rem 0 2.25rem; }
 .chart { overflow-x: auto; }
-.chart svg { display: block; max-width: 100%; height: auto; }
+.chart svg { display: block; max-width: 100%; min-width: 40rem; height: auto; }
 figcaption { color: var(--muted); font-size: 0.85rem; max-width: 46rem; margin-top: 0.5rem; }
 .wide { overflow-x: auto; margin: 1rem 0 1.75rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.85rem; }
@@ -189,10 +189,10 @@ th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; border-bottom: 1px solid var(--muted); }
 caption small { display: block; font-weight: 400; color: var(--muted); }
 thead small { display: block; font-weight: 400; }
-tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 9rem; }
-.n { text-align: right; white-space: nowrap; }
+tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 8rem; }
+.n { text-align: right; }
+td.n { white-space: nowrap; }
 .quiet { color: var(--muted); }
-tr.sum td, tr.sum th { font-weight: 600; }
 dl.reading dt { color: var(--ink); font-weight: 600; margin-top: 0.7rem; }
 dl.reading dd { max-width: 46rem; color: var(--muted); }
 @media print {
@@ -204,9 +204,14 @@ dl.reading dd { max-width: 46rem; color: var(--muted); }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   figure, dl.headlines, tr, .notice { break-inside: avoid; }
+  dl.headlines { grid-template-columns: repeat(3, 1fr); }
+  dd strong { font-size: 1.1rem; }
+  h2 { margin-top: 1.5rem; }
+  figure { margin: 1rem 0 1.25rem; }
   h2, h3, caption { break-after: avoid; }
   thead { display: table-header-group; }
   .chart, .wide { overflow: visible; }
+  .chart svg { min-width: 0; }
   th, td { padding: 0.2rem 0.45rem; }
   table { font-size: 8pt; }
 }

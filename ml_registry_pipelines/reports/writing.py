@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.files import open_folder
@@ -18,10 +20,7 @@ FOLDER = "reports"
 
 @dataclass(frozen=True)
 class Written:
-    """A report as it lies below the root. `recorded`: whether its content is new.
-
-    `chart` is its key chart as a PNG of at most 100 kB, None where there is nothing to chart.
-    """
+    """A report as it lies below the root. `recorded`: whether its content is new."""
 
     report: str
     partition: str | None
@@ -30,11 +29,16 @@ class Written:
     digest: str
     sequence: int
     recorded: bool
-    chart: bytes | None
+    draw: Callable[[], bytes | None] = field(repr=False, compare=False)
+
+    @cached_property
+    def chart(self) -> bytes | None:
+        """The key chart as a PNG of at most 100 kB, drawn when asked for; None where there is nothing to chart."""
+        return self.draw()
 
 
 def write_report(
-    lake: Lake, report: str, *, partition: str | None, page: str, sequence: int, chart: bytes | None
+    lake: Lake, report: str, *, partition: str | None, page: str, sequence: int, draw: Callable[[], bytes | None]
 ) -> Written:
     """Put the page in its place, and record it unless the last one there had the same content."""
     content = page.encode()
@@ -46,7 +50,7 @@ def write_report(
         folder.write(path, content)
     if recorded:
         _record(lake, report, partition, path, digest, len(content), sequence)
-    return Written(report, partition, path, len(content), digest, sequence, recorded, chart)
+    return Written(report, partition, path, len(content), digest, sequence, recorded, draw)
 
 
 def _last_digest(lake: Lake, report: str, partition: str | None) -> str | None:

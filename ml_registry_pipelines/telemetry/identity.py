@@ -8,15 +8,17 @@ the Python here are the same function; the tables on disk rely on neither ever c
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 
 MACROS: tuple[str, ...] = (
     "CREATE MACRO sized(text) AS coalesce(strlen(text) || ':' || text, '-')",
     "CREATE MACRO key_of(text) AS CAST(CAST(from_hex(sha256(text)[1:16]) AS BIT) AS BIGINT)",
-    "CREATE MACRO salted(salt, tenant, id) AS CASE WHEN id IS NOT NULL THEN"
-    " sha256(concat(strlen(salt), ':', salt, strlen(tenant), ':', tenant, strlen(id), ':', id))[1:32] END",
+    """
+    CREATE MACRO salted(salt, tenant, id) AS CASE WHEN id IS NOT NULL THEN
+        sha256(concat(strlen(salt), ':', salt, strlen(tenant), ':', tenant, strlen(id), ':', id))[1:32]
+    END""",
 )
 
 EVENT_KEY = (
@@ -50,7 +52,7 @@ def content_key(texts: Collection[str], counts: Collection[str], *, with_audio: 
 
 
 def content_digest(texts: Collection[str], counts: Collection[str]) -> str:
-    """SQL of 32 digits over the whole content of a record that has no id; an assumed time is no part of it."""
+    """SQL of 32 digits over all content of a record that has no id; an assumed time is no part of it."""
     parts = ["sized(event_id)", "status", "kind"]
     parts += [f"'{name[0]}' || sized({name})" for name in (*_BILLED_TEXTS, "error_type") if name in texts]
     parts += [f"'{number}=' || {name}" for number, name in enumerate(_BILLED_COUNTS) if name in counts]

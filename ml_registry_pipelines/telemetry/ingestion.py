@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -46,6 +46,8 @@ BATCH_BYTES = 320 << 20
 """A batch is committed when either is reached; memory stays at a few times this."""
 HORIZON_DAYS = 90
 """A resend is recognised when its day is at most this far from the first one's."""
+ABANDONED = timedelta(days=1)
+"""A batch commits within minutes of being written aside; what is older than this never will."""
 RACES = 50
 """Lost races after which a worker stops trying."""
 
@@ -66,10 +68,6 @@ class Ingestion:
         self._sources = sources
         self._salt = salt
         self._staging: Folder = open_folder(f"{lake.root}/staging")
-
-    def next_batch(self) -> int:
-        """Number of the batch that would be taken next."""
-        return self.lake.sequence("inference_events", SOURCE) + 1
 
     def take(self, files: Sequence[FileRef]) -> Taken:
         """Take the files that are not taken yet, in batches of at most a million rows.
@@ -117,6 +115,14 @@ class Ingestion:
             self._follow(batch, staged.get(batch))
         return leading
 
+    def sweep(self, now: datetime) -> int:
+        """Remove what dead workers wrote aside for batches that never landed; the number of files."""
+        self.recover()
+        old = [e.path for e in self._staging.entries() if now - e.modified_at > ABANDONED]
+        for path in old:
+            self._staging.delete(path)
+        return len(old)
+
     # -- one pass over files ------------------------------------------------------------
 
     def _left(self, files: Sequence[FileRef]) -> list[tuple[FileRef, int, int]]:
@@ -149,7 +155,7 @@ class Ingestion:
 
     def _take(
         self, files: Iterable[tuple[FileRef, int, int]], batch: int, failures: list[str]
-    ) -> Iterator[Taken]:
+    ) -> Generator[Taken]:
         from ml_registry_pipelines.telemetry.decoding import LogFile
 
         pending = Pending()

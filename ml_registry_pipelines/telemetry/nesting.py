@@ -39,7 +39,7 @@ class Nesting:
         )
 
     def mark(self, rows: pa.Table) -> pa.Table:
-        """The rows, in the order of the file, with `span_kind` aggregate where a leaf with usage lies below."""
+        """The rows, in the file's order, with `span_kind` aggregate where a leaf with usage lies below."""
         import numpy as np
         import pyarrow as pa
         import pyarrow.compute as pc

@@ -27,6 +27,7 @@ from ml_registry_pipelines.telemetry.checking import LONGEST_OFFSET_MS, checks
 from ml_registry_pipelines.telemetry.dialects.dialect import (
     CANDIDATES,
     COUNTS,
+    MARKS,
     NUMBERS,
     TEXTS,
     TIMES,
@@ -42,26 +43,27 @@ if TYPE_CHECKING:
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 
 MACROS: tuple[str, ...] = (
-    # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count. What no count can be is cut
-    # to fifteen zeros, so that no sum of counts overflows before the check speaks.
+    # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count. What no
+    # count can be is cut to 10^15, so that no sum of counts overflows before the check speaks.
     r"""
     CREATE MACRO whole_number(text) AS CASE
-        WHEN CAST(try_cast(text AS INTEGER) AS VARCHAR) = text THEN CAST(try_cast(text AS INTEGER) AS BIGINT)
-        WHEN regexp_full_match(text, '-?\d+(\.0+)?') THEN CAST(CASE
-            WHEN starts_with(text, '-') THEN greatest(coalesce(try_cast(split_part(text, '.', 1) AS BIGINT), -1e15), -1e15)
-            ELSE least(coalesce(try_cast(split_part(text, '.', 1) AS BIGINT), 1e15), 1e15)
-        END AS BIGINT)
+        WHEN CAST(try_cast(text AS INTEGER) AS VARCHAR) = text
+            THEN CAST(try_cast(text AS INTEGER) AS BIGINT)
+        WHEN regexp_full_match(text, '-?\d+(\.0+)?') THEN CAST(greatest(-1e15, least(1e15, coalesce(
+            try_cast(split_part(text, '.', 1) AS BIGINT),
+            CASE WHEN starts_with(text, '-') THEN -1e15 ELSE 1e15 END))) AS BIGINT)
     END""",
     r"""
     CREATE MACRO real_number(text) AS CASE
-        WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?') AND isfinite(try_cast(text AS DOUBLE))
-        THEN try_cast(text AS DOUBLE)
+        WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
+            AND isfinite(try_cast(text AS DOUBLE)) THEN try_cast(text AS DOUBLE)
     END""",
     r"""
     CREATE MACRO exact_amount(text) AS CASE
-        WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?') THEN try_cast(text AS DECIMAL(38, 12))
+        WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
+            THEN try_cast(text AS DECIMAL(38, 12))
     END""",
-    # Microseconds since 1970. Finer fractions are cut off. TimeZone of the connection is for times without a zone.
+    # Microseconds since 1970, finer fractions cut off. The connection's TimeZone is for times without one.
     r"""
     CREATE MACRO instant_us(text) AS CASE
         WHEN regexp_full_match(text,
@@ -86,7 +88,6 @@ MACROS: tuple[str, ...] = (
 )
 
 _TRIMMED = frozenset({"provider", "model", "requested_model"})
-_AS_THEY_ARE = ("wrong", "ignored", "span_id")
 
 
 def rows_schema() -> pa.Schema:
@@ -145,7 +146,8 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
     if "cost" in found:
         currency = "coalesce(currency, 'USD')" if "currency" in found else "'USD'"
         logged = ["cost AS logged_cost", f"CASE WHEN cost IS NOT NULL THEN {currency} END AS logged_currency"]
-    counts = [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in _countable(dialect, found)]
+    counts = _countable(dialect, found)
+    event_id = content_digest(texts, counts) if dialect.identity is Identity.CONTENT else "event_id"
     others = [name for name in ("stream", "tags", "audio_seconds") if name in found]
     return f"""
         {_judged(dialect, found)}
@@ -156,7 +158,7 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
             {EVENT_KEY} AS event_key,
             {content_key(texts, counts, with_audio="audio_seconds" in found)} AS content_key,
             source_system,
-            {content_digest(texts, counts) if dialect.identity is Identity.CONTENT else "event_id"} AS event_id,
+            {event_id} AS event_id,
             try_cast(attempt AS INTEGER) AS attempt,
             kind AS span_kind, status, latency_ms, ttft_ms, usage_quality,
             {"".join(f"{column}, " for column in (*plain, *hashed, *counts, *others, *logged))}
@@ -169,7 +171,7 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
 
 
 def _nesting(dialect: Dialect, found: Collection[str], counts: Collection[str]) -> str:
-    """Columns that tell which span is inside which: hashes of the two, and whether it is a model call with usage."""
+    """Columns that tell which span is inside which, and whether it is a model call with usage."""
     if not dialect.nests:
         return ""
     known = {"trace_id", "span_id"} <= set(found)
@@ -209,7 +211,8 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
         SELECT
             line, part,
             problems[1].reason AS reason,
-            'line ' || line || ': ' || array_to_string(list_transform(problems, lambda p: p.says), '; ') AS message,
+            'line ' || line || ': ' || array_to_string(list_transform(problems, lambda p: p.says), '; ')
+                AS message,
             CAST({stripped} AS VARCHAR) AS raw,
             tenant
         FROM complaints
@@ -227,7 +230,7 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
     used = [*counts, *(name for name in ("total", "audio_seconds") if name in found)]
     overfull = " OR ".join(
         _overfull(whole, buckets, found)
-        for whole, buckets, inclusive in _SUMS(dialect)
+        for whole, buckets, inclusive in _sums(dialect)
         if inclusive and any(name in found for name in (whole, *buckets))
     )
     return f"""
@@ -242,7 +245,8 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
                 {_duration("latency", "end_ts", found)} AS latency_ms,
                 {_duration("ttft", "first_token_ts", found)} AS ttft_ms,
                 {_event_us(dialect, found)} AS event_us,
-                {"ts_us" if dialect.times is Times.RECORDED and "ts" in found else "CAST(NULL AS BIGINT)"} AS logged_us
+                {_event_us(dialect, found) if dialect.times is Times.RECORDED else "CAST(NULL AS BIGINT)"}
+                    AS logged_us
             FROM cast_values
         ),
         judged AS (
@@ -258,7 +262,7 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
 
 def _casts(dialect: Dialect, found: Collection[str]) -> list[str]:
     """The columns of `cast_values`, from the candidates that have values."""
-    columns = [name for name in _AS_THEY_ARE if name in found]
+    columns = [name for name in (*MARKS, "span_id") if name in found]
     columns.append(f"coalesce(getvariable('tenant'), {_tenant(found)}) AS tenant")
     for name in TEXTS:
         if name in ("tenant", "source_system"):
@@ -269,9 +273,7 @@ def _casts(dialect: Dialect, found: Collection[str]) -> list[str]:
             columns.append(f"CAST(NULL AS VARCHAR) AS {name}")
     source_system = "nullif(source_system, '')" if "source_system" in found else "NULL"
     columns.append(f"coalesce({source_system}, '{dialect.name}') AS source_system")
-    for name in (*TIMES, *NUMBERS, *COUNTS):
-        if name in found:
-            columns.append(f"nullif({name}, '') AS {name}_text")
+    columns += [f"nullif({name}, '') AS {name}_text" for name in (*TIMES, *NUMBERS, *COUNTS) if name in found]
     columns += [f"instant_us({name}) AS {name}_us" for name in TIMES if name in found]
     columns += [f"real_number({name}) AS {name}_number" for name in NUMBERS if name in found]
     columns += [f"whole_number({name}) AS {name}_number" for name in COUNTS if name in found]
@@ -286,7 +288,8 @@ def _casts(dialect: Dialect, found: Collection[str]) -> list[str]:
         columns.append("1 AS attempt")
     columns += [f"nullif({name}, '') AS {name}_text" for name in ("stream", "cost", "tags") if name in found]
     special = {
-        "stream": "CASE WHEN lower(stream) IN ('true', '1') THEN true WHEN lower(stream) IN ('false', '0') THEN false END",
+        "stream": "CASE WHEN lower(stream) IN ('true', '1', '1.0') THEN true"
+        " WHEN lower(stream) IN ('false', '0', '0.0') THEN false END",
         "cost": "exact_amount(cost)",
         "currency": "nullif(upper(trim(currency)), '')",
         "tags": "CASE WHEN ascii(ltrim(tags)) = 123 AND json_valid(tags) THEN tags END",
@@ -309,7 +312,7 @@ def _given(name: str, found: Collection[str]) -> str:
     return name if name in found else "NULL"
 
 
-def _SUMS(dialect: Dialect) -> tuple[tuple[str, tuple[str, ...], bool | None], ...]:  # noqa: N802 - a constant per dialect
+def _sums(dialect: Dialect) -> tuple[tuple[str, tuple[str, ...], bool | None], ...]:
     """The sums that a log may have, the buckets that they stand for, and whether they count all of those."""
     return (
         ("input_tokens", INPUT_BUCKETS, dialect.input_includes_cached),
@@ -320,7 +323,7 @@ def _SUMS(dialect: Dialect) -> tuple[tuple[str, tuple[str, ...], bool | None], .
 def _countable(dialect: Dialect, found: Collection[str]) -> list[str]:
     """Buckets and counters that have values: found, or what remains of a sum that was found."""
     computed = {
-        buckets[0] for whole, buckets, inclusive in _SUMS(dialect) if inclusive is not None and whole in found
+        buckets[0] for whole, buckets, inclusive in _sums(dialect) if inclusive is not None and whole in found
     }
     return [name for name in (*TOKEN_BUCKETS, *COUNTERS) if name in found or name in computed]
 
@@ -332,17 +335,15 @@ def _buckets(dialect: Dialect, found: Collection[str]) -> list[str]:
     likely never counted them in: then the sum is kept as it is.
     """
     columns = []
-    for whole, buckets, inclusive in _SUMS(dialect):
+    for whole, buckets, inclusive in _sums(dialect):
         rest, others = buckets[0], [name for name in buckets[1:] if name in found]
         columns += [f"{name}_number AS {name}" for name in others]
         if inclusive is None or whole not in found:
             columns += [f"{rest}_number AS {rest}"] if rest in found else []
         elif inclusive and others:
             parts = " + ".join(f"coalesce({name}_number, 0)" for name in others)
-            whole_number = f"{whole}_number"
-            columns.append(
-                f"CASE WHEN {parts} > {whole_number} THEN {whole_number} ELSE {whole_number} - ({parts}) END AS {rest}"
-            )
+            given = f"{whole}_number"
+            columns.append(f"CASE WHEN {parts} > {given} THEN {given} ELSE {given} - ({parts}) END AS {rest}")
         else:
             columns.append(f"{whole}_number AS {rest}")
     return columns

@@ -117,7 +117,7 @@ class LogReader:
 
 
 def _splitter(head: bytes, name: str) -> Splitter:
-    """How a text that begins with `head` is cut: as its first characters say, and where they don't, its name."""
+    """How a text that begins with `head` is cut: as its first characters say, or else its name."""
     extensions = set(name.lower().rsplit("/", 1)[-1].split(".")[1:])
     begins = head.lstrip()[:1]
     line, *more = head.lstrip().split(b"\n", 1)

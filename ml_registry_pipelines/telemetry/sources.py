@@ -324,10 +324,12 @@ class Sources:
         """The file as changed, unless its bytes are what was taken: a copy may carry another time."""
         try:
             with self._sources[file.source].files.open(file.path) as stream:
-                now = hashlib.file_digest(stream, "sha256").hexdigest()
+                digest_now = hashlib.sha256()
+                while block := stream.read(1 << 20):
+                    digest_now.update(block)
         except FilesError as failure:
             return ChangedFile(file.source, file.path, f"{file.path} changed after it was taken; {failure}")
-        if now == digest:
+        if digest_now.hexdigest() == digest:
             return None
         return ChangedFile(
             file.source,

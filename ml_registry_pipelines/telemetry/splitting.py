@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_registry_pipelines.telemetry.gunzip import Fault
@@ -79,8 +80,23 @@ class Text(Protocol):
     def read(self, size: int) -> bytes: ...
 
 
+class Numbering(Enum):
+    """What the number of a record counts."""
+
+    RECORDS = "records"
+    """Records before it that are not blank."""
+    ROWS = "rows"
+    """All records before it, each of which is one line."""
+    LINES = "lines"
+    """Line ends before it, of which a record may hold several."""
+
+
 class Splitter(Protocol):
     """One way to cut a text into records, each up to and with what separates it from the next."""
+
+    numbering: Numbering
+    most_lines: int | None
+    """Lines that a record may span, where something may open and never close; None: any number."""
 
     def cut(self, data: bytes, *, final: bool) -> tuple[bytes, Numbers]:
         """The buffer (maybe with separators blanked out) and the end of each whole record in it.
@@ -89,35 +105,22 @@ class Splitter(Protocol):
         """
         ...
 
-    def widths(self, data: bytes, ends: Numbers, blank: Numbers) -> Numbers:
-        """By how much each record moves the line number on."""
-        ...
-
-    def hopeless(self, data: bytes) -> str | None:
-        """Why no end of the record that fills `data` will be found; None: more may bring one."""
-        ...
-
     def skip(self, data: bytes) -> int | None:
-        """Where reading goes on after a record that is given up; None: not in `data`, the next bytes follow."""
+        """Where reading goes on after a record that is given up; None: behind `data`, so go on with that."""
         ...
 
 
 class Lines:
     """A record per line."""
 
+    numbering = Numbering.ROWS
+    most_lines: int | None = None
+
     def cut(self, data: bytes, *, final: bool) -> tuple[bytes, Numbers]:
         import numpy as np
 
         ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n")) + 1
         return data, _with_rest(ends, data, final)
-
-    def widths(self, data: bytes, ends: Numbers, blank: Numbers) -> Numbers:
-        import numpy as np
-
-        return np.ones(len(ends), dtype=np.int64)
-
-    def hopeless(self, data: bytes) -> str | None:
-        return None
 
     def skip(self, data: bytes) -> int | None:
         end = data.find(b"\n")
@@ -126,6 +129,9 @@ class Lines:
 
 class CsvRecords(Lines):
     """A record per line, unless quotes hold the line end."""
+
+    numbering = Numbering.LINES
+    most_lines: int | None = LINES_OF_A_CSV_ROW
 
     def cut(self, data: bytes, *, final: bool) -> tuple[bytes, Numbers]:
         import numpy as np
@@ -139,27 +145,15 @@ class CsvRecords(Lines):
         ends = marks[~quotes & outside] + 1
         return data, _with_rest(ends, data, final)
 
-    def widths(self, data: bytes, ends: Numbers, blank: Numbers) -> Numbers:
-        import numpy as np
-
-        newlines = np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord("\n"))
-        within = np.searchsorted(newlines, ends, side="left")
-        widths = np.diff(within, prepend=0)
-        # A last record without a line end still is a line.
-        widths[-1:] += ends[-1:] > (newlines[-1] + 1 if len(newlines) else 0)
-        return widths
-
-    def hopeless(self, data: bytes) -> str | None:
-        if data.count(b"\n") > LINES_OF_A_CSV_ROW:
-            return f"a quote that it opens is not closed within {LINES_OF_A_CSV_ROW} lines"
-        return None
-
 
 class Documents:
     """The values of a JSON document: elements of lists at its top, and other values one by one.
 
     Commas and brackets between elements are blanked out, so that each record is JSON and space.
     """
+
+    numbering = Numbering.RECORDS
+    most_lines: int | None = None
 
     def __init__(self) -> None:
         self._in_list = False
@@ -178,14 +172,6 @@ class Documents:
         blanked = np.frombuffer(data, dtype=np.uint8).copy()
         blanked[blanks] = ord(" ")
         return blanked.tobytes(), _with_rest(ends, data, final)
-
-    def widths(self, data: bytes, ends: Numbers, blank: Numbers) -> Numbers:
-        import numpy as np
-
-        return (~blank).astype(np.int64)
-
-    def hopeless(self, data: bytes) -> str | None:
-        return None
 
     def skip(self, data: bytes) -> int | None:
         if self._skipping is None:
@@ -285,11 +271,8 @@ def records_of(text: Text, splitter: Splitter, limits: Limits) -> Iterator[Recor
             wanted = max(limits.chunk_bytes, 2 * len(rest))
             continue
         rest = data
-        why = (
-            f"it is longer than {limits.longest_record} bytes" if len(data) > limits.longest_record else None
-        )
-        if not ended and (why or splitter.hopeless(data)):
-            reject, rest = _give_up(text, splitter, data, line, why or splitter.hopeless(data))
+        if not ended and (len(data) > limits.longest_record or _lost(splitter, data)):
+            reject, rest = _give_up(text, splitter, data, line, limits)
             yield Records.none([reject], line)
             line += 1
         wanted = max(limits.chunk_bytes, min(2 * len(rest), limits.longest_record + 1))
@@ -312,18 +295,27 @@ def _filled(text: Text, rest: bytes, wanted: int) -> tuple[bytes, bool]:
     return b"".join(parts), False
 
 
-def _give_up(text: Text, splitter: Splitter, data: bytes, line: int, why: str | None) -> tuple[Reject, bytes]:
+def _lost(splitter: Splitter, data: bytes) -> bool:
+    """Whether `data`, which should be one record, spans more lines than any may."""
+    return splitter.most_lines is not None and data.count(b"\n") > splitter.most_lines
+
+
+def _give_up(text: Text, splitter: Splitter, data: bytes, line: int, limits: Limits) -> tuple[Reject, bytes]:
     """A reject for the record that fills `data`, and the bytes behind it."""
-    head = data
+    lost, beginning = _lost(splitter, data), data
     while (end := splitter.skip(data)) is None:
-        if not (data := text.read(_BLOCK)):
+        data = text.read(_BLOCK)
+        if not data:
             end = 0
             break
-    if splitter.hopeless(head):
-        return Reject(line, "bad_csv_row", f"line {line}: {why}", _shown(data[:end])), data[end:]
-    return Reject(line, "record_too_large", f"line {line}: {why}; its beginning is kept", _shown(head)), data[
-        end:
-    ]
+    if lost:
+        message = f"line {line}: a quote that it opens is not closed within {splitter.most_lines} lines"
+        return Reject(line, "bad_csv_row", message, _shown(beginning[:end])), data[end:]
+    return Reject(line, "record_too_large", _too_large(line, limits), _shown(beginning)), data[end:]
+
+
+def _too_large(line: int, limits: Limits) -> str:
+    return f"line {line}: the record is longer than {limits.longest_record} bytes; its beginning is kept"
 
 
 def _records(
@@ -335,23 +327,23 @@ def _records(
 
     buffer = np.frombuffer(data, dtype=np.uint8)
     starts = np.concatenate([[0], ends[:-1]])
-    blank = _blank(buffer, starts, splitter)
-    widths = splitter.widths(data, ends, blank)
+    blank = _blank(buffer, starts)
+    widths = _widths(buffer, ends, blank, splitter.numbering)
     lines = line + np.cumsum(widths) - widths
     after = line + int(widths.sum())
     offsets = np.concatenate([[0], ends]).astype(np.int32)
     raw = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
     rejected = []
     keep = ~blank
-    for number in np.flatnonzero(ends - starts > limits.longest_record + 1):
-        message = (
-            f"line {lines[number]}: it is longer than {limits.longest_record} bytes; its beginning is kept"
-        )
+    for number in np.flatnonzero(ends - starts > limits.longest_record + 1).tolist():
         shown = _shown(data[starts[number] : ends[number]])
-        rejected.append(Reject(int(lines[number]), "record_too_large", message, shown))
+        at = int(lines[number])
+        rejected.append(Reject(at, "record_too_large", _too_large(at, limits), shown))
         keep[number] = False
     for number in _not_utf8(raw, buffer, starts, keep):
-        message = f"line {lines[number]}: the text is not UTF-8; in the raw text, \\x stands before each foreign byte"
+        message = (
+            f"line {lines[number]}: the text is not UTF-8; its raw text has \\x before each foreign byte"
+        )
         text = data[starts[number] : ends[number]].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
         rejected.append(Reject(int(lines[number]), "not_utf8", message, text))
         keep[number] = False
@@ -361,7 +353,24 @@ def _records(
     return Records(raw, lines, line, after - 1, rejected), after
 
 
-def _blank(buffer: Numbers, starts: Numbers, splitter: Splitter) -> Numbers:
+def _widths(buffer: Numbers, ends: Numbers, blank: Numbers, numbering: Numbering) -> Numbers:
+    """By how much each record moves the line number on."""
+    import numpy as np
+
+    match numbering:
+        case Numbering.ROWS:
+            return np.ones(len(ends), dtype=np.int64)
+        case Numbering.RECORDS:
+            return (~blank).astype(np.int64)
+        case Numbering.LINES:
+            newlines = np.flatnonzero(buffer == ord("\n"))
+            widths = np.diff(np.searchsorted(newlines, ends, side="left"), prepend=0)
+            # A last record without a line end still is a line.
+            widths[-1] += ends[-1] > (newlines[-1] + 1 if len(newlines) else 0)
+            return widths
+
+
+def _blank(buffer: Numbers, starts: Numbers) -> Numbers:
     """Which records are nothing but white space."""
     import numpy as np
 

@@ -8,9 +8,11 @@ are written in UTC.
 from __future__ import annotations
 
 import csv
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.reading import open_duckdb
@@ -82,48 +84,59 @@ def _object(tree: _Tree, keys: list[str]) -> str:
 
 @dataclass(frozen=True)
 class _Header:
+    """The names of the columns, and what stands between them."""
+
     names: tuple[str, ...]
     delimiter: str
+
+    @property
+    def repeated(self) -> str | None:
+        """A name that two columns have."""
+        name, times = Counter(self.names).most_common(1)[0]
+        return name if times > 1 else None
+
+    @cached_property
+    def objects(self) -> _Objects:
+        """What makes the rows into objects."""
+        return _Objects(self.names)
 
 
 def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
     """The same records with each row as a JSON object. The first row names the columns."""
     header: _Header | None = None
-    objects: _Objects | None = None
     for piece in pieces:
-        if objects is None or header is None:
-            if not len(piece.raw):
-                yield piece
-                continue
-            header = _header(piece.raw[0].as_py())
-            if repeated := [column for column, times in Counter(header.names).items() if times > 1]:
-                message = f"{name}: its header names the column {repeated[0]!r} twice; give each its own name"
-                yield replace(
-                    piece,
-                    raw=piece.raw.slice(0, 0),
-                    lines=piece.lines[:0],
-                    rejected=[
-                        *piece.rejected,
-                        Reject(0, "unreadable_file", message, piece.raw[0].as_py()[:65536]),
-                    ],
-                )
+        if header is not None:
+            yield _rows(piece, header)
+        elif not len(piece.raw):
+            yield piece
+        else:
+            first, below = piece.raw[0].as_py(), replace(piece, raw=piece.raw[1:], lines=piece.lines[1:])
+            header = _header(first)
+            if header.repeated:
+                message = f"{name}: its header has two columns {header.repeated!r}; give each its own name"
+                rejected = [*piece.rejected, Reject(0, "unreadable_file", message, first)]
+                yield replace(Records.none(rejected), last_line=piece.last_line)
                 return
-            objects = _Objects(header.names)
-            piece = replace(piece, raw=piece.raw.slice(1), lines=piece.lines[1:])
-        yield _rows(piece, header, objects)
-    if objects is not None:
-        objects.close()
+            yield _rows(below, header)
+    if header is not None:
+        header.objects.close()
 
 
 def _header(text: str) -> _Header:
     line = text.rstrip("\r\n")
     delimiter = max(_DELIMITERS, key=line.count)
-    return _Header(
-        tuple(cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])), delimiter
-    )
+    return _Header(tuple(cell.strip() for cell in _fields(line, delimiter) or [line]), delimiter)
 
 
-def _rows(piece: Records, header: _Header, objects: _Objects) -> Records:
+def _fields(text: str, delimiter: str) -> list[str] | None:
+    """The fields of one row; None where it is no row."""
+    try:
+        return next(csv.reader([text], delimiter=delimiter), None)
+    except csv.Error:
+        return None
+
+
+def _rows(piece: Records, header: _Header) -> Records:
     """Rows as JSON objects; those with another number of fields than the header as rejects."""
     import numpy as np
     import pyarrow as pa
@@ -141,12 +154,12 @@ def _rows(piece: Records, header: _Header, objects: _Objects) -> Records:
         line = int(piece.lines[number])
         message = f"line {line}: it has {fields} fields, the header has {len(header.names)}"
         rejected.append(Reject(line, "bad_csv_row", message, piece.raw[number].as_py().rstrip("\r\n")))
-    raw = objects.texts(table.columns) if table.num_rows else pa.array([], pa.string())
+    raw = header.objects.texts(table.columns) if table.num_rows else pa.array([], pa.string())
     return replace(piece, raw=raw, lines=piece.lines[keep], rejected=sorted(rejected, key=lambda r: r.line))
 
 
 def _parsed(piece: Records, header: _Header) -> tuple[pa.Table, list[tuple[int, int]]] | None:
-    """The fields as text, and number and field count of rows that are none; None where rows were cut wrongly."""
+    """The fields as text, and number and field count of faulty rows; None where rows were cut wrongly."""
     import pyarrow as pa
     import pyarrow.csv as pacsv
 
@@ -201,7 +214,7 @@ def _mended(piece: Records, header: _Header) -> Records:
     lines: list[int] = []
     rejected = list(piece.rejected)
     for start, record in zip(piece.lines.tolist(), piece.raw.to_pylist(), strict=True):
-        parts = record.splitlines(keepends=True) if record.count("\n") > 1 else [record]
+        parts = re.findall("[^\n]*\n|[^\n]+", record)
         at = 0
         while at < len(parts):
             taken = _row_at(parts, at, header)
@@ -223,9 +236,9 @@ def _row_at(parts: Sequence[str], at: int, header: _Header) -> int:
     text = ""
     for count, part in enumerate(parts[at : at + LINES_OF_A_CSV_ROW], start=1):
         text += part
-        if text.count('"') % 2 == 0 or count == 1:
-            fields = next(csv.reader(text.splitlines(keepends=True), delimiter=header.delimiter), [])
-            if text.count('"') % 2 == 0 and len(fields) == len(header.names):
+        if text.count('"') % 2 == 0:
+            fields = _fields(text, header.delimiter)
+            if fields is not None and len(fields) == len(header.names):
                 return count
     return 0
 

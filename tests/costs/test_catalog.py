@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from threading import Thread
@@ -18,13 +19,8 @@ from tests.costs.conftest import events
 
 
 def contract(price: str, name: str = "acme-2026") -> Contract:
-    text = f"contract: {name}\ncurrency: USD\nprices: [{{provider: acme, model: m, per_unit: {{requests: {price}}}}}]"
-    return read_contract(text, file="prices.yaml")
-
-
-@pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "home"))
+    entry = f"{{provider: acme, model: m, per_unit: {{requests: {price}}}}}"
+    return read_contract(f"contract: {name}\ncurrency: USD\nprices: [{entry}]", file="prices.yaml")
 
 
 def price_of_acme(lake: Lake) -> list[Decimal]:
@@ -49,13 +45,7 @@ def test_prices_come_back_from_the_lake_as_they_went_in(lake: Lake) -> None:
         rows = current_prices(reading)
     read = prices_from(rows.to_pylist())
     assert {price.price_id for price in read} == set(rows["price_id"].to_pylist())
-    recomputed = {type(p)(**{**vars(p), "stored_id": None}).price_id for p in map(_bare, read)}
-    assert recomputed == {price.price_id for price in read}
-
-
-def _bare(price: object) -> object:
-    vars(price).pop("price_id", None)
-    return price
+    assert all(replace(price, stored_id=None).price_id == price.price_id for price in read)
 
 
 def test_a_changed_contract_replaces_its_price_and_keeps_the_old_one_on_record(lake: Lake) -> None:
@@ -67,7 +57,10 @@ def test_a_changed_contract_replaces_its_price_and_keeps_the_old_one_on_record(l
     with lake.read("price_catalog") as reading:
         history = reading.query(
             "history",
-            "SELECT unit_price, state FROM price_catalog WHERE provider = 'acme' ORDER BY generation, unit_price",
+            """
+            SELECT unit_price, state FROM price_catalog WHERE provider = 'acme'
+            ORDER BY generation, unit_price
+            """,
         ).to_pylist()
     assert [(float(row["unit_price"]), row["state"]) for row in history] == [
         (0.25, "in_force"), (0.25, "withdrawn"), (0.5, "in_force"),
@@ -80,7 +73,7 @@ def test_a_contract_that_returns_to_an_old_price_has_it_in_force_again(lake: Lak
         assert price_of_acme(lake) == [Decimal(price)]
 
 
-def test_a_contract_file_that_is_gone_is_withdrawn_but_a_sync_of_lists_leaves_contracts_alone(
+def test_a_contract_that_is_gone_is_withdrawn_but_a_sync_of_lists_leaves_contracts(
     lake: Lake,
 ) -> None:
     sync_catalog(lake, [contract("0.25")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -40,7 +41,11 @@ prices:
   - {provider: acme, model: guess, assumed: true, per_million_tokens: {input: 1000000, output: 1000000}}
   - {provider: acme, model: euro, currency: EUR, per_million_tokens: {input: 3000000, output: 1000000}}
   - {provider: acme, model: mixed, valid_to: 2026-10-05T12:30:00Z, per_million_tokens: {input: 1000000}}
-  - {provider: acme, model: mixed, valid_from: 2026-10-05T12:30:00Z, currency: EUR, per_million_tokens: {input: 1000000}}
+  - provider: acme
+    model: mixed
+    currency: EUR
+    valid_from: 2026-10-05T12:30:00Z
+    per_million_tokens: {input: 1000000}
 """
 
 
@@ -53,10 +58,9 @@ def put_prices(lake: Lake, text: str = CONTRACT) -> None:
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Lake:
-    made = Lake(str(tmp_path / "home"))
-    put_prices(made)
-    return made
+def lake(lake: Lake) -> Lake:
+    put_prices(lake)
+    return lake
 
 
 def rollup(lake: Lake, grain: str = "day", **where: object) -> list[dict[str, Any]]:
@@ -119,7 +123,8 @@ def test_rows_in_memory_get_the_costs_that_a_catch_up_would_give_them(lake: Lake
 
 def test_hours_and_days_add_up_to_the_events(lake: Lake) -> None:
     land(lake, [
-        call(at(9, 1), out_text=5), call(at(9, 59), in_cache_read=3), call(at(23)), call(at(9), tenant="other"),
+        call(at(9, 1), out_text=5), call(at(9, 59), in_cache_read=3), call(at(23)),
+        call(at(9), tenant="other"),
         call(at(0, day=NEXT)),
     ])  # fmt: skip
     catch_up_costs(lake)
@@ -149,7 +154,8 @@ def test_every_counted_column_is_summed(lake: Lake) -> None:
 def test_coverage_counts_what_should_have_a_price_and_unknown_costs_stay_unknown(lake: Lake) -> None:
     land(lake, [
         call(at(9)), call(at(9), usage_quality="inconsistent"), call(at(9), model="guess"),
-        call(at(9), status="cache_hit"), call(at(9), model="unknown"), call(at(9), model="unknown", status="cache_hit"),
+        call(at(9), status="cache_hit"), call(at(9), model="unknown"),
+        call(at(9), model="unknown", status="cache_hit"),
     ])  # fmt: skip
     catch_up_costs(lake)
     roll_up_costs(lake)
@@ -187,7 +193,8 @@ def test_coverage_counts_what_should_have_a_price_and_unknown_costs_stay_unknown
 def test_currencies_are_never_added_and_each_token_stays_with_its_own(lake: Lake) -> None:
     land(lake, [
         call(at(12, 0), model="mixed", in_uncached=1), call(at(12, 30), model="mixed", in_uncached=2),
-        call(at(12, 45), model="mixed", in_uncached=4), call(at(12, 50), model="mixed", in_uncached=8, out_text=1),
+        call(at(12, 45), model="mixed", in_uncached=4),
+        call(at(12, 50), model="mixed", in_uncached=8, out_text=1),
         call(at(8), model="mixed", in_uncached=16), call(at(9), model="m"), call(at(9), model="euro"),
     ])  # fmt: skip
     catch_up_costs(lake)
@@ -262,6 +269,28 @@ def test_a_batch_that_is_not_priced_yet_waits(lake: Lake) -> None:
     assert figures(lake) == [(at(0), "m", "USD", 2, 20)]
 
 
+def test_roll_ups_at_the_same_time_leave_the_same_figures_as_one(lake: Lake) -> None:
+    for hour in range(3):
+        land(lake, [call(at(hour, day=DAY + timedelta(days=n))) for n in (0, 2, 4)])
+        catch_up_costs(lake)
+        with ThreadPoolExecutor(3) as pool:
+            rollers = [Lake(lake.root) for _ in range(3)]
+            assert {done.sequence for done in pool.map(roll_up_costs, rollers)} == {hour + 1}
+    assert [(row[3], row[4]) for row in figures(lake)] == [(3, 30)] * 3
+    assert [row["sequence"] for row in rollup(lake)] == [3] * 3
+
+
+def test_on_an_object_store_the_figures_are_the_same(s3_root: str) -> None:
+    with Lake(s3_root) as stored:
+        put_prices(stored)
+        land(stored, [call(at(9)), call(at(10)), call(at(9, day=NEXT), model="mixed")])
+        assert catch_up_costs(stored) == [1]
+        assert roll_up_costs(stored).days == (DAY, NEXT)
+        assert figures(stored) == [(at(0), "m", "USD", 2, 20), (at(0, day=NEXT), "mixed", "EUR", 1, 10)]
+        with stored.read("cost_rollup") as reading:
+            assert [row["cost"] for row in cost_by(reading, ["day"]).to_pylist()] == [20, 10]
+
+
 def test_shuffled_batches_give_the_same_figures(tmp_path: Path) -> None:
     calls = [call(at(hour, day=day)) for day in (DAY, NEXT) for hour in (1, 2, 23)]
     found = []
@@ -293,7 +322,8 @@ def test_a_new_contract_reaches_old_days_only_when_they_are_priced_anew(lake: La
     roll_up_costs(lake)
     put_prices(
         lake,
-        "contract: more\ncurrency: USD\nprices: [{provider: acme, model: late, per_million_tokens: {input: 1000000}}]",
+        "contract: more\ncurrency: USD\nprices:\n"
+        "  - {provider: acme, model: late, per_million_tokens: {input: 1000000}}",
     )
     assert catch_up_costs(lake) == []
     assert [row["cost"] for row in rollup(lake, day=DAY)] == [None, 10]

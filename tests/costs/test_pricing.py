@@ -22,7 +22,7 @@ STEPS = offer([
 ])  # fmt: skip
 
 
-def cost_of(prices: Any, **row: object) -> tuple[str, Decimal | None]:
+def cost_of(prices: Any, **row: object) -> tuple[str, Decimal | int | None]:
     (cost,) = priced(prices, row)
     return cost["cost_status"], cost["cost"]
 
@@ -189,7 +189,8 @@ def test_a_daily_window_is_half_open_and_may_run_past_midnight() -> None:
     ]
     day = datetime(2026, 3, 1, tzinfo=UTC)
     tick = timedelta(microseconds=1)
-    edges = [timedelta(hours=22, minutes=30) - tick, timedelta(hours=22, minutes=30), timedelta(hours=24) - tick,
+    start = timedelta(hours=22, minutes=30)
+    edges = [start - tick, start, timedelta(hours=24) - tick,
              timedelta(0), timedelta(hours=1) - tick, timedelta(hours=1), timedelta(hours=12)]  # fmt: skip
     costs = priced(terms, *({"in_uncached": 1, "event_ts": day + edge} for edge in edges))
     assert [cost["cost"] for cost in costs] == [1, 9, 9, 9, 9, 1, 1]

@@ -13,7 +13,7 @@ from tests.lake.proxy import Fate, Proxy, proxy_before
 pytestmark = pytest.mark.parametrize("fate", list(Fate), ids=lambda fate: fate.value)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def proxy(s3) -> Iterator[Proxy]:
     with proxy_before(s3.url) as proxy:
         yield proxy
@@ -22,54 +22,38 @@ def proxy(s3) -> Iterator[Proxy]:
 @pytest.fixture
 def behind(s3, s3_root, proxy) -> Iterator[Lake]:
     """A lake behind the proxy, with one row."""
+    before = proxy.lost
     with Lake(s3_root, storage_options=s3.settings(proxy.url)) as lake:
         lake.append_next(TABLE, points([1]), source="s")
         yield lake
-        assert proxy.lost, "no answer was lost"
+        assert proxy.lost > before, "no answer was lost"
 
 
-def test_append_once_lands_once(behind, proxy, s3_root, fate):
+def test_every_append_lands_once(behind, proxy, s3_root, fate):
     proxy.lose(fate)
     assert behind.append_once(TABLE, points([2]), source="s", sequence=2) is Landed.NOW
     assert behind.append_once(TABLE, points([2]), source="s", sequence=2) is Landed.BEFORE
-    with Lake(s3_root) as direct:
-        assert values(direct) == {1: 1, 2: 1}
-
-
-def test_append_next_lands_once_under_the_number_that_it_returns(behind, proxy, s3_root, fate):
     proxy.lose(fate)
-    assert behind.append_next(TABLE, points([2]), source="s") == 2
     assert behind.append_next(TABLE, points([3]), source="s") == 3
+    version = behind.version(TABLE)
+    proxy.lose(fate)
+    assert behind.append_expecting(TABLE, points([4]), version=version) == version + 1
+    with pytest.raises(LostRace):
+        behind.append_expecting(TABLE, points([4]), version=version)
     with Lake(s3_root) as direct:
-        assert values(direct) == {1: 1, 2: 1, 3: 1}
+        assert values(direct) == {1: 1, 2: 1, 3: 1, 4: 1}
         assert direct.sequence(TABLE, "s") == 3
 
 
-def test_append_expecting_lands_once(behind, proxy, s3_root, fate):
-    version = behind.version(TABLE)
-    proxy.lose(fate)
-    assert behind.append_expecting(TABLE, points([2]), version=version) == version + 1
-    with pytest.raises(LostRace):
-        behind.append_expecting(TABLE, points([2]), version=version)
-    with Lake(s3_root) as direct:
-        assert values(direct) == {1: 1, 2: 1}
-
-
-def test_replace_lands_once(behind, proxy, s3_root, fate):
+def test_replace_lands_once_and_erase_removes_and_says_how_many(behind, proxy, s3_root, fate):
     proxy.lose(fate)
     arguments = {"predicate": f"day = '{DAY}'", "source": "r", "sequence": 1}
-    assert behind.replace(TABLE, points([5]), **arguments) is Landed.NOW
-    with Lake(s3_root) as direct:
-        assert values(direct) == {5: 1}
-
-
-def test_erase_removes_and_says_how_many(behind, proxy, s3_root, fate):
-    behind.append_next(TABLE, points([2, 3]), source="s")
+    assert behind.replace(TABLE, points([5, 6, 7]), **arguments) is Landed.NOW
     proxy.lose(fate)
-    erased = behind.erase(TABLE, "value >= 2.0")
+    erased = behind.erase(TABLE, "value > 5.0")
     assert (erased.rows, erased.files_pending) == (2, 0)
     with Lake(s3_root) as direct:
-        assert values(direct) == {1: 1}
+        assert values(direct) == {5: 1}
 
 
 def test_a_table_is_made_once(behind, proxy, s3_root, fate):
@@ -80,19 +64,18 @@ def test_a_table_is_made_once(behind, proxy, s3_root, fate):
 
 
 def test_upkeep_that_is_not_answered_changes_no_row(behind, proxy, s3_root, fate):
-    for number in range(2, 6):
+    for number in (2, 3):
         behind.append_next(TABLE, points([number]), source="s")
     proxy.lose(fate)
     behind.maintain(TABLE)
     with Lake(s3_root) as direct:
-        assert values(direct) == {float(n): 1 for n in range(1, 6)}
+        assert values(direct) == {1: 1, 2: 1, 3: 1}
 
 
-def test_other_writers_may_go_on_meanwhile(behind, proxy, s3_root, fate):
-    """The lost commit is no longer the newest when it is looked for."""
+def test_a_lost_commit_is_found_behind_those_of_other_writers(behind, proxy, s3_root, fate):
     with Lake(s3_root) as direct:
-        for number in range(2, 8):
+        for number in (2, 3):
             proxy.lose(fate)
             assert behind.append_next(TABLE, points([number]), source="s") == 2 * number - 2
             assert direct.append_next(TABLE, points([-number]), source="s") == 2 * number - 1
-        assert values(direct) == {1: 1} | {float(n): 1 for n in range(2, 8)} | {-float(n): 1 for n in range(2, 8)}
+        assert values(direct) == {1: 1, 2: 1, 3: 1, -2: 1, -3: 1}

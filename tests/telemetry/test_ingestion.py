@@ -3,8 +3,10 @@
 import gzip
 import json
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +19,7 @@ from ml_registry_pipelines.telemetry.replay import replay
 from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
 
 
-def record(number: int, **fields: object) -> dict[str, object]:
+def record(number: int, **fields: object) -> dict[str, Any]:
     day = 1 + number % 3
     return {
         "event_id": f"r{number}",
@@ -31,7 +33,7 @@ def record(number: int, **fields: object) -> dict[str, object]:
     }
 
 
-def write(folder: Path, name: str, records: list[object], *, packed: bool = False) -> None:
+def write(folder: Path, name: str, records: Sequence[object], *, packed: bool = False) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records)
     if packed:
@@ -55,9 +57,9 @@ class World:
         look = self.sources.look(lake, scope=Scope.ALL, settled=True)
         return Ingestion(lake, self.sources, salt="salt").take(look.files)
 
-    def rows(self, sql: str, *tables: str) -> list[dict[str, object]]:
+    def rows(self, sql: str, *tables: str) -> list[dict[str, Any]]:
         with self.lake.read(*tables) as reading:
-            return reading.query("test", sql).to_pylist()
+            return list(reading.query("test", sql).to_pylist())
 
     def events(self) -> list[str]:
         return [

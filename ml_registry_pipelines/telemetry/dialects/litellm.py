@@ -102,6 +102,7 @@ LITELLM = Dialect(
     select=f"""
         WITH payloads AS (
             SELECT line, raw, r,
+                r.error_information AS f,
                 r.metadata AS m,
                 r.metadata.usage_object AS u,
                 r.metadata.usage_object.prompt_tokens_details AS p,
@@ -120,8 +121,8 @@ LITELLM = Dialect(
             r.model,
             r.model_group AS requested_model,
             CASE
-                WHEN r.call_type IN ('completion', 'acompletion', 'responses', 'aresponses', 'anthropic_messages')
-                    THEN 'chat'
+                WHEN r.call_type IN
+                    ('completion', 'acompletion', 'responses', 'aresponses', 'anthropic_messages') THEN 'chat'
                 WHEN r.call_type IN ('embedding', 'aembedding') THEN 'embeddings'
                 WHEN r.call_type IN ('text_completion', 'atext_completion') THEN 'text_completion'
                 ELSE r.call_type
@@ -132,7 +133,7 @@ LITELLM = Dialect(
                 ELSE r.status
             END AS status,
             CASE WHEN r.status = 'failure' THEN
-                coalesce(nullif(r.error_information.error_class, ''), nullif(r.error_information.error_code, ''), 'failure')
+                coalesce(nullif(f.error_class, ''), nullif(f.error_code, ''), 'failure')
             END AS error_type,
             r.stream,
             r.trace_id,
@@ -140,7 +141,7 @@ LITELLM = Dialect(
             coalesce(nullif(r.end_user, ''), m.user_api_key_end_user_id) AS user_id,
             m.user_api_key_alias AS application,
             coalesce(
-                nullif(regexp_extract(r.api_base, '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?([^/?#]+)', 1), ''),
+                nullif(regexp_extract(r.api_base, '^[A-Za-z0-9+.-]+://(?:[^/?#@]*@)?([^/?#]+)', 1), ''),
                 r.model_id
             ) AS endpoint,
             r.prompt_tokens AS input_tokens,

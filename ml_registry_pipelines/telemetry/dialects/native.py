@@ -47,7 +47,8 @@ _STRICT_TEXTS = ("event_id", "provider", "model", "source_system", "tenant")
 _NESTED_TEXT = f"""
     CASE WHEN {" OR ".join(f"ascii(r.{name}) IN (91, 123)" for name in _STRICT_TEXTS)} THEN
         list_filter([{", ".join(f"'{name}'" for name in _STRICT_TEXTS)}],
-            lambda name: json_type(raw, '/' || name) IN ('OBJECT', 'ARRAY'))[1] || '|is an object or a list, not a text'
+            lambda name: json_type(raw, '/' || name) IN ('OBJECT', 'ARRAY'))[1]
+        || '|is an object or a list, not a text'
     END"""
 _USAGE_OF_ANOTHER_TYPE = f"""
     CASE WHEN coalesce({", ".join(f"r.usage.{name}" for name in _USAGE)}) IS NULL
@@ -62,7 +63,8 @@ NATIVE = Dialect(
     select=f"""
         SELECT
             line, 0 AS part, raw,
-            {", ".join(f"r.{name}" for name in (*_TEXTS, *_PLAIN))},
+            {", ".join(f"r.{name}" for name in (*_TEXTS, *_PLAIN) if name != "operation")},
+            coalesce(nullif(r.operation, ''), 'chat') AS operation,
             {", ".join(f"r.usage.{name}" for name in _USAGE)},
             coalesce({_NESTED_TEXT}, {_USAGE_OF_ANOTHER_TYPE}) AS wrong
         FROM (SELECT line, raw, json_transform(raw, {_STRUCTURE}) AS r FROM records)

@@ -119,6 +119,10 @@ def _keys(attributes: str) -> str:
     return f"list_transform({attributes}, lambda a: a.key)"
 
 
+def _quoted(names: tuple[str, ...]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
+
+
 def _recognises(record: Mapping[str, Any]) -> bool:
     return "resourceSpans" in record or {"spanId", "startTimeUnixNano"} <= set(record)
 
@@ -137,7 +141,7 @@ _ALONE = f"""
     CASE WHEN json_type(s.span) = 'OBJECT' THEN json_merge_patch(s.span, json_object(
         'events', NULL,
         'attributes', list_filter(CAST(json_extract(s.span, '$.attributes') AS JSON[]),
-            lambda a: json_extract_string(a, '$.key') NOT IN ({", ".join(f"'{name}'" for name in _BODIES)}))
+            lambda a: json_extract_string(a, '$.key') NOT IN ({_quoted(_BODIES)}))
     )) ELSE CAST(s.span AS JSON) END"""
 
 OTEL_GENAI = Dialect(
@@ -192,7 +196,8 @@ OTEL_GENAI = Dialect(
         ),
         judged_by_span AS (
             SELECT *,
-                coalesce(try_cast(input_tokens AS DOUBLE), 0) + coalesce(try_cast(output_tokens AS DOUBLE), 0) > 0 AS used,
+                coalesce(try_cast(input_tokens AS DOUBLE), 0)
+                    + coalesce(try_cast(output_tokens AS DOUBLE), 0) > 0 AS used,
                 coalesce(t.status.code IN ('2', 'STATUS_CODE_ERROR') OR error_type <> '', false) AS failed
             FROM named
         )
@@ -212,10 +217,10 @@ OTEL_GENAI = Dialect(
             nullif(t.parentSpanId, '') AS parent_id,
             {_lookup(("service.name",), "r")} AS application,
             {_lookup(("deployment.environment.name", "deployment.environment"), "r")} AS environment,
-            CASE operation WHEN 'LLM' THEN 'chat' WHEN 'EMBEDDING' THEN 'embeddings' ELSE operation END AS operation,
-            CASE WHEN operation IN ({", ".join(f"'{name}'" for name in _AGGREGATES)}) THEN 'aggregate'
-                 WHEN operation IN ({", ".join(f"'{name}'" for name in _TOOLS)}) OR operation LIKE '%memory%' THEN 'tool'
-            END AS kind,
+            CASE operation WHEN 'LLM' THEN 'chat' WHEN 'EMBEDDING' THEN 'embeddings' ELSE operation END
+                AS operation,
+            CASE WHEN operation IN ({_quoted(_AGGREGATES)}) THEN 'aggregate'
+                 WHEN operation IN ({_quoted(_TOOLS)}) OR operation LIKE '%memory%' THEN 'tool' END AS kind,
             coalesce(nullif(response_model, ''), requested_model) AS model,
             provider, requested_model, endpoint, stream, ttft_s, session_id, user_id, service_tier,
             CASE WHEN failed THEN coalesce(nullif(error_type, ''), 'error') END AS error_type,
@@ -223,9 +228,10 @@ OTEL_GENAI = Dialect(
                  WHEN used AND lower(error_type) LIKE '%cancel%' THEN 'cancelled_billed'
                  WHEN used THEN 'error_billed'
                  ELSE 'error_unbilled' END AS status,
-            input_tokens, output_tokens, total, in_cache_read, in_cache_write_5m, in_audio, in_image, in_video,
-            out_reasoning, out_audio, cost,
-            CASE WHEN response_id <> '' THEN CAST(json_object('response_id', response_id) AS VARCHAR) END AS tags,
+            input_tokens, output_tokens, total, in_cache_read, in_cache_write_5m,
+            in_audio, in_image, in_video, out_reasoning, out_audio, cost,
+            CASE WHEN response_id <> '' THEN CAST(json_object('response_id', response_id) AS VARCHAR) END
+                AS tags,
             CASE WHEN s.span IS NULL OR (event_id IS NOT NULL AND coalesce({_CALLS_A_MODEL}) IS NULL)
                 THEN 'true' END AS ignored
         FROM judged_by_span
