@@ -21,8 +21,11 @@ from collections.abc import Callable
 from datetime import date, timedelta
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.machine import describe_machine
+
+T = TypeVar("T")
 
 FIRST_DAY = date(2026, 9, 1)
 BATCH_ROWS = 1_000_000
@@ -100,7 +103,9 @@ def land(lake: object, day: date, first: int, rows: int) -> None:
         made[field.name].cast(field.type) if field.name in made.schema.names else pa.nulls(rows, field.type)
         for field in schema
     ]
-    lake.append_once("inference_events", pa.Table.from_arrays(columns, schema=schema), source="ingestion", sequence=batch)
+    lake.append_once(
+        "inference_events", pa.Table.from_arrays(columns, schema=schema), source="ingestion", sequence=batch
+    )
 
 
 def refresh(home: str) -> tuple[int, int]:
@@ -133,22 +138,26 @@ def in_chdb(files: list[str]) -> tuple[int, int]:
     return len(files), 0
 
 
-def measured(work: Callable[[object], tuple[int, int]], argument: object) -> tuple[float, float, tuple[int, int]]:
+def measured(work: Callable[[T], tuple[int, int]], argument: T) -> tuple[float, float, tuple[int, int]]:
     """Seconds, peak MB and answer of one call in a new process; starting it is not counted."""
     spawn = multiprocessing.get_context("spawn")
     with spawn.Pool(1) as pool:
         return pool.apply(_timed, (work, argument))
 
 
-def _timed(work: Callable[[object], tuple[int, int]], argument: object) -> tuple[float, float, tuple[int, int]]:
-    import deltalake  # noqa: F401 - its import is not the rollup's time
+def _timed(work: Callable[[T], tuple[int, int]], argument: T) -> tuple[float, float, tuple[int, int]]:
+    # Imports are not the rollup's time; pandas comes along with the first conversion to Arrow.
+    import deltalake  # noqa: F401
     import duckdb  # noqa: F401
+    import pandas as pd  # noqa: F401
 
     started = time.perf_counter()
     answer = work(argument)
     seconds = time.perf_counter() - started
     # Not ru_maxrss: a process that is started inherits that of the one that starts it.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    peak = next(
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+    )
     return seconds, int(peak.split()[1]) / 1024, answer
 
 
@@ -170,16 +179,18 @@ def report(name: str, results: list[tuple[float, float, tuple[int, int]]], rows:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--days", type=int, default=30)
     parser.add_argument("--home", type=Path, help="folder for the data, removed afterwards")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="mlreg-bench-", dir=options.home and options.home.parent))
     try:
-        free = shutil.disk_usage(root).free
-        if free < options.rows * BYTES_PER_ROW * 1.2:
-            sys.exit(f"{root} has {free / 1e9:.0f} GB free; {options.rows:,} rows need {options.rows * BYTES_PER_ROW * 1.2 / 1e9:.0f} GB")
+        free, needed = shutil.disk_usage(root).free, options.rows * BYTES_PER_ROW * 1.2
+        if free < needed:
+            sys.exit(f"{root} has {free / 1e9:.0f} GB free; {options.rows:,} rows need {needed / 1e9:.0f} GB")
         print(f"making {options.rows:,} events of {options.days} days ...", file=sys.stderr)
         fill(str(root), options.rows, options.days)
         compare(str(root), options.rows, options.days)
@@ -192,7 +203,9 @@ def compare(home: str, rows: int, days: int) -> None:
     from ml_registry_pipelines.lake.lake import Lake
 
     print(describe_machine())
-    print(f"{rows:,} events in {days} days, {sum(Path(f).stat().st_size for f in files_of(home)) / 1e9:.1f} GB")
+    print(
+        f"{rows:,} events in {days} days, {sum(Path(f).stat().st_size for f in files_of(home)) / 1e9:.1f} GB"
+    )
     rebuilt = measured(refresh, home)
     assert rebuilt[2][0] == days, rebuilt
     report("all days, into the table", [rebuilt], rows)

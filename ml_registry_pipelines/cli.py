@@ -195,9 +195,10 @@ def _named_file(file: str, source: Source) -> FileRef:
 
 
 def _preview(file: str, source: Source) -> None:
-    from ml_registry_pipelines.telemetry.decoding import preview
+    from ml_registry_pipelines.telemetry.preview import preview
 
-    click.echo(preview(file, source=source))
+    for line in preview(source, _named_file(file, source)).lines():
+        click.echo(line)
 
 
 def _sentence(done: Taken) -> str:

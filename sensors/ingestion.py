@@ -5,10 +5,11 @@ The sensors discover and request, no more: what was taken is known to the tables
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -51,12 +52,12 @@ def new_inference_logs(
     if look.problems:
         # Resolved by the sensor below, which sees every file: this one may not see the bad one again.
         alerts.open(*unreadable(look))
-    return _request(context.instance, lake.open(), look)
+    return _request(context.instance, lake.open(), look, catch_up=True)
 
 
 @dataclass(frozen=True)
 class _Reconciled:
-    """Cursor of `reconcile_inference_logs`. `first_seen` has the oldest waiting files, by source and path."""
+    """Cursor of `reconcile_inference_logs`. `first_seen` has the waiting files, by a digest of their name."""
 
     memory: str | None = None
     next_look: float = 0.0
@@ -83,7 +84,10 @@ def reconcile_inference_logs(
     sources: SourcesResource,
     alerts: AlertsResource,
 ) -> dg.RunRequest | dg.SkipReason:
-    """Compares all files of all days with what was taken: requests late ones, names changed ones, measures lag."""
+    """Compares all files of all days with what was taken: requests late ones, names changed ones, sees lag.
+
+    It requests what it has seen waiting before: whatever is new is the business of the sensor above.
+    """
     before = _Reconciled.parse(context.cursor)
     now = time.time()
     if now < before.next_look:
@@ -91,20 +95,24 @@ def reconcile_inference_logs(
     started = time.perf_counter()
     look = sources.look(lake.open(), scope=Scope.ALL, memory=before.memory)
     least, most = LOOK_PAUSES
-    pause = min(max(SHARE_OF_TIME * (time.perf_counter() - started), least), most)
+    pause = min(max(SHARE_OF_TIME * (time.perf_counter() - started), least), least if look.files else most)
     known = before.first_seen or {}
-    seen = {
-        name: known.get(name, now) for name in (f"{file.source}/{file.path}" for file in look.files[:100])
-    }
+    seen = {name: known.get(name, now) for name in map(_digest, look.files)}
     # The daemon comes a little late or early; a look due within seconds is made now.
     after = _Reconciled(look.memory, now + pause - 5, seen)
     context.update_cursor(json.dumps(asdict(after), separators=(",", ":")))
+    late = [file for file in look.files if now - seen[_digest(file)] > LAG.total_seconds()]
     alerts.settle(
         {"source_unreadable", "file_changed", "lag"},
-        [*unreadable(look), *_changed(look), *_lagging(seen, now)],
+        [*unreadable(look), *_changed(look), *_lagging(late)],
         because="A look at all files no longer finds it.",
     )
-    return _request(context.instance, lake.open(), look)
+    waiting = tuple(file for file in look.files if _digest(file) in known)
+    return _request(context.instance, lake.open(), replace(look, files=waiting))
+
+
+def _digest(file: FileRef) -> str:
+    return hashlib.sha256(f"{file.source}\0{file.path}".encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @dg.sensor(
@@ -122,14 +130,15 @@ def new_prices(context: dg.SensorEvaluationContext, prices: PricesResource) -> d
     return dg.RunRequest(run_key=mark)
 
 
-def _request(instance: dg.DagsterInstance, lake: Lake, look: Look) -> dg.RunRequest | dg.SkipReason:
-    """One run for the files of a look, or for what a failed run left; a reason where there is none."""
+def _request(
+    instance: dg.DagsterInstance, lake: Lake, look: Look, *, catch_up: bool = False
+) -> dg.RunRequest | dg.SkipReason:
+    """One run for the files of a look, with `catch_up` also for what a failed run left; a reason where none."""
     from ml_registry_pipelines.telemetry.ingestion import SOURCE
 
     if in_flight(instance, JOB):
         return dg.SkipReason(f"{len(look.files)} files wait: a run is in flight")
-    left_over = not look.files and last_failed(instance, JOB)
-    if not look.files and not left_over:
+    if not look.files and not (catch_up and last_failed(instance, JOB)):
         growing = f", {look.growing} are still growing" if look.growing else ""
         return dg.SkipReason(f"no new file{growing}")
     batch = lake.sequence("inference_events", SOURCE) + 1
@@ -180,8 +189,7 @@ def _changed(look: Look) -> list[Alert]:
     ]
 
 
-def _lagging(first_seen: Mapping[str, float], now: float) -> list[Alert]:
-    late = [name for name, seen in first_seen.items() if now - seen > LAG.total_seconds()]
+def _lagging(late: Sequence[FileRef]) -> list[Alert]:
     if not late:
         return []
     return [
@@ -190,6 +198,7 @@ def _lagging(first_seen: Mapping[str, float], now: float) -> list[Alert]:
             "ingestion",
             Severity.ERROR,
             f"Log files have been waiting for more than {LAG.total_seconds() / 60:.0f} minutes",
-            f"Among them {late[0]}. Look at the runs of {JOB}: they fail, or stay in the queue.",
+            f"{len(late)} of them, first {late[0].path} of source {late[0].source!r}. Look at the runs of {JOB}: "
+            "they fail, or stay in the queue.",
         )
     ]

@@ -18,7 +18,7 @@ _NUMBERS = count(1)
 
 
 def event(ts: datetime, **given: object) -> dict[str, object]:
-    """One row: a successful chat of `acme` with `gpt-4o`, unless said otherwise. `batch` is set on landing."""
+    """One row: a successful chat of `acme` with `gpt-4o`, unless said otherwise; without `batch`."""
     event_id = str(given.get("event_id", f"made-{next(_NUMBERS)}"))
     key = int.from_bytes(sha256(event_id.encode()).digest()[:8], "big", signed=True)
     return {

@@ -153,8 +153,12 @@ def growing(path: Path) -> Iterator[None]:
     thread.join()
 
 
-def test_a_late_file_of_any_day_is_found_by_the_reconciling_sensor(location: Location) -> None:
+def test_a_late_file_of_any_day_is_found_by_the_reconciling_sensor(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensors.ingestion.LOOK_PAUSES", (0.0, 0.0))
     location.land("native/dt=2025-01-05/hh=03/late.jsonl", "late")
+    assert location.requested("reconcile_inference_logs") == []
     assert [result.success for result in location.take("reconcile_inference_logs")] == [True]
     assert location.events() == {"late": 1}
 
@@ -165,10 +169,14 @@ def test_looks_at_everything_keep_their_distance(location: Location) -> None:
 
 
 @pytest.mark.parametrize("sensor", ["new_inference_logs", "reconcile_inference_logs"])
-def test_a_cursor_that_someone_broke_costs_no_file(location: Location, sensor: str) -> None:
+def test_a_cursor_that_someone_broke_costs_no_file(
+    location: Location, sensor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sensors.ingestion.LOOK_PAUSES", (0.0, 0.0))
     location.land(f"native/{HOUR_12}/a.jsonl", "a1")
     location.cursors[sensor] = "{not json"
-    assert [result.success for result in location.take(sensor)] == [True]
+    requested = [request for _ in range(2) for request in location.requested(sensor)]
+    assert location.execute(requested[0]).success
     assert location.events() == {"a1": 1}
 
 

@@ -50,7 +50,7 @@ def write_result(rows: pa.Table, *, form: str, output: Path | None = None, longe
     if output is None:
         if form == "parquet":
             raise OutputError("a Parquet file cannot be printed; name a file with --output")
-        _write_text(rows, form, sys.stdout, longest)
+        write_text(rows, form, sys.stdout, longest)
         sys.stdout.flush()
         return
     aside = output.with_name(f".{output.name}.{uuid.uuid4().hex}.tmp")
@@ -59,7 +59,7 @@ def write_result(rows: pa.Table, *, form: str, output: Path | None = None, longe
             _write_parquet(rows, aside)
         else:
             with aside.open("w", encoding="utf-8", newline="") as stream:
-                _write_text(rows, form, stream, longest)
+                write_text(rows, form, stream, longest)
         aside.replace(output)
     except OSError as failure:
         raise OutputError(f"{output} cannot be written: {failure.strerror or failure}") from failure
@@ -77,7 +77,8 @@ def _write_parquet(rows: pa.Table, path: Path) -> None:
         raise OutputError(f"Parquet cannot hold this result: {failure}; cast the column to text") from failure
 
 
-def _write_text(rows: pa.Table, form: str, stream: TextIO, longest: int | None) -> None:
+def write_text(rows: pa.Table, form: str, stream: TextIO, longest: int | None = LONGEST) -> None:
+    """Write rows to an open text stream, in any form but `parquet`."""
     lines = {"csv": _csv, "json": _json}[form](rows) if form != "table" else as_table(rows, longest=longest)
     for line in lines:
         stream.write(line + "\n")

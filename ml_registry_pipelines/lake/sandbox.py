@@ -97,7 +97,7 @@ def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa
     import pyarrow as pa
 
     ends = time.monotonic() + limits.seconds
-    connection = _connect(limits)
+    connection = closed_connection(limits)
     try:
         names = names_of(sql, connection)
         visible = {name: table for name, table in TABLES.items() if _may_read(table, tenant)}
@@ -126,7 +126,8 @@ def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa
         connection.close()
 
 
-def _connect(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
+def closed_connection(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB without files, network, extensions, variables or spilling, within `limits`."""
     import duckdb
 
     connection = duckdb.connect(

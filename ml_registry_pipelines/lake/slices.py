@@ -12,7 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.lake.outcomes import LostRace, StaleSlice
+from ml_registry_pipelines.lake.outcomes import LostRace, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.reading import Reading
 
 if TYPE_CHECKING:
@@ -74,18 +74,21 @@ def refresh_days(
         with lake.read(derived, LEADING, *reads) as reading:
             sequence = complete(reading)
             stored = _stored(reading, derived)
-            left = days_behind(reading, derived, sequence, among=None if days is None else set(days) - done.keys())
+            left = days_behind(
+                reading, derived, sequence, among=None if days is None else set(days) - done.keys()
+            )
             try:
                 for portion in _portions(left):
                     rows = compute(reading, portion, sequence)
                     if rows.num_rows or not stored.keys().isdisjoint(portion):
                         _replace(lake, derived, rows, portion, sequence)
                         done |= _rows_by_day(rows, portion)
-            except (LostRace, StaleSlice):
+            except (LostRace, SnapshotGone, StaleSlice):
                 continue
             return Refreshed(tuple(sorted(done)), sum(done.values()), sequence)
     raise LostRace(
-        f"{derived}: other writers were faster {ATTEMPTS} times in a row; let one of them finish and try again"
+        f"{derived}: other writers were faster {ATTEMPTS} times in a row; "
+        "let one of them finish and try again"
     )
 
 
@@ -130,7 +133,9 @@ def _files(
     if not files.num_rows:
         return
     nothing = [None] * files.num_rows
-    columns = (files[name].to_pylist() if name in files.schema.names else nothing for name in (least, greatest))
+    columns = (
+        files[name].to_pylist() if name in files.schema.names else nothing for name in (least, greatest)
+    )
     for day, low, high, rows in zip(
         files["partition.day"].to_pylist(), *columns, files["num_records"].to_pylist(), strict=True
     ):

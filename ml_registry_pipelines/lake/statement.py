@@ -89,8 +89,8 @@ def _tree(sql: str, connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:
-            found = "nothing" if not statements else f"{len(statements)} statements"
-            raise SqlError(f"one SELECT is expected, and {found} was given")
+            found = "nothing was" if not statements else f"{len(statements)} statements were"
+            raise SqlError(f"one SELECT is expected, and {found} given")
         kind = statements[0].type.name
         if kind != "SELECT":
             raise SqlError(f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not allowed here; write one SELECT")

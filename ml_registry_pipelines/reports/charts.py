@@ -11,7 +11,7 @@ import math
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,10 +22,13 @@ from ml_registry_pipelines.reports.formats import short_names
 if TYPE_CHECKING:
     import altair as alt
 
+    Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
+
 WIDTH = 850
 STEP = 24
 """Height of one bar of a horizontal chart, with its gap."""
-LONGEST_NAME = 30
+LONGEST_NAME = 36
+LONGEST_IN_LEGEND = 56
 FONT = "Arial, Helvetica, 'Liberation Sans', sans-serif"
 """Arial and its metric twins: the renderer measures text with one of them, so labels fit in all."""
 
@@ -75,76 +78,98 @@ class Spread:
     loud: bool = False
 
 
-def stacked_over_time(segments: Sequence[Segment], *, grain: str, title: str, others: str | None) -> alt.Chart:
-    """Bars per hour, day, week or month, stacked by series; the series `others` is grey."""
+def stacked_over_time(
+    segments: Sequence[Segment], *, grain: str, title: str, others: str | None
+) -> alt.Chart:
+    """Bars per hour, day, week or month, stacked by series; the series `others` is grey.
+
+    A bar stands over the label of its start. Hours fill a whole day, so that one day's chart can
+    be held against another's.
+    """
     import altair as alt
 
     ranked = sorted({(segment.rank, segment.series) for segment in segments})
-    names = short_names([series for _, series in ranked], longest=LONGEST_NAME)
-    domain = [names[series] for _, series in ranked]
+    names = short_names([series for _, series in ranked], longest=LONGEST_IN_LEGEND)
     colours = [OTHERS_COLOUR if series == others else SERIES[rank % len(SERIES)] for rank, series in ranked]
+    half, labels = {
+        "hour": (timedelta(minutes=30), "%H:%M"),
+        "day": (timedelta(hours=12), "%-d %b"),
+        "week": (timedelta(days=3.5), "%-d %b %Y"),
+        "month": (timedelta(days=14), "%b %Y"),
+    }[grain]
     sums: dict[datetime, Decimal] = {}
     rows = []
-    for segment in segments:
-        sums[segment.start] = sums.get(segment.start, Decimal(0)) + segment.value
+    for segment in sorted(segments, key=lambda piece: piece.rank):
+        below = sums.get(segment.start, Decimal(0))
+        sums[segment.start] = below + segment.value
         rows.append(
             {
-                "start": segment.start.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "from": _moment(segment.start - half * 0.94),
+                "to": _moment(segment.start + half * 0.94),
+                "low": float(below),
+                "high": float(sums[segment.start]),
                 "series": names[segment.series],
-                "rank": segment.rank,
-                "value": float(segment.value),
             }
         )
-    unit, labels = {
-        "hour": ("utcyearmonthdatehours", "%H:%M"),
-        "day": ("utcyearmonthdate", "%-d %b"),
-        "week": ("utcyearweek", "%-d %b %Y"),
-        "month": ("utcyearmonth", "%b %Y"),
-    }[grain]
-    return (
-        alt.Chart(alt.Data(values=rows), width=WIDTH, height=280)
-        .mark_bar(stroke=_PAPER, strokeWidth=0.4)
+    starts = _starts(min(sums), max(sums), grain)
+    every = 3 if grain == "hour" else math.ceil(len(starts) / 11)
+    axis = alt.Axis(
+        title=None, format=labels, grid=False, values=[_moment(start) for start in starts[::every]]
+    )
+    columns = 3 if max(map(len, names.values())) <= LONGEST_NAME else 2
+    drawn: alt.Chart = (
+        _chart(rows, width=WIDTH, height=280)
+        .mark_rect(stroke=_PAPER, strokeWidth=0.4)
         .encode(
             x=alt.X(
-                field="start",
+                field="from",
                 type="temporal",
-                timeUnit=unit,
-                bandPosition=0,
-                scale=alt.Scale(type="utc", domain=_padded(sums, grain)),
-                axis=alt.Axis(title=None, format=labels, grid=False, tickCount=10),
+                scale=alt.Scale(type="utc", domain=[_moment(starts[0] - half), _moment(starts[-1] + half)]),
+                axis=axis,
             ),
+            x2=alt.X2(field="to"),
             y=alt.Y(
-                field="value",
+                field="low",
                 type="quantitative",
-                axis=alt.Axis(title=title, format=_decimals(max(map(float, sums.values()), default=0)), tickCount=5),
+                scale=alt.Scale(zero=True),
+                axis=alt.Axis(title=title, format=_decimals(max(map(float, sums.values()))), tickCount=5),
             ),
+            y2=alt.Y2(field="high"),
             color=alt.Color(
                 field="series",
                 type="nominal",
-                scale=alt.Scale(domain=domain, range=colours),
-                legend=alt.Legend(title=None, orient="bottom", columns=3, symbolType="square", labelLimit=0),
+                scale=alt.Scale(domain=list(names.values()), range=colours),
+                legend=alt.Legend(
+                    title=None, orient="bottom", columns=columns, symbolType="square", labelLimit=0
+                ),
             ),
-            order=alt.Order(field="rank", type="quantitative"),
         )
     )
+    return drawn
 
 
-def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool = False) -> alt.LayerChart:
+def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool = False) -> Drawing:
     """Horizontal bars in the given order, each with its label behind it."""
     import altair as alt
 
     names = short_names([row.name for row in rows], longest=LONGEST_NAME)
     longest = max((row.value or 0 for row in rows), default=0) or 1
     data = [
-        {"name": names[row.name], "value": row.value, "at": row.value or 0, "label": row.label, "hollow": row.hollow}
+        {
+            "name": names[row.name],
+            "value": row.value,
+            "at": row.value or 0,
+            "label": row.label,
+            "hollow": row.hollow,
+        }
         for row in rows
     ]
-    base = alt.Chart(alt.Data(values=data), width=WIDTH - 300, height=STEP * len(rows)).encode(
+    base = _chart(data, width=WIDTH - 300, height=STEP * len(rows)).encode(
         y=alt.Y(field="name", type="nominal", sort=None, axis=_name_axis()),
     )
     scale = alt.Scale(domain=[0, longest], nice=False, zero=True)
-    axis = alt.Axis(title=title, format=".0%" if percent and longest >= 0.05 else ".1%" if percent else _decimals(longest),
-                    tickCount=4)  # fmt: skip
+    shares = ".0%" if longest >= 0.05 else ".1%"
+    axis = alt.Axis(title=title, format=shares if percent else _decimals(longest), tickCount=4)
     drawn = base.transform_filter("datum.value !== null").mark_bar(
         height=STEP * 0.6, color=colour, stroke=colour, strokeWidth=1.2
     )
@@ -155,12 +180,13 @@ def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool =
             strokeDash=alt.condition("datum.hollow", alt.value([3, 2]), alt.value([1, 0])),
         ),
         base.mark_text(align="left", dx=6, color=_INK, fontSize=11).encode(
-            x=alt.X(field="at", type="quantitative", scale=scale), text=alt.Text(field="label", type="nominal")
+            x=alt.X(field="at", type="quantitative", scale=scale),
+            text=alt.Text(field="label", type="nominal"),
         ),
     )
 
 
-def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
+def spreads(rows: Sequence[Spread], *, title: str) -> Drawing:
     """p50, p95 and p99 of each row on a logarithmic axis, in the given order, with a remark at the right."""
     import altair as alt
 
@@ -172,22 +198,30 @@ def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
         for which, value in (("p50", row.p50), ("p95", row.p95), ("p99", row.p99))
         if value
     ]
-    ticks = _log_ticks([point["ms"] for point in points])
+    ticks = _log_ticks([value for row in rows for value in (row.p50, row.p95, row.p99) if value])
     scale = alt.Scale(type="log", domain=[ticks[0], ticks[-1]], nice=False)
     axis = alt.Axis(title=title, values=ticks, format=",~r", grid=True)
-    y = alt.Y(field="name", type="nominal", sort=None, scale=alt.Scale(domain=list(names.values())), axis=_name_axis())
+    y = alt.Y(
+        field="name",
+        type="nominal",
+        sort=None,
+        scale=alt.Scale(domain=list(names.values())),
+        axis=_name_axis(),
+    )
     width = WIDTH - 300
     lines = [
         {"name": names[row.name], "low": row.p50, "high": row.p99} for row in rows if row.p50 and row.p99
     ]
 
-    def chart(values: list[dict[str, Any]]) -> alt.Chart:
-        return alt.Chart(alt.Data(values=values), width=width, height=STEP * len(rows))
+    def chart(values: Sequence[Mapping[str, object]]) -> alt.Chart:
+        return _chart(values, width=width, height=STEP * len(rows))
 
     return alt.layer(
         chart(lines)
         .mark_rule(color=_MUTED, strokeWidth=1.2, opacity=0.7)
-        .encode(x=alt.X(field="low", type="quantitative", scale=scale, axis=axis), x2=alt.X2(field="high"), y=y),
+        .encode(
+            x=alt.X(field="low", type="quantitative", scale=scale, axis=axis), x2=alt.X2(field="high"), y=y
+        ),
         chart(points)
         .mark_point(filled=True, size=70, opacity=1, stroke=_INK, strokeWidth=0.5)
         .encode(
@@ -215,7 +249,7 @@ def spreads(rows: Sequence[Spread], *, title: str) -> alt.LayerChart:
     )
 
 
-def as_svg(chart: alt.Chart | alt.LayerChart, *, label: str) -> str:
+def as_svg(chart: Drawing, *, label: str) -> str:
     """The chart as an element of a page, which gives it its colours; `label` says what it shows."""
     from html import escape
 
@@ -234,7 +268,7 @@ def as_svg(chart: alt.Chart | alt.LayerChart, *, label: str) -> str:
     )
 
 
-def as_png(chart: alt.Chart | alt.LayerChart) -> bytes:
+def as_png(chart: Drawing) -> bytes:
     """The chart on white as a picture of at most `LARGEST_PNG` bytes, as sharp as that allows."""
     import json
 
@@ -253,7 +287,7 @@ def as_png(chart: alt.Chart | alt.LayerChart) -> bytes:
 
 
 def _packed(png: bytes) -> bytes:
-    """The same picture with its data compressed as well as zlib can: a quarter of what the renderer writes."""
+    """The same picture, compressed as well as zlib can: a quarter of what the renderer writes."""
     chunks: list[tuple[bytes, bytes]] = []
     position = 8
     while position < len(png):
@@ -268,7 +302,7 @@ def _packed(png: bytes) -> bytes:
     )
 
 
-def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+def _specification(chart: Drawing) -> dict[str, Any]:
     """The chart with the look that all have."""
     text = {"labelColor": _INK, "titleColor": _MUTED, "labelFontSize": 11, "titleFontSize": 11}
     # Without Altair's own check against the schema of Vega-Lite, which takes longer than the drawing.
@@ -302,6 +336,13 @@ def _version() -> str:
     return f"{major}.{minor}"
 
 
+def _chart(values: Sequence[Mapping[str, object]], *, width: int, height: int) -> alt.Chart:
+    import altair as alt
+
+    data = alt.Data(values=list(values))  # type: ignore[no-untyped-call]
+    return alt.Chart(data, width=width, height=height)
+
+
 def _name_axis() -> alt.Axis:
     import altair as alt
 
@@ -315,17 +356,19 @@ def _decimals(largest: float) -> str:
     return f",.{max(0, 1 - math.floor(math.log10(largest / 2)))}~f"
 
 
-def _padded(starts: Iterable[datetime], grain: str) -> list[str]:
-    """From half a bar before the first to half a bar after the last: bars stand over their labels.
+def _moment(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
-    Hours fill a whole day, so that one day's chart can be held against another's.
-    """
-    first, last = min(starts), max(starts)
+
+def _starts(first: datetime, last: datetime, grain: str) -> list[datetime]:
+    """The starts of all periods from `first` to `last`, of all hours of a day where the grain is that."""
     if grain == "hour":
         first, last = first.replace(hour=0), last.replace(hour=23)
-    half = {"hour": 0.5, "day": 12, "week": 84, "month": 360}[grain]
-    bounds = first - timedelta(hours=half), last + timedelta(hours=half)
-    return [moment.strftime("%Y-%m-%dT%H:%M:%SZ") for moment in bounds]
+    if grain == "month":
+        months = range(first.year * 12 + first.month - 1, last.year * 12 + last.month)
+        return [first.replace(year=month // 12, month=month % 12 + 1) for month in months]
+    step = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}[grain]
+    return [first + number * step for number in range((last - first) // step + 1)]
 
 
 def _log_ticks(values: Sequence[float]) -> list[float]:

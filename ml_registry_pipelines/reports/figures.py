@@ -1,4 +1,4 @@
-"""What a cost report shows, read from the lake in one snapshot: figures, how far they are priced, what is assumed.
+"""What a cost report shows, read from one snapshot: figures, how far they are priced, what is assumed.
 
 Costs come from cost_rollup, times and errors from performance_rollup, intake from ingested_files.
 How figures look is in `formats.py` and `charts.py`.
@@ -67,7 +67,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class OverTime:
-    """Cost by model over time in one currency; `rank` 0 is the dearest model, `MODELS_IN_CHART` the others."""
+    """Cost by model over time in one currency; rank 0 is the dearest model, `MODELS_IN_CHART` the others."""
 
     grain: str
     currency: str
@@ -122,6 +122,7 @@ class Figures:
     first: date | None
     last: date | None
     sequence: int
+    of_one_day: bool
     total: CostRow | None = None
     by_model: tuple[CostRow, ...] = ()
     by_provider: tuple[CostRow, ...] = ()
@@ -136,7 +137,7 @@ class Figures:
 def figures_of_day(lake: Lake, day: date) -> Figures:
     """The figures of one UTC day."""
     with lake.read(*TABLES) as reading:
-        return _figures(reading, day, day)
+        return _figures(reading, day, day, of_one_day=True)
 
 
 def figures_of_all_days(lake: Lake) -> Figures:
@@ -149,15 +150,15 @@ def figures_of_all_days(lake: Lake) -> Figures:
             FROM (SELECT day FROM cost_rollup UNION ALL SELECT day FROM performance_rollup)
             """,
         ).to_pylist()
-        return _figures(reading, bounds["first"], bounds["last"])
+        return _figures(reading, bounds["first"], bounds["last"], of_one_day=False)
 
 
-def _figures(reading: Reading, first: date | None, last: date | None) -> Figures:
+def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_day: bool) -> Figures:
     if first is None or last is None:
-        return Figures(None, None, 0)
+        return Figures(None, None, 0, of_one_day)
     sequence = _sequence(reading, first, last)
     if not sequence:
-        return Figures(first, last, 0)
+        return Figures(first, last, 0, of_one_day)
     start = datetime.combine(first, time(), UTC)
     end = datetime.combine(last, time(), UTC) + timedelta(days=1)
     overall = window_statistics(reading, start, end)
@@ -172,13 +173,14 @@ def _figures(reading: Reading, first: date | None, last: date | None) -> Figures
         first,
         last,
         sequence,
+        of_one_day,
         total=next(iter(costs()), None),
         by_model=costs("provider", "model"),
         by_provider=costs("provider"),
         by_tenant=costs("tenant"),
         over_time=_over_time(reading, first, last),
         unpriced=_unpriced(reading, first, last),
-        intake=_intake(reading, first if first == last else None),
+        intake=_intake(reading, first if of_one_day else None),
         price_lists=_price_lists(reading, first, last),
         relative_error=overall.relative_error,
     )
@@ -228,7 +230,11 @@ def _cost_rows(
     return tuple(
         sorted(
             found,
-            key=lambda row: (-(row.cost_in(main) or Decimal(0)), -row.requests, tuple(name or "" for name in row.key)),
+            key=lambda row: (
+                -(row.cost_in(main) or Decimal(0)),
+                -row.requests,
+                tuple(name or "" for name in row.key),
+            ),
         )
     )
 
@@ -236,7 +242,9 @@ def _cost_rows(
 def _unpriced_row(key: Key, group: GroupStatistics) -> CostRow:
     """A group that cost_rollup does not hold yet."""
     tokens = group.input_tokens, group.output_tokens
-    return CostRow(key, group.requests, group.requests - group.cache_hits, 0, 0, (), (), *tokens, statistics=group)
+    return CostRow(
+        key, group.requests, group.requests - group.cache_hits, 0, 0, (), (), *tokens, statistics=group
+    )
 
 
 def _is_priced(row: Mapping[str, Any]) -> bool:
@@ -255,8 +263,18 @@ def _main_currency(rows: Iterable[CostRow]) -> str | None:
 def _over_time(reading: Reading, first: date, last: date) -> OverTime | None:
     """Cost by model per hour of one day, else per day, week or month; None where nothing is priced."""
     length = (last - first).days + 1
-    grain = "hour" if length == 1 else "day" if length <= _DAILY_UP_TO else "week" if length <= _WEEKLY_UP_TO else "month"
-    priced = cost_by(reading, ["hour" if grain == "hour" else "day", "model"], since=first, until=last + timedelta(days=1))
+    grain = (
+        "hour"
+        if length == 1
+        else "day"
+        if length <= _DAILY_UP_TO
+        else "week"
+        if length <= _WEEKLY_UP_TO
+        else "month"
+    )
+    priced = cost_by(
+        reading, ["hour" if grain == "hour" else "day", "model"], since=first, until=last + timedelta(days=1)
+    )
     if grain != "hour":
         priced = priced.rename_columns({"day": "hour"})
     reading.register("cost_by_time", priced)
@@ -306,7 +324,14 @@ def _over_time(reading: Reading, first: date, last: date) -> OverTime | None:
 def _unpriced(reading: Reading, first: date, last: date) -> tuple[Unpriced, ...]:
     rows = unpriced_models(reading, since=first, until=last + timedelta(days=1)).to_pylist()
     return tuple(
-        Unpriced(row["tenant"], row["provider"], row["model"], row["cost_status"], row["requests"], row["tokens"] or 0)
+        Unpriced(
+            row["tenant"],
+            row["provider"],
+            row["model"],
+            row["cost_status"],
+            row["requests"],
+            row["tokens"] or 0,
+        )
         for row in rows
     )
 
@@ -317,7 +342,8 @@ def _intake(reading: Reading, day: date | None) -> tuple[Intake, ...]:
         "reports.intake",
         """
         WITH of_day AS (SELECT DISTINCT source, file AS path FROM inference_events WHERE day = $day)
-        SELECT source, count(DISTINCT path) AS files, sum(rows_in)::BIGINT AS rows_in, sum(taken)::BIGINT AS taken,
+        SELECT source, count(DISTINCT path) AS files,
+               sum(rows_in)::BIGINT AS rows_in, sum(taken)::BIGINT AS taken,
                sum(duplicates)::BIGINT AS duplicates, sum(quarantined)::BIGINT AS quarantined,
                sum(ignored)::BIGINT AS ignored
         FROM ingested_files
@@ -341,7 +367,8 @@ def _price_lists(reading: Reading, first: date, last: date) -> tuple[PriceList, 
             GROUP BY price_id
         ),
         lists AS (
-            SELECT price_id, arg_min(catalog, generation) AS catalog, arg_min(catalog_version, generation) AS version,
+            SELECT price_id, arg_min(catalog, generation) AS catalog,
+                   arg_min(catalog_version, generation) AS version,
                    bool_or(assumed) AS assumed
             FROM price_catalog
             GROUP BY price_id

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import ROUND_FLOOR, ROUND_HALF_EVEN, Context, Decimal
 
-NOTHING = "–"
+NOTHING = "\N{EN DASH}"
+_MINUS = "\N{MINUS SIGN}"
 """Stands where a figure does not apply."""
 NOT_PRICED = "not priced"
 """Stands where a cost is not known, which is never written as 0."""
@@ -30,13 +31,15 @@ def money(value: Decimal, *, decimals: int = 4) -> str:
     """An amount with a fixed number of decimals, rounded half to even; a tiny one is not written as 0."""
     least = Decimal(1).scaleb(-decimals)
     if 0 < abs(value) < least:
-        return f"{'−' if value < 0 else ''}<{least:f}"
-    return f"{value.quantize(least, rounding=ROUND_HALF_EVEN):,f}".replace("-", "−")
+        return f"{_MINUS if value < 0 else ''}<{least:f}"
+    return f"{value.quantize(least, rounding=ROUND_HALF_EVEN):,f}".replace("-", _MINUS)
 
 
-def amounts(costs: Sequence[tuple[str, Decimal]], *, decimals: int = 2) -> str:
-    """Amounts of one or several currencies, never added: `112.17 USD + 3.00 EUR`."""
-    return " + ".join(f"{money(cost, decimals=decimals)} {currency}" for currency, cost in costs)
+def amounts(costs: Sequence[tuple[str, Decimal]]) -> str:
+    """Amounts of one or several currencies, never added: `112.17 USD + 0.0300 EUR`."""
+    return " + ".join(
+        f"{money(cost, decimals=2 if abs(cost) >= 1 else 4)} {currency}" for currency, cost in costs
+    )
 
 
 def exact(value: Decimal) -> str:
@@ -53,7 +56,9 @@ def share(part: int, whole: int) -> str:
     """A share in percent that says 0% and 100% only where it is exactly that."""
     if not whole:
         return NOTHING
-    tenths = (Decimal(part) * 1000 / whole).quantize(Decimal(1), rounding=ROUND_FLOOR if part < whole else None)
+    tenths = (Decimal(part) * 1000 / whole).quantize(
+        Decimal(1), rounding=ROUND_FLOOR if part < whole else None
+    )
     if part and not tenths:
         return "<0.1%"
     return f"{tenths / 10:.1f}%" if tenths % 1000 else f"{tenths // 10}%"
@@ -70,7 +75,21 @@ def duration(value: float | None) -> str:
         return NOTHING
     if value < 999.5:
         return f"{value:.3g} ms"
-    return f"{value / 1000:.2f} s" if value < 9_995 else f"{value / 1000:.1f} s" if value < 99_950 else f"{value / 1000:,.0f} s"
+    return (
+        f"{value / 1000:.2f} s"
+        if value < 9_995
+        else f"{value / 1000:.1f} s"
+        if value < 99_950
+        else f"{value / 1000:,.0f} s"
+    )
+
+
+def durations(values: Sequence[float | None]) -> str:
+    """Times side by side, the unit once where it is the same: `3.01 / 12.5 / 19.0 s`."""
+    parts = [duration(value).split(" ") for value in values]
+    if len({part[-1] for part in parts}) == 1 and len(parts[0]) == 2:
+        return f"{' / '.join(part[0] for part in parts)} {parts[0][1]}"
+    return " / ".join(" ".join(part) for part in parts)
 
 
 def speed(value: float | None) -> str:
@@ -91,15 +110,16 @@ def name(value: str | None, otherwise: str) -> str:
 
 
 def short_names(values: Sequence[str], *, longest: int) -> dict[str, str]:
-    """Names for a chart, cut in the middle where they are long, and still different from one another."""
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for value in values:
-        short = value if len(value) <= longest else f"{value[: longest // 2]}…{value[-(longest - longest // 2 - 1) :]}"
-        candidate, number = short, 1
-        while candidate in taken:
-            number += 1
-            candidate = f"{short} ({number})"
-        taken.add(candidate)
-        found[value] = candidate
-    return found
+    """Names for a chart, cut where they are long, and still different from one another.
+
+    The cut is in the middle, or elsewhere if that tells all of them apart; failing that, they are numbered.
+    """
+    for head in (longest // 2, longest * 3 // 4, longest // 4, longest - 1, 0):
+        tail = longest - 1 - head
+        cut = {v: v if len(v) <= longest else f"{v[:head]}…{v[len(v) - tail :]}" for v in values}
+        if len(set(cut.values())) == len(cut):
+            return cut
+    return {
+        value: f"{value[: longest - 6]}… ({number})"
+        for number, value in enumerate(dict.fromkeys(values), start=1)
+    }

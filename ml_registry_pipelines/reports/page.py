@@ -22,7 +22,9 @@ Content = str | None | Iterable["Content"]
 def el(name: str, *content: Content, **attributes: str | None) -> Markup:
     """An element. Attributes with None are left out; `class_` is `class`, `aria_label` is `aria-label`."""
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items() if value is not None
+        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
+        for key, value in attributes.items()
+        if value is not None
     )
     return Markup(f"<{name}{given}>{join(*content)}</{name}>")
 
@@ -77,7 +79,13 @@ def table(
         for column in columns
     ]
     body = [
-        el("tr", [_cell(cell, column, first=not index) for index, (cell, column) in enumerate(zip(row, columns, strict=True))])
+        el(
+            "tr",
+            [
+                _cell(cell, column, first=not index)
+                for index, (cell, column) in enumerate(zip(row, columns, strict=True))
+            ],
+        )
         for row in rows
     ]
     return el(
@@ -128,7 +136,10 @@ def document(title: str, subtitle: str, *content: Content) -> str:
     head = el(
         "head",
         Markup('<meta charset="utf-8">'),
-        Markup("<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"),
+        Markup(
+            '<meta http-equiv="Content-Security-Policy" '
+            "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+        ),
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup('<meta name="color-scheme" content="light dark">'),
         el("title", f"{title}, {subtitle}"),
@@ -164,13 +175,19 @@ p { margin: 0.5rem 0; max-width: 46rem; }
 .subtitle { color: var(--muted); margin: 0.35rem 0 0.9rem; }
 .assumed {
   display: inline-block; font-size: 0.72rem; font-weight: 600; line-height: 1.25; letter-spacing: 0.02em;
-  color: var(--mark); border: 1px solid var(--mark-line); border-radius: 3px; padding: 0 0.3rem; vertical-align: 0.12em;
+  color: var(--mark); border: 1px solid var(--mark-line); border-radius: 3px;
+  padding: 0 0.3rem; vertical-align: 0.12em;
 }
-.notice { background: var(--mark-soft); border-left: 3px solid var(--mark-line); padding: 0.7rem 1rem; margin: 1rem 0; }
+.notice {
+  background: var(--mark-soft); border-left: 3px solid var(--mark-line);
+  padding: 0.7rem 1rem; margin: 1rem 0;
+}
 .notice p { margin: 0; max-width: none; }
 .empty { background: var(--soft); padding: 0.9rem 1rem; color: var(--muted); }
-dl.headlines { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1px; margin: 1.25rem 0 0;
-  background: var(--line); border: 1px solid var(--line); }
+dl.headlines {
+  display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1px;
+  margin: 1.25rem 0 0; background: var(--line); border: 1px solid var(--line);
+}
 dl.headlines > div { background: var(--paper); padding: 0.8rem 1rem 0.9rem; }
 dt { color: var(--muted); font-size: 0.85rem; }
 dd { margin: 0; }
@@ -183,10 +200,14 @@ figcaption { color: var(--muted); font-size: 0.85rem; max-width: 46rem; margin-t
 .wide { overflow-x: auto; margin: 1rem 0 1.75rem; }
 table { border-collapse: collapse; width: 100%; font-size: 0.85rem; }
 caption { text-align: left; font-weight: 600; padding: 0.25rem 0 0.5rem; font-size: 0.95rem; }
-th, td { padding: 0.32rem 0.6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th, td {
+  padding: 0.32rem 0.6rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line);
+}
 th:first-child, td:first-child { padding-left: 0; }
 th:last-child, td:last-child { padding-right: 0; }
-thead th { color: var(--muted); font-weight: 600; vertical-align: bottom; border-bottom: 1px solid var(--muted); }
+thead th {
+  color: var(--muted); font-weight: 600; vertical-align: bottom; border-bottom: 1px solid var(--muted);
+}
 caption small { display: block; font-weight: 400; color: var(--muted); }
 thead small { display: block; font-weight: 400; }
 tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 8rem; }

@@ -33,12 +33,18 @@ class Written:
 
     @cached_property
     def chart(self) -> bytes | None:
-        """The key chart as a PNG of at most 100 kB, drawn when asked for; None where there is nothing to chart."""
+        """The key chart as a PNG of at most 100 kB, drawn when asked for; None without a figure."""
         return self.draw()
 
 
 def write_report(
-    lake: Lake, report: str, *, partition: str | None, page: str, sequence: int, draw: Callable[[], bytes | None]
+    lake: Lake,
+    report: str,
+    *,
+    partition: str | None,
+    page: str,
+    sequence: int,
+    draw: Callable[[], bytes | None],
 ) -> Written:
     """Put the page in its place, and record it unless the last one there had the same content."""
     content = page.encode()

@@ -210,7 +210,8 @@ def window_statistics(
     """As `PerformanceTracker.get_statistics`, within a reading that holds the tables of `windows.READS`."""
     if unknown := set(by) - set(GROUPINGS):
         raise PerformanceError(
-            f"requests cannot be grouped by {', '.join(sorted(unknown))}; the groupings are {', '.join(GROUPINGS)}"
+            f"requests cannot be grouped by {', '.join(sorted(unknown))}; "
+            f"the groupings are {', '.join(GROUPINGS)}"
         )
     if start.tzinfo is None or end.tzinfo is None:
         raise PerformanceError("start and end of a window need a time zone; UTC is datetime.UTC")

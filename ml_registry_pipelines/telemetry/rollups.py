@@ -71,11 +71,15 @@ def define_attempts(connection: duckdb.DuckDBPyConnection) -> None:
                {_INPUT_TOKENS} AS input_tokens,
                {_OUTPUT_TOKENS} AS output_tokens,
                usage_quality <> 'missing' AS usage_known,
-               CASE WHEN status = 'success' AND latency_ms BETWEEN 0 AND {LONGEST_MS} THEN latency_ms END AS latency_ms,
-               CASE WHEN status = 'success' AND ttft_ms BETWEEN 0 AND {LONGEST_MS} THEN ttft_ms END AS ttft_ms,
-               nullif(concat_ws(' ', CASE WHEN time_quality = 'assumed' THEN 'time' END,
-                                CASE WHEN contains(tags, '"assumed"') THEN json_extract_string(tags, '$.assumed') END),
-                      '') AS assumed
+               CASE WHEN status = 'success' AND latency_ms BETWEEN 0 AND {LONGEST_MS} THEN latency_ms END
+                   AS latency_ms,
+               CASE WHEN status = 'success' AND ttft_ms BETWEEN 0 AND {LONGEST_MS} THEN ttft_ms END
+                   AS ttft_ms,
+               nullif(concat_ws(
+                   ' ',
+                   CASE WHEN time_quality = 'assumed' THEN 'time' END,
+                   CASE WHEN contains(tags, '"assumed"') THEN json_extract_string(tags, '$.assumed') END
+               ), '') AS assumed
         FROM inference_events
         WHERE span_kind = 'leaf'
         """
@@ -89,11 +93,13 @@ def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
     """
     define_attempts(reading.connection)
     salt = _register_keys(reading, days)
-    return reading.query("rollups.performance", _ROLL_UP, day_parameters(days) | {"salt": salt, "sequence": sequence})
+    return reading.query(
+        "rollups.performance", _ROLL_UP, day_parameters(days) | {"salt": salt, "sequence": sequence}
+    )
 
 
 def _register_keys(reading: Reading, days: Sequence[date]) -> int:
-    """Make the keys of some days the relation `keys`, each with a number of its own; returns what it is salted with.
+    """Make the keys of some days the relation `keys`, each with a number of its own; returns its salt.
 
     Millions of rows are grouped by that number: by the four strings themselves it takes twice the time.
     """
@@ -129,7 +135,8 @@ _ROLL_UP = f"""
     counted AS (
         SELECT hour, number, count(*) AS requests,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
-               count(latency_us) AS timed_requests, sum(latency_us) AS latency_us, max(latency_us) AS latency_max_us,
+               count(latency_us) AS timed_requests, sum(latency_us) AS latency_us,
+               max(latency_us) AS latency_max_us,
                sum(output_tokens) FILTER (latency_us IS NOT NULL) AS timed_output_tokens,
                sum(output_latency_us) AS output_latency_us,
                count(ttft_us) AS first_token_requests, sum(ttft_us) AS ttft_us,
@@ -156,14 +163,16 @@ _ROLL_UP = f"""
     ),
     totals AS (
         SELECT hour // 24 AS day, hour, tenant, provider, model, status,
-               sum(requests) AS requests, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
+               sum(requests) AS requests,
+               sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                sum(timed_requests) AS timed_requests, sum(latency_us) AS latency_us,
                max(latency_max_us) AS latency_max_us,
                sum(timed_output_tokens) AS timed_output_tokens, sum(output_latency_us) AS output_latency_us,
                sum(first_token_requests) AS first_token_requests, sum(ttft_us) AS ttft_us,
                sum(assumed_requests) AS assumed_requests
         FROM counted JOIN keys USING (number)
-        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status), (hour // 24, tenant, provider, model, status))
+        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status),
+                                (hour // 24, tenant, provider, model, status))
     ),
     latency_sketches AS (
         SELECT day, hour, tenant, provider, model, status, sketch_of(bucket, n) AS sketch
@@ -191,7 +200,8 @@ _ROLL_UP = f"""
         SELECT hour // 24 AS day, hour, tenant, provider, model, status,
                string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
         FROM assumptions JOIN keys USING (number)
-        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status), (hour // 24, tenant, provider, model, status))
+        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status),
+                                (hour // 24, tenant, provider, model, status))
     ),
     joined AS (
         SELECT t.*, l.sketch AS latency_sketch, f.sketch AS ttft_sketch, a.parts AS assumed_parts
@@ -214,7 +224,8 @@ _ROLL_UP = f"""
            CASE WHEN status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT AS errors,
            input_tokens::BIGINT AS input_tokens, output_tokens::BIGINT AS output_tokens,
            timed_requests::BIGINT AS timed_requests, latency_us / 1000 AS latency_sum_ms,
-           timed_output_tokens::BIGINT AS timed_output_tokens, output_latency_us / 1000 AS output_latency_sum_ms,
+           timed_output_tokens::BIGINT AS timed_output_tokens,
+           output_latency_us / 1000 AS output_latency_sum_ms,
            latency_max_us / 1000 AS latency_max_ms, latency_sketch,
            first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms, ttft_sketch,
            assumed_requests::BIGINT AS assumed_requests, assumed_parts,

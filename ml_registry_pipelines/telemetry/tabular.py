@@ -131,7 +131,7 @@ def _header(text: str) -> _Header:
 def _fields(text: str, delimiter: str) -> list[str] | None:
     """The fields of one row; None where it is no row."""
     try:
-        return next(csv.reader([text], delimiter=delimiter), None)
+        return next(csv.reader([text], delimiter=delimiter, strict=True), None)
     except csv.Error:
         return None
 
@@ -143,9 +143,7 @@ def _rows(piece: Records, header: _Header) -> Records:
 
     parsed = _parsed(piece, header)
     if parsed is None:
-        piece = _mended(piece, header)
-        parsed = _parsed(piece, header)
-        assert parsed is not None, "rows that were parsed one by one parse together"
+        return _mended(piece, header)
     table, wrong = parsed
     keep = np.ones(len(piece.lines), dtype=bool)
     rejected = list(piece.rejected)
@@ -197,50 +195,51 @@ def _parsed(piece: Records, header: _Header) -> tuple[pa.Table, list[tuple[int, 
         )
     except pa.ArrowInvalid:
         return None
-    cut_wrongly = table.num_rows + len(wrong) != len(piece.raw)
+    left_open = piece.raw[-1].as_py().count('"') % 2 == 1
+    cut_wrongly = left_open or table.num_rows + len(wrong) != len(piece.raw)
     swallowed = any(piece.raw[number].as_py().count("\n") > 1 for number, _ in wrong)
     return None if cut_wrongly or swallowed else (table, wrong)
 
 
 def _mended(piece: Records, header: _Header) -> Records:
-    """Rows cut anew, line by line, where a stray quote has drawn lines together.
+    """Rows as JSON objects, cut anew line by line, where a stray quote has drawn lines together.
 
     Only what cannot be a row on its own, nor with the lines after it, is rejected.
     """
     import numpy as np
     import pyarrow as pa
 
-    texts: list[str] = []
+    rows: list[list[str]] = []
     lines: list[int] = []
     rejected = list(piece.rejected)
     for start, record in zip(piece.lines.tolist(), piece.raw.to_pylist(), strict=True):
         parts = re.findall("[^\n]*\n|[^\n]+", record)
         at = 0
         while at < len(parts):
-            taken = _row_at(parts, at, header)
-            line = start + at
-            if taken:
-                texts.append("".join(parts[at : at + taken]))
+            line, (row, taken) = start + at, _row_at(parts, at, header)
+            if row is not None:
+                rows.append(row)
                 lines.append(line)
             else:
                 message = f"line {line}: it is no row of {len(header.names)} fields"
                 rejected.append(Reject(line, "bad_csv_row", message, parts[at].rstrip("\r\n")))
-            at += taken or 1
-    return replace(
-        piece, raw=pa.array(texts, pa.string()), lines=np.array(lines, dtype=np.int64), rejected=rejected
-    )
+            at += taken
+    columns = [pa.array([cell or None for cell in column], pa.string()) for column in zip(*rows, strict=True)]
+    raw = header.objects.texts(columns) if rows else pa.array([], pa.string())
+    return replace(piece, raw=raw, lines=np.array(lines, dtype=np.int64), rejected=rejected)
 
 
-def _row_at(parts: Sequence[str], at: int, header: _Header) -> int:
-    """How many lines from `at` make a row with the header's number of fields; 0 where none do."""
-    text = ""
+def _row_at(parts: Sequence[str], at: int, header: _Header) -> tuple[list[str] | None, int]:
+    """The row that begins with line `at` and its number of lines; None where it is no row."""
+    text, quotes = "", 0
     for count, part in enumerate(parts[at : at + LINES_OF_A_CSV_ROW], start=1):
         text += part
-        if text.count('"') % 2 == 0:
+        quotes += part.count('"')
+        if quotes % 2 == 0 or count == 1:
             fields = _fields(text, header.delimiter)
             if fields is not None and len(fields) == len(header.names):
-                return count
-    return 0
+                return fields, count
+    return None, 1
 
 
 # -- Parquet ---------------------------------------------------------------------------

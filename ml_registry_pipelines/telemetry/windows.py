@@ -48,7 +48,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """One group: its counts by name, and by metric (`latency`, `ttft`) how many values and their quantiles."""
+    """One group: its counts by name, and by metric (`latency`, `ttft`) the number of values and quantiles."""
 
     counts: Mapping[str, Any]
     values: Mapping[str, int]
@@ -102,7 +102,9 @@ class _Plan:
             for day in inside
             if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
         ]
-        hourly = [day for day in inside if day in rolled and day not in whole and not question.tells_tenants_apart]
+        hourly = [
+            day for day in inside if day in rolled and day not in whole and not question.tells_tenants_apart
+        ]
         return cls(question, tuple(whole), tuple(hourly), tuple(day for day in inside if day not in whole))
 
     def rolled_days(self) -> dict[str, object]:
@@ -121,13 +123,18 @@ class _Plan:
 
     def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
         """As `parameters`, for the raw rows of the days that need any."""
-        given = self.parameters() | self.groups() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
+        given = (
+            self.parameters() | self.groups() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
+        )
         return {name: value for name, value in given.items() if name != "hours"}
 
 
 def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
+
+_GROUP = ", ".join(f"CASE WHEN $by_{name} THEN {name} END AS {name}" for name in GROUPINGS)
+"""The keys of a row's group: those that are grouped by, and NULL for the others."""
 
 _PARTS = f"""
     -- Rows of the rollup that the window covers, and from which grain its sketches are taken: by hour
@@ -136,7 +143,8 @@ _PARTS = f"""
         SELECT grain, period_start, day, tenant, provider, model, status,
                grain = 'day' OR list_contains($hourly::DATE[], day) AS counts,
                CASE WHEN timed_requests < {SKETCHED_FROM} THEN timed_requests ELSE 0 END AS raw_latencies,
-               CASE WHEN first_token_requests < {SKETCHED_FROM} THEN first_token_requests ELSE 0 END AS raw_ttfts,
+               CASE WHEN first_token_requests < {SKETCHED_FROM} THEN first_token_requests ELSE 0 END
+                   AS raw_ttfts,
                requests, errors, input_tokens, output_tokens, timed_output_tokens,
                round(output_latency_sum_ms * 1000)::BIGINT AS output_latency_us,
                assumed_requests, assumed_parts
@@ -160,24 +168,29 @@ _PARTS = f"""
            (p.grain = 'hour') = c.by_hour AND raw_latencies + raw_ttfts > 0 AS sparse,
            CASE WHEN grain = 'hour' THEN epoch_us(period_start) // 3_600_000_000 END AS hour
     FROM covered p JOIN choice c
-        ON p.day = c.day AND p.provider IS NOT DISTINCT FROM c.provider AND p.model IS NOT DISTINCT FROM c.model
+        ON p.day = c.day
+        AND p.provider IS NOT DISTINCT FROM c.provider AND p.model IS NOT DISTINCT FROM c.model
 """
 
 _SKETCHED = f"""
-    WITH chosen AS (
-        SELECT CASE WHEN $by_tenant THEN r.tenant END AS tenant, CASE WHEN $by_provider THEN r.provider END AS provider,
-               CASE WHEN $by_model THEN r.model END AS model, CASE WHEN $by_day THEN r.day END AS day,
-               r.latency_sketch, r.ttft_sketch
+    WITH covered AS (
+        SELECT r.tenant, r.provider, r.model, r.day, r.latency_sketch, r.ttft_sketch
         FROM (FROM performance_rollup WHERE {DAY_FILTER}) r JOIN parts p
             ON r.day = p.day AND r.grain = p.grain AND r.period_start = p.period_start AND r.status = p.status
             AND r.tenant IS NOT DISTINCT FROM p.tenant AND r.provider IS NOT DISTINCT FROM p.provider
             AND r.model IS NOT DISTINCT FROM p.model
         WHERE p.sketches AND r.status = 'success'
     ),
+    chosen AS (
+        SELECT {_GROUP}, latency_sketch, ttft_sketch
+        FROM covered
+    ),
     counted AS (
-        SELECT tenant, provider, model, day, 'latency' AS metric, unnest(latency_sketch, recursive := true) FROM chosen
+        SELECT tenant, provider, model, day, 'latency' AS metric, unnest(latency_sketch, recursive := true)
+        FROM chosen
         UNION ALL
-        SELECT tenant, provider, model, day, 'ttft', unnest(ttft_sketch, recursive := true) FROM chosen
+        SELECT tenant, provider, model, day, 'ttft', unnest(ttft_sketch, recursive := true)
+        FROM chosen
     )
     SELECT tenant, provider, model, day, metric, bucket, sum(count)::BIGINT AS n
     FROM counted
@@ -207,11 +220,11 @@ _RAW = f"""
 """
 
 _RAW_COUNTS = f"""
-    SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
-           CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day, status,
+    SELECT {_GROUP}, status,
            count(*) AS requests, count(*) FILTER (error) AS errors,
            sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
-           (sum(output_tokens) FILTER (latency_ms IS NOT NULL AND usage_known))::BIGINT AS timed_output_tokens,
+           (sum(output_tokens) FILTER (latency_ms IS NOT NULL AND usage_known))::BIGINT
+               AS timed_output_tokens,
            (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
            count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
     FROM ({_RAW})
@@ -221,15 +234,15 @@ _RAW_COUNTS = f"""
 
 _RAW_VALUES = f"""
     WITH chosen AS (
-        SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
-               CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day,
+        SELECT {_GROUP},
                CASE WHEN counts_latency THEN latency_ms END AS latency_ms,
                CASE WHEN counts_ttft THEN ttft_ms END AS ttft_ms
         FROM ({_RAW})
         WHERE counts_latency OR counts_ttft
     ),
     valued AS (
-        SELECT tenant, provider, model, day, 'latency' AS metric, latency_ms AS value, sketch_bucket(latency_ms) AS bucket
+        SELECT tenant, provider, model, day, 'latency' AS metric, latency_ms AS value,
+               sketch_bucket(latency_ms) AS bucket
         FROM chosen
         WHERE latency_ms IS NOT NULL
         UNION ALL
@@ -254,7 +267,8 @@ _QUANTILES = f"""
         GROUP BY ALL
     ),
     running AS (
-        SELECT *, sum(n) OVER in_order AS up_to, sum(n) OVER (PARTITION BY tenant, provider, model, day, metric) AS total
+        SELECT *, sum(n) OVER in_order AS up_to,
+               sum(n) OVER (PARTITION BY tenant, provider, model, day, metric) AS total
         FROM merged
         WINDOW in_order AS (PARTITION BY tenant, provider, model, day, metric ORDER BY bucket)
     ),
@@ -271,8 +285,9 @@ _QUANTILES = f"""
 _EXACT = f"""
     {_RAW_VALUES},
     placed AS (
-        SELECT *, row_number() OVER (PARTITION BY tenant, provider, model, day, metric, bucket ORDER BY value) AS place
+        SELECT *, row_number() OVER of_bucket AS place
         FROM valued SEMI JOIN targets USING (metric, bucket)
+        WINDOW of_bucket AS (PARTITION BY tenant, provider, model, day, metric, bucket ORDER BY value)
     )
     SELECT t.tenant, t.provider, t.model, t.day, t.metric, t.n, t.q, p.value
     FROM targets t JOIN placed p
@@ -280,10 +295,9 @@ _EXACT = f"""
         IS NOT DISTINCT FROM (p.tenant, p.provider, p.model, p.day, p.metric, p.bucket, p.place)
 """
 
-_COUNTS = """
+_COUNTS = f"""
     WITH counted AS (
-        SELECT CASE WHEN $by_tenant THEN tenant END AS tenant, CASE WHEN $by_provider THEN provider END AS provider,
-               CASE WHEN $by_model THEN model END AS model, CASE WHEN $by_day THEN day END AS day, status,
+        SELECT {_GROUP}, status,
                requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
                assumed_requests, assumed_parts
         FROM parts
@@ -299,7 +313,8 @@ _COUNTS = """
            coalesce(sum(requests) FILTER (status = 'cache_hit'), 0)::BIGINT AS cache_hits,
            sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
            CASE WHEN sum(output_latency_us) > 0
-                THEN sum(timed_output_tokens) / (sum(output_latency_us) / 1e6) END::DOUBLE AS output_tokens_per_second,
+                THEN sum(timed_output_tokens) / (sum(output_latency_us) / 1e6) END::DOUBLE
+               AS output_tokens_per_second,
            sum(assumed_requests)::BIGINT AS assumed_requests,
            string_agg(DISTINCT assumed_parts, ' ') AS assumed_parts
     FROM counted

@@ -60,14 +60,18 @@ def test_only_days_with_new_rows_are_computed_again(lake):
         land(lake, many(50, day=day, seed=day))
     assert refresh_performance(lake).days == tuple(DAYS)
     assert refresh_performance(lake).days == ()
-    before = {row["day"]: row for row in rollup(lake, "day, max(sequence) OVER (PARTITION BY day) AS s").to_pylist()}
+    before = {
+        row["day"]: row for row in rollup(lake, "day, max(sequence) OVER (PARTITION BY day) AS s").to_pylist()
+    }
 
     late = land(lake, many(5, day=1, seed=9))
     found = refresh_performance(lake)
 
     assert found.days == (DAYS[1],)
     assert found.sequence == late
-    after = {row["day"]: row for row in rollup(lake, "day, max(sequence) OVER (PARTITION BY day) AS s").to_pylist()}
+    after = {
+        row["day"]: row for row in rollup(lake, "day, max(sequence) OVER (PARTITION BY day) AS s").to_pylist()
+    }
     assert after[DAYS[0]] == before[DAYS[0]]
     assert after[DAYS[2]] == before[DAYS[2]]
     assert after[DAYS[1]]["s"] == late
@@ -79,7 +83,9 @@ def test_both_grains_add_up_to_the_raw_rows(lake):
     refresh_performance(lake)
     for grain in ("hour", "day"):
         rows = rollup(lake, where=f"grain = '{grain}'")
-        found = totals(rows, "requests", "errors", "input_tokens", "output_tokens", "timed_requests", "latency_sum_ms")
+        found = totals(
+            rows, "requests", "errors", "input_tokens", "output_tokens", "timed_requests", "latency_sum_ms"
+        )
         answers = [e for e in events if e["status"] == "success"]
         assert found == {
             "requests": 400,
@@ -102,7 +108,9 @@ def test_hours_are_of_all_tenants_and_days_of_each(lake):
 @given(seed=st.integers(0, 2**32), cut=st.integers(1, 59))
 @settings(deadline=None, max_examples=5)
 def test_the_order_and_the_batches_in_which_rows_come_change_no_bit(tmp_path_factory, seed, cut):
-    events = many(60, seed=1) + many(SKETCHED_FROM + 40, seed=2, tenant="acme", model="gpt-4o", status="success")
+    events = many(60, seed=1) + many(
+        SKETCHED_FROM + 40, seed=2, tenant="acme", model="gpt-4o", status="success"
+    )
     shuffled = random.Random(seed).sample(events, len(events))
     found = []
     for batches in ([events], [shuffled[cut:], shuffled[:cut]]):
@@ -159,7 +167,10 @@ def test_a_group_has_a_sketch_from_200_values_on(lake, count, sketched):
 
 
 def test_a_latency_that_is_no_number_is_not_counted(lake):
-    land(lake, [event(START, latency_ms=value) for value in (float("nan"), float("inf"), -1.0, 1e300, None, 40.0)])
+    land(
+        lake,
+        [event(START, latency_ms=value) for value in (float("nan"), float("inf"), -1.0, 1e300, None, 40.0)],
+    )
     refresh_performance(lake)
     found = totals(rollup(lake, where="grain = 'day'"), "requests", "timed_requests", "latency_sum_ms")
     assert found == {"requests": 6, "timed_requests": 1, "latency_sum_ms": 40}
@@ -193,7 +204,11 @@ def test_answers_without_a_token_count_do_not_slow_the_throughput(lake):
     land(lake, [event(START, latency_ms=9000.0, out_text=None, in_uncached=None, usage_quality="missing")])
     refresh_performance(lake)
     (row,) = rollup(lake, where="grain = 'day'").to_pylist()
-    assert (row["timed_output_tokens"], row["output_latency_sum_ms"], row["latency_sum_ms"]) == (50, 1000, 10_000)
+    assert (row["timed_output_tokens"], row["output_latency_sum_ms"], row["latency_sum_ms"]) == (
+        50,
+        1000,
+        10_000,
+    )
 
 
 def test_days_whose_raw_rows_are_gone_keep_their_figures(lake):
@@ -243,7 +258,7 @@ def test_two_that_refresh_at_once_leave_the_newest_figures(lake, tmp_path):
 
 def test_figures_of_an_older_snapshot_do_not_replace_newer_ones(lake, tmp_path):
     land(lake, many(20))
-    taken = []
+    taken: list[int] = []
 
     def interrupted(reading, days, sequence):
         from ml_registry_pipelines.telemetry.rollups import roll_up
@@ -257,7 +272,10 @@ def test_figures_of_an_older_snapshot_do_not_replace_newer_ones(lake, tmp_path):
         return rows
 
     found = slices.refresh_days(
-        lake, "performance_rollup", interrupted, complete=lambda reading: reading.sequence("inference_events", "ingestion")
+        lake,
+        "performance_rollup",
+        interrupted,
+        complete=lambda reading: reading.sequence("inference_events", "ingestion"),
     )
     assert found.sequence == 2
     assert totals(rollup(lake, where="grain = 'day'"), "requests") == {"requests": 25}

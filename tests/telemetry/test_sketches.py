@@ -26,7 +26,11 @@ def sketch(connection, values):
     return connection.execute(
         """
         SELECT sketch_of(bucket, n)
-        FROM (SELECT sketch_bucket(x) AS bucket, count(*) AS n FROM (SELECT unnest($values::DOUBLE[]) AS x) GROUP BY ALL)
+        FROM (
+            SELECT sketch_bucket(x) AS bucket, count(*) AS n
+            FROM (SELECT unnest($values::DOUBLE[]) AS x)
+            GROUP BY ALL
+        )
         """,
         {"values": values},
     ).fetchone()[0]

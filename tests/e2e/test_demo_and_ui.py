@@ -1,0 +1,176 @@
+"""The demo, then the UI on what it made: real daemon, real runs, a real browser. In order, on one home."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ml_registry_pipelines.lake.lake import Lake
+from tests.e2e.ui import REPOSITORY, Ui, mlreg, processes_with, wait_for
+from tests.location import land, record
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+EXPECTED: dict[str, Any] = json.loads((REPOSITORY / "demo" / "expected.json").read_text())
+
+
+def rows(home: Path, sql: str, *tables: str) -> list[dict[str, Any]]:
+    lake = Lake(str(home), process="test")
+    with lake.read(*tables) as reading:
+        return list(reading.query("test", sql).to_pylist())
+
+
+def versions(home: Path) -> dict[str, int]:
+    return {status.name: status.version for status in Lake(str(home)).status()}
+
+
+# -- make demo -------------------------------------------------------------------------------
+
+
+def test_the_demo_takes_prices_and_reports_every_shipped_log(
+    demo: subprocess.CompletedProcess[str], demo_home: Path
+) -> None:
+    sums = {
+        name: sum(part[name] for part in EXPECTED["rows"].values())
+        for name in ("files", "rows_in", "taken", "duplicates", "quarantined")
+    }
+    assert (
+        f"{sums['rows_in']:,} in = {sums['taken']:,} taken + {sums['duplicates']:,} duplicates "
+        f"+ {sums['quarantined']:,} quarantined, from {sums['files']:,} files"
+    ) in demo.stdout
+    assert "at assumed prices" in demo.stdout
+    assert "p50" in demo.stdout
+    assert "p99" in demo.stdout
+    report = next(line.split(maxsplit=1)[1] for line in demo.stdout.splitlines() if line.startswith("report"))
+    assert Path(report).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+    reports = rows(demo_home, "SELECT DISTINCT partition FROM reports WHERE report = 'daily_cost_report'", "reports")
+    assert len(reports) == 30
+
+
+def test_a_second_demo_changes_nothing_and_says_so(demo_home: Path) -> None:
+    before = versions(demo_home)
+    again = mlreg(demo_home, "demo")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "nothing has changed" in again.stdout
+    after = versions(demo_home)
+    assert {name for name in after if after[name] != before[name]} <= {"query_timings"}
+
+
+def test_the_demo_leaves_no_process_behind(demo_home: Path) -> None:
+    assert processes_with(str(demo_home)) == []
+
+
+# -- make ui ---------------------------------------------------------------------------------
+
+
+def test_sensors_and_schedules_are_on(ui: Ui) -> None:
+    states = ui.sensors()
+    assert len(states) == 11
+    assert set(states.values()) == {"RUNNING"}
+
+
+def test_runs_and_ticks_of_the_demo_are_shown_in_the_ui(ui: Ui) -> None:
+    assert [run["status"] for run in ui.runs("ingest_logs")] == ["SUCCESS"]
+    tags = {tag["key"]: tag["value"] for tag in ui.runs("ingest_logs")[0]["tags"]}
+    assert tags["dagster/sensor_name"] == "new_inference_logs"
+
+
+@pytest.mark.parametrize(
+    "folder", ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"], ids=["12", "09", "yesterday"]
+)
+def test_a_file_dropped_while_the_ui_runs_is_rolled_up(ui: Ui, folder: str) -> None:
+    day, hour = folder[3:13], folder[-2:]
+    ids = [f"{folder}-{number}" for number in range(10)]
+    land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, f"{day}T{hour}:15:00Z") for i in ids])
+
+    def rolled_up() -> bool:
+        found = rows(
+            ui.home,
+            f"""
+            SELECT (SELECT sum(requests) FROM cost_rollup WHERE grain = 'hour'
+                    AND period_start = '{day} {hour}:00:00+00') AS costs,
+                   (SELECT sum(requests) FROM performance_rollup WHERE grain = 'hour'
+                    AND period_start = '{day} {hour}:00:00+00') AS performance
+            """,
+            "cost_rollup",
+            "performance_rollup",
+        )
+        return found == [{"costs": 10, "performance": 10}]
+
+    wait_for(f"the rollup of {folder}", rolled_up)
+    found = rows(ui.home, f"SELECT event_id FROM inference_events WHERE event_id LIKE '{folder}%'", "inference_events")
+    assert sorted(row["event_id"] for row in found) == ids
+
+
+def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
+    contract = ui.home / "contract-prices.yaml"
+    kept = contract.read_text()
+    contract.write_text("prices: all of them\n")
+
+    def told() -> list[str]:
+        return [line for file in (ui.home / "alerts").glob("*.jsonl") for line in file.read_text().splitlines()]
+
+    try:
+        wait_for("an alert", lambda: [line for line in told() if "run_failed/sync_prices" in line])
+    finally:
+        contract.write_text(kept)
+    (opened,) = rows(ui.home, "SELECT * FROM alerts WHERE alert_key = 'run_failed/sync_prices'", "alerts")
+    assert "contract-prices.yaml" in opened["message"]
+    assert opened["run_id"] in {run["runId"] for run in ui.runs("sync_prices")}
+    wait_for("the end of the alert", lambda: [line for line in told() if '"resolved"' in line], seconds=180)
+
+
+# -- what a person sees -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(browser: Browser, ui: Ui) -> Page:
+    wait_for("an end of all runs", ui.quiet)
+    return browser.new_page(viewport={"width": 1680, "height": 1000})
+
+
+def test_the_asset_graph_shows_every_group_and_table(page: Page, ui: Ui, tmp_path: Path) -> None:
+    page.goto(f"{ui.address}/asset-groups")
+    for name in ("inference_events", "model_costs", "cost_rollup", "performance_rollup", "daily_cost_report"):
+        page.get_by_text(name, exact=True).first.wait_for()
+    page.screenshot(path=tmp_path / "graph.png")
+
+
+def test_the_page_of_an_asset_shows_rows_columns_and_checks(page: Page, ui: Ui, tmp_path: Path) -> None:
+    page.goto(f"{ui.address}/assets/telemetry/inference_events")
+    page.get_by_text("One row is one attempt of one inference request").first.wait_for()
+    page.goto(f"{ui.address}/assets/telemetry/inference_events?view=checks")
+    page.get_by_text("no_negative_tokens").first.wait_for()
+    page.screenshot(path=tmp_path / "asset.png")
+
+
+def test_the_key_chart_is_shown_in_the_metadata_of_the_overview(page: Page, ui: Ui, tmp_path: Path) -> None:
+    page.goto(f"{ui.address}/assets/reports/cost_overview?view=overview")
+    show = page.get_by_text("[Show Markdown]").first
+    show.wait_for()
+    show.click()
+    picture = page.locator("img[src^='data:image/png']").first
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 300
+    page.screenshot(path=tmp_path / "chart.png")
+
+
+# -- the end ----------------------------------------------------------------------------------
+
+
+def test_a_second_ui_for_the_same_home_is_refused_with_the_address_of_the_first(ui: Ui) -> None:
+    second = mlreg(ui.home, "ui", "--port", "0")
+    assert second.returncode == 1
+    assert f"already runs for {ui.home} at {ui.address}" in second.stderr
+
+
+def test_ctrl_c_ends_the_ui_and_all_its_processes(ui: Ui) -> None:
+    said = ui.interrupt()
+    assert ui.process.returncode == 0, said
+    assert f"Dagster is at {ui.address}" in said
+    assert processes_with(str(ui.home)) == []
