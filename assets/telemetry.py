@@ -10,7 +10,8 @@ from ml_registry_pipelines.telemetry.sources import FileRef, Scope
 from resources import LakeResource, SourcesResource
 
 ROOM = "telemetry"
-TAKEN = ("inference_events", "ingested_files", "quarantined_rows")
+LEADING = "inference_events"
+FOLLOWERS = ("ingested_files", "quarantined_rows")
 
 
 class LogFile(dg.Config):
@@ -36,9 +37,17 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         name="inference_events",
         specs=[
             table_spec(
-                table, room=ROOM, kinds={"duckdb"}, deps=[key.path for key in landed], freshness=FLOWING
-            )
-            for table in TAKEN
+                LEADING,
+                room=ROOM,
+                kinds={"duckdb"},
+                deps=[key.path for key in landed],
+                freshness=FLOWING,
+                remarks="The leading table: every other one carries the number of its batch.",
+            ),
+            *(
+                table_spec(table, room=ROOM, kinds={"duckdb"}, deps=[[ROOM, LEADING]], freshness=FLOWING)
+                for table in FOLLOWERS
+            ),
         ],
         pool="inference_events_writer",
     )
@@ -54,8 +63,8 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
             taken = taken.plus(taker.take(files))
         taker.recover()
         context.log.info(f"{taken.rows_in} rows in, {taken.taken} taken, from {taken.files} files")
-        for table in TAKEN:
-            figures = taken.metadata() if table == TAKEN[0] else {}
+        for table in (LEADING, *FOLLOWERS):
+            figures = taken.metadata() if table == LEADING else {}
             yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))
 
     return inference_events

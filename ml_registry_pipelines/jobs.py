@@ -10,12 +10,16 @@ import dagster as dg
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
+ONE_AT_A_TIME = "mlreg/one_at_a_time"
+"""Of the runs that bear this tag with one value, one runs and the others queue; `dagster.yaml` sees to it."""
+
 
 def _job(name: str, assets: Sequence[str], description: str) -> UnresolvedAssetJobDefinition:
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(key.split("/")) for key in assets)),
         executor_def=dg.in_process_executor,
+        tags={ONE_AT_A_TIME: name},
         description=description,
     )
 

@@ -164,6 +164,8 @@ class Commit:
                 return entry
         if len(entries) < newer:
             raise self.unknown("and its log was cut meanwhile, so look whether the rows are there")
+        # A try can only land behind what is there by now: the next look begins here.
+        self._base = handle.version()
         return None
 
     def unknown(self, more: str = "and shows no trace of it; try again") -> CommitUnknown:

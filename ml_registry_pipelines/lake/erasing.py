@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.committing import COMMIT_ID, Commit
 from ml_registry_pipelines.lake.files import Entry, Folder
-from ml_registry_pipelines.lake.maintenance import no_hooks, writer_properties
+from ml_registry_pipelines.lake.maintenance import cut_log, no_hooks, writer_properties
 from ml_registry_pipelines.lake.outcomes import Erased, LakeError, LostRace, Verdict, reason, store_errors, verdict
 from ml_registry_pipelines.lake.tables import TABLES
 
@@ -56,7 +56,7 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
             _withhold_conditions(handle, folder)
             deleted = _delete_files(folder, _unnamed(handle, folder, before=barred_at))
             handle.create_checkpoint()
-            handle.cleanup_metadata()
+            cut_log(folder)
         except store_errors() as failure:
             raise LakeError(f"{table}: an erasure stopped half way ({reason(failure)}); erase again") from failure
         place.forget()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY, no_hooks
@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
     from deltalake.schema import Field
 
+T = TypeVar("T")
+
 COLUMNS_ADDED = "mlreg.columns_added"
 """Table property that tells readers that older files lack columns."""
 STATISTICS = "delta.dataSkippingStatsColumns"
 LOG_RETENTION = "interval 10 minutes"
-"""Commits stay this long after a checkpoint, for handles that are older than it."""
+"""For other tools that write to the table; our own upkeep cuts the log by count."""
+STALE_AFTER = 3 * CHECKPOINT_EVERY
+"""Versions that a handle may follow where no checkpoint of this process has renewed it."""
 REMOVED_FILE_RETENTION = "interval 1 hours"
 _UNUSABLE = re.compile(r"[\[\]^|\\%*?\x00-\x1f]")
 """Characters that delta-rs or DuckDB read as something else than part of a folder's name."""
@@ -55,16 +59,21 @@ class _Kept:
     handle: DeltaTable | None = None
     opened_at: int = 0
     identity: tuple[int, int] | None = None
+    successor: tuple[DeltaTable, tuple[int, int] | None] | None = None
+    """Opened since the last checkpoint, to take the handle's place when it is next used."""
 
     def refreshed(self, identity: tuple[int, int] | None) -> DeltaTable | None:
         """The handle at the newest version, unless it has to be opened anew.
 
-        That is so every `CHECKPOINT_EVERY` versions, because an old handle does not adopt
-        a checkpoint and grows slower with every commit; when the log behind it was cut;
-        and when another table now lies in its place.
+        That is so when the log behind it was cut, when another table now lies in its place,
+        and after `STALE_AFTER` versions: an old handle does not adopt a checkpoint and grows
+        slower with every commit.
         """
+        successor, self.successor = self.successor, None
+        if successor is not None:
+            self.keep(*successor)
         handle = self.handle
-        if handle is None or identity != self.identity or handle.version() - self.opened_at >= CHECKPOINT_EVERY:
+        if handle is None or identity != self.identity or handle.version() - self.opened_at >= STALE_AFTER:
             return None
         try:
             handle.update_incremental()
@@ -108,16 +117,37 @@ class Handles:
         with self._kept(self._writers, table) as kept:
             yield Writer(self, table, kept)
 
-    @contextmanager
-    def looking(self, table: str) -> Iterator[DeltaTable | None]:
-        """The newest version for a look at the log, which no writer moves meanwhile; None without a table."""
+    def look(self, table: str, at: Callable[[DeltaTable], T], *, absent: T) -> T:
+        """What `at` finds in the newest version, in a handle that no writer moves; `absent` without a table.
+
+        Raises:
+            LakeError: the store failed.
+        """
         with self._kept(self._lookers, table) as kept:
             identity = self.identity(table)
             handle = kept.refreshed(identity)
+            if handle is not None:
+                try:
+                    return at(handle)
+                except store_errors():
+                    # The log behind the handle was cut: a new one begins at the checkpoint.
+                    pass
+            handle = self.find(table)
+            kept.keep(handle, identity)
             if handle is None:
-                handle = self.find(table)
-                kept.keep(handle, identity)
-            yield handle
+                return absent
+            try:
+                return at(handle)
+            except store_errors() as failure:
+                raise self._unreadable(table, failure) from failure
+
+    def checkpointed(self, table: str) -> None:
+        """Have a handle ready that begins at the new checkpoint, off the writer's path."""
+        with self._lock:
+            kept = self._writers.get(table)
+        if kept is not None:
+            identity = self.identity(table)
+            kept.successor = (self.open(table), identity)
 
     @contextmanager
     def _kept(self, places: dict[str, _Kept], table: str) -> Iterator[_Kept]:
@@ -259,6 +289,20 @@ class Writer:
             handle = self._handles.open(self._table)
             self._kept.keep(handle, self._handles.identity(self._table))
         return handle
+
+    def sequence(self, source: str) -> int:
+        """The last sequence of `source` on the handle that `current` gave; 0 before the first.
+
+        Raises:
+            LakeError: the log was cut since the handle was opened, or the store failed.
+        """
+        handle = self._kept.handle
+        assert handle is not None
+        try:
+            return handle.transaction_version(source) or 0
+        except store_errors() as failure:
+            self.forget()
+            raise LakeError(f"{self._table} cannot be read: {reason(failure)}; try again") from failure
 
     def forget(self) -> None:
         """Drop a handle whose state a failure has made doubtful."""

@@ -91,7 +91,7 @@ class Lake:
         self._handles = Handles(self.root, self.storage_options)
         self._lock = threading.Lock()
         self._timings: list[dict[str, object]] = []
-        self._maintainer = Maintainer(self._handles.open, self._folder)
+        self._maintainer = Maintainer(self._handles.open, self._folder, self._handles.checkpointed)
 
     @property
     def is_local(self) -> bool:
@@ -139,7 +139,7 @@ class Lake:
                 handle = commit.look(place)
                 if commit.entry is not None:
                     return Landed.NOW
-                last = handle.transaction_version(source) or 0
+                last = place.sequence(source)
                 if last >= sequence:
                     return Landed.BEFORE
                 if last + 1 != sequence:
@@ -168,7 +168,7 @@ class Lake:
                 handle = commit.look(place)
                 if commit.entry is not None:
                     return int(commit.entry[SEQUENCE])
-                sequence = (handle.transaction_version(source) or 0) + 1
+                sequence = place.sequence(source) + 1
                 if commit.write(handle, declared, transaction=Transaction(source, sequence)):
                     self._maintainer.committed(table, handle.version())
                     return sequence
@@ -216,7 +216,7 @@ class Lake:
         commit = Commit(table, as_declared(rows, declared))
         with self._handles.writing(table) as place:
             handle = place.current()
-            last = handle.transaction_version(source) or 0
+            last = place.sequence(source)
             if last > sequence:
                 raise StaleSlice(f"{table} already holds figures of batch {last} of {source!r}, later than {sequence}")
             before = handle.version()
@@ -251,13 +251,12 @@ class Lake:
 
     def sequence(self, table: str, source: str) -> int:
         """The last sequence of `source` that landed in `table`; 0 before the first."""
-        with self._handles.looking(table) as handle:
-            return 0 if handle is None else handle.transaction_version(source) or 0
+        return self._handles.look(table, lambda handle: handle.transaction_version(source) or 0, absent=0)
 
     def version(self, table: str) -> int:
         """The version of the table, made empty if it is not there yet."""
-        with self._handles.looking(table) as handle:
-            return int((handle or self._handles.open(table)).version())
+        version = self._handles.look(table, lambda handle: int(handle.version()), absent=-1)
+        return version if version >= 0 else int(self._handles.open(table).version())
 
     def exists(self, table: str) -> bool:
         """Whether the table has been made."""
@@ -265,8 +264,7 @@ class Lake:
 
     def notes(self, table: str, *, source_key: str) -> list[dict[str, str]]:
         """Notes of recent commits that hold `source_key`, newest first."""
-        with self._handles.looking(table) as handle:
-            history = [] if handle is None else handle.history(LOOK_BACK)
+        history: list[dict[str, str]] = self._handles.look(table, lambda handle: handle.history(LOOK_BACK), absent=[])
         return [entry for entry in history if source_key in entry]
 
     def read(self, *tables: str) -> Reading:

@@ -1,14 +1,18 @@
 """Upkeep of tables, by count of commits and off the writer's path.
 
-A checkpoint comes every `CHECKPOINT_EVERY` commits and a compaction with log clean-up
-every `COMPACT_EVERY`; both on one background thread per `Lake`. Whoever commits the
-version that is due does it, so writers in several processes need no coordination, and
-two that do the same at once only do it twice. A failure here is no failure of a write:
-it is logged, and the next round makes good for it.
+A checkpoint with log clean-up comes every `CHECKPOINT_EVERY` commits and a compaction every
+`COMPACT_EVERY`; both on one background thread per `Lake`. Whoever commits the version that
+is due does it, so writers in several processes need no coordination, and two that do the
+same at once only do it twice. A failure here is no failure of a write: it is logged, and
+the next round makes good for it.
+
+The log is cut by count too, because every append lists it: with 20,000 log files, which is
+what ten minutes of single commits leave, an append takes 50 ms and more.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -20,7 +24,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.declarations import Table
-from ml_registry_pipelines.lake.files import Entry, Folder
+from ml_registry_pipelines.lake.files import Entry, FilesError, Folder, NoSuchFile
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.lake.tables import TABLES
 
@@ -29,6 +33,9 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 20
 COMPACT_EVERY = 250
+LOG_KEPT = 300
+"""Commits that the log keeps before a checkpoint: for the notes in them, for handles that are
+behind, and for writes that look for themselves. Of an older handle delta-rs refuses the commit."""
 KEEP_REMOVED_HOURS = 1
 """Removed files stay this long, for readers that are still on an older snapshot."""
 
@@ -74,10 +81,14 @@ class Maintainer:
     """Runs what is due on one thread beside the writers."""
 
     def __init__(
-        self, open_table: Callable[[str], DeltaTable], folder: Callable[[str], Folder]
+        self,
+        open_table: Callable[[str], DeltaTable],
+        folder: Callable[[str], Folder],
+        checkpointed: Callable[[str], None],
     ) -> None:
         self._open = open_table
         self._folder = folder
+        self._checkpointed = checkpointed
         self._lock = Lock()
         self._thread: ThreadPoolExecutor | None = None
         self._pending: list[Future[object]] = []
@@ -111,9 +122,9 @@ class Maintainer:
             except CommitFailedError:
                 # A writer replaced a file that was being compacted: the next round has it.
                 handle = self._open(table)
-            handle.create_checkpoint()
-            handle.cleanup_metadata()
-            removed = handle.vacuum(
+            self._checkpoint(table)
+            # Anew, because a handle reads the log again to find removed files.
+            removed = self._open(table).vacuum(
                 retention_hours=KEEP_REMOVED_HOURS,
                 enforce_retention_duration=False,
                 dry_run=False,
@@ -143,6 +154,8 @@ class Maintainer:
 
     def _checkpoint(self, table: str) -> None:
         self._open(table).create_checkpoint()
+        cut_log(self._folder(table))
+        self._checkpointed(table)
 
     def _submit(self, work: Callable[[str], None], table: str) -> None:
         with self._lock:
@@ -170,8 +183,20 @@ class Maintainer:
 def _logged(work: Callable[[str], None], table: str) -> None:
     try:
         work(table)
-    except (LakeError, *store_errors()) as failure:
+    except (LakeError, FilesError, *store_errors()) as failure:
         _log.warning("upkeep of %s failed, the next round tries again: %s", table, reason(failure))
+
+
+def cut_log(folder: Folder) -> None:
+    """Remove what the log holds from long before its last checkpoint, the oldest first."""
+    try:
+        last = int(json.loads(folder.read("_delta_log/_last_checkpoint"))["version"])
+    except NoSuchFile:
+        return
+    for entry in folder.entries("_delta_log"):
+        version = PurePosixPath(entry.path).name[:20]
+        if version.isdigit() and int(version) < last - LOG_KEPT:
+            folder.delete(entry.path)
 
 
 def table_status(handle: DeltaTable, declared: Table, folder: Folder) -> TableStatus:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.handles import COLUMNS_ADDED
-from ml_registry_pipelines.lake.outcomes import LakeError, SnapshotGone, reason
+from ml_registry_pipelines.lake.outcomes import LakeError, SnapshotGone, reason, store_errors
 from ml_registry_pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
     from ml_registry_pipelines.lake.lake import Lake
+
+T = TypeVar("T")
 
 MEMORY_LIMIT = "1GB"
 """What one query may hold in memory before it spills to disk."""
@@ -79,9 +81,7 @@ class Reading:
             if not any(sign in str(failure) for sign in _GONE) or not self._lost_files():
                 raise
             if self._told:
-                raise SnapshotGone(
-                    f"files of {' and '.join(self._snapshots)} were removed while they were being read; read again"
-                ) from failure
+                raise self._gone() from failure
         self._renew()
         return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
@@ -104,21 +104,36 @@ class Reading:
         self.connection.register(name, rows)
 
     def sequence(self, table: str, source: str) -> int:
-        """The last sequence of `source` within this snapshot of `table`."""
-        self._told = True
-        return self._snapshots[table].transaction_version(source) or 0
+        """The last sequence of `source` within this snapshot of `table`.
+
+        Raises:
+            SnapshotGone: the log was cut behind the snapshot after something had been read of it.
+        """
+        return self._look(table, lambda snapshot: snapshot.transaction_version(source) or 0)
 
     def version(self, table: str) -> int:
         """The version of this snapshot of `table`."""
-        self._told = True
-        return self._snapshots[table].version()
+        return self._look(table, lambda snapshot: int(snapshot.version()))
 
     def files(self, table: str) -> pa.Table:
         """The live files of this snapshot with their statistics, a row each, flattened."""
         import pyarrow as pa
 
+        return pa.table(self._look(table, lambda snapshot: snapshot.get_add_actions(flatten=True)))
+
+    def _look(self, table: str, at: Callable[[DeltaTable], T]) -> T:
+        try:
+            found = at(self._snapshots[table])
+        except store_errors() as failure:
+            if self._told:
+                raise self._gone() from failure
+            self._renew()
+            found = at(self._snapshots[table])
         self._told = True
-        return pa.table(self._snapshots[table].get_add_actions(flatten=True))
+        return found
+
+    def _gone(self) -> SnapshotGone:
+        return SnapshotGone(f"{' and '.join(self._snapshots)} moved on while being read, and old files went; read again")
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:

@@ -18,7 +18,7 @@ from ml_registry_pipelines.lake.reading import Reading
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ROWS_AT_ONCE = 2_000_000
+ROWS_AT_ONCE = 4_000_000
 """Days are computed together until they hold this many rows; a longer day is computed alone."""
 ATTEMPTS = 8
 """Times that another writer may be faster before a refresh gives up."""
@@ -56,13 +56,14 @@ def refresh_days(
 
     A day is behind when inference_events has a newer batch of it than the `sequence` that its
     rows in `derived` were computed from. Each slice is computed from one snapshot and replaced
-    whole. Where another writer was faster, a new snapshot tells what is left to do.
+    whole. Where another writer was faster, a new snapshot tells what is left to do; where files
+    that a day was computed from were replaced meanwhile, the day is computed once more.
 
     Args:
         derived: a table with the columns `day` and `sequence`, partitioned by day.
         compute: (reading, days, sequence) -> the rows of `derived` for those days, in order.
         complete: the last batch that a reading holds in every table that `compute` needs.
-        reads: the tables that it needs beside inference_events.
+        reads: the tables that it needs beside inference_events, partitioned by day.
         days: computes exactly these, whether they are behind or not. A day of which
             inference_events has no row keeps what it has: its raw rows may be past their retention.
 
@@ -70,22 +71,28 @@ def refresh_days(
         LostRace: other writers were faster again and again; what was written stands.
     """
     done: dict[date, int] = {}
+    sources: dict[date, set[str]] = {}
+    wanted = None if days is None else set(days)
     for _ in range(ATTEMPTS):
         with lake.read(derived, LEADING, *reads) as reading:
             sequence = complete(reading)
             stored = _stored(reading, derived)
-            left = days_behind(
-                reading, derived, sequence, among=None if days is None else set(days) - done.keys()
-            )
+            left = days_behind(reading, derived, sequence, among=wanted)
             try:
                 for portion in _portions(left):
                     rows = compute(reading, portion, sequence)
                     if rows.num_rows or not stored.keys().isdisjoint(portion):
                         _replace(lake, derived, rows, portion, sequence)
                         done |= _rows_by_day(rows, portion)
+                        sources |= _paths(reading, reads, portion)
+                    if wanted is not None:
+                        wanted -= set(portion)
             except (LostRace, SnapshotGone, StaleSlice):
                 continue
+        replaced = _replaced(lake, reads, sources)
+        if not replaced:
             return Refreshed(tuple(sorted(done)), sum(done.values()), sequence)
+        wanted = replaced | (wanted or set())
     raise LostRace(
         f"{derived}: other writers were faster {ATTEMPTS} times in a row; "
         "let one of them finish and try again"
@@ -110,6 +117,27 @@ def days_behind(
             behind.add(day)
     wanted = behind if among is None else set(among) & rows.keys()
     return {day: rows[day] for day in sorted(wanted)}
+
+
+def _paths(reading: Reading, tables: Sequence[str], days: Collection[date]) -> dict[date, set[str]]:
+    """The files of some tables that a reading sees for some days."""
+    paths: dict[date, set[str]] = {day: set() for day in days}
+    for table in tables:
+        files = reading.files(table)
+        if files.num_rows:
+            for path, day in zip(files["path"].to_pylist(), files["partition.day"].to_pylist(), strict=True):
+                if day in paths:
+                    paths[day].add(f"{table}/{path}")
+    return paths
+
+
+def _replaced(lake: Lake, tables: Sequence[str], sources: Mapping[date, set[str]]) -> set[date]:
+    """The days that were computed from files which are no longer live."""
+    if not tables or not sources:
+        return set()
+    with lake.read(*tables) as now:
+        live = _paths(now, tables, sources.keys())
+    return {day for day, paths in sources.items() if not paths <= live[day]}
 
 
 def days_held(reading: Reading, table: str) -> set[date]:

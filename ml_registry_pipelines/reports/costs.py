@@ -232,9 +232,9 @@ def _reading(found: Figures) -> Markup:
         else "Exact."
     )
     terms = {
-        "Request": "An attempt of a model call: retries count one by one, agent spans and tool calls not at all.",
+        "Request": "An attempt of a model call: each retry is one, agent spans and tool calls are none.",
         "Cost": "Tokens times the price that held when the request started. What cannot be priced is in no "
-        "sum and never counts as 0; amounts of two currencies are never added. Point at a cost for its digits.",
+        "sum and never counts as 0; amounts in two currencies are not added. Point at a cost for its digits.",
         "Priced": "Requests with a cost, of those that should have one: not a gateway's cache hits, or "
         "errors that nobody bills.",
         "Percentiles": f"p95 is the smallest time that at least 95% of the answers did not exceed. {error}",

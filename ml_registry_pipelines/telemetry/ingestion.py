@@ -156,9 +156,10 @@ class Ingestion:
     def _take(
         self, files: Iterable[tuple[FileRef, int, int]], batch: int, failures: list[str]
     ) -> Generator[Taken]:
-        from ml_registry_pipelines.telemetry.decoding import LogFile
+        from ml_registry_pipelines.telemetry.decoding import LogFile, Workspace
 
         pending = Pending()
+        workspace = Workspace()
         for file, line, number in files:
             part = Part(file, number, first_line=line + 1, last_line=line)
             folder = self.folder_of(file)
@@ -166,7 +167,11 @@ class Ingestion:
                 before = folder.entry(file.path)
                 with folder.open(file.path) as stream:
                     log = LogFile(
-                        stream, self.origin(file), dialect=self.dialect_of(file), start_after_line=line
+                        stream,
+                        self.origin(file),
+                        dialect=self.dialect_of(file),
+                        start_after_line=line,
+                        workspace=workspace,
                     )
                     for decoded in log:
                         part.take(decoded, log.dialect.name if log.dialect else None)
@@ -186,6 +191,7 @@ class Ingestion:
                 failures.append(str(failure))
             if part.complete or part.rows_in or part.ignored:
                 pending.parts.append(part)
+        workspace.close()
         if pending.parts:
             yield self.commit(pending, batch)
 

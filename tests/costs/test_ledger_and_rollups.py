@@ -308,7 +308,7 @@ def test_shuffled_batches_give_the_same_figures(tmp_path: Path) -> None:
 def test_many_days_are_computed_in_stretches_and_all_are_there(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ml_registry_pipelines.costs.rollups.GROUP_ROWS", 2)
+    monkeypatch.setattr("ml_registry_pipelines.lake.slices.ROWS_AT_ONCE", 2)
     days = [DAY + timedelta(days=n) for n in (0, 1, 2, 5, 6)]
     land(lake, [call(at(9, day=day)) for day in days])
     catch_up_costs(lake)

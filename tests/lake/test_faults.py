@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError
 
+from ml_registry_pipelines.lake import maintenance
+from ml_registry_pipelines.lake.committing import as_declared
 from ml_registry_pipelines.lake.lake import Lake, LakeError, Landed, OutOfSequence
 from tests.lake.points import TABLE, points, values
 
@@ -20,23 +22,35 @@ def log_of(lake: Lake) -> Path:
     return Path(lake.uri(TABLE), "_delta_log")
 
 
-def cut_log(lake: Lake) -> None:
-    """Upkeep as if everything so far were a day old."""
-    for path in log_of(lake).iterdir():
-        os.utime(path, (time.time() - 86_400,) * 2)
-    lake.maintain(TABLE)
-
-
-def test_a_writer_goes_on_after_the_log_behind_its_handle_was_cut(lake, home):
+def test_a_writer_goes_on_after_the_log_behind_its_handle_was_cut(lake, home, monkeypatch):
+    monkeypatch.setattr(maintenance, "LOG_KEPT", 0)
     lake.append_once(TABLE, points([1]), source="s", sequence=1)
     with Lake(str(home)) as other:
         other.append_next(TABLE, points([2]), source="t")
         other.append_next(TABLE, points([3]), source="t")
-        cut_log(other)
+        other.maintain(TABLE)
         assert not list(log_of(lake).glob("*1.json"))
     assert lake.sequence(TABLE, "t") == 2
     assert lake.append_once(TABLE, points([4]), source="s", sequence=2) is Landed.NOW
     assert values(lake) == {1: 1, 2: 1, 3: 1, 4: 1}
+
+
+def test_a_writer_whose_log_was_cut_while_it_wrote_is_refused_and_writes_anew(lake, home, monkeypatch):
+    """delta-rs itself must not let a commit in below the log's first version: there nobody would read it."""
+    monkeypatch.setattr(maintenance, "LOG_KEPT", 0)
+    for retries in (0, None):
+        lake.append_next(TABLE, points([1]), source="s")
+        behind = DeltaTable(lake.uri(TABLE))
+        for number in range(3):
+            lake.append_next(TABLE, points([number]), source="s")
+        lake.maintain(TABLE)
+        before = values(lake)
+        rows = as_declared(points([9]), lake.declaration(TABLE))
+        with pytest.raises(DeltaError, match="Invalid table version"):
+            write_deltalake(
+                behind, rows, mode="append", commit_properties=CommitProperties(max_commit_retries=retries)
+            )
+        assert values(lake) == before
 
 
 def test_a_table_that_was_dropped_is_empty_at_once(lake):
