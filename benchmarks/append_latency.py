@@ -134,35 +134,66 @@ def run(folder: Path, commits: int, appends: int) -> None:
             f"{commits:,} commits made in {made - started:.1f} s; the first upkeep of them all took "
             f"{kept - made:.1f} s; afterwards every {COMPACT_EVERY} commits, beside the writer"
         )
-    print(f"\n{'milliseconds':<46} {'p50':>8} {'p95':>8} {'max':>8} {'1st half':>9} {'2nd half':>9} {'rows/s':>11}")
+    names = ("p50", "p95", "max", "1st half", "2nd half", "rows/s")
+    print(f"\n{'milliseconds':<46} " + " ".join(f"{n:>{w}}" for n, w in zip(names, (8, 8, 8, 9, 9, 11), strict=True)))
     with Lake(str(folder / "home")) as lake:
         tracker = PerformanceTracker(lake)
         one = rows(1)
         measured(lambda: lake.append_next(TABLE, one, source="record_metric"), 5)
-        print(line("append of one row, upkeep beside", measured(
-            lambda: lake.append_next(TABLE, one, source="record_metric"), appends)))
-        print(line("record_metric, one point", measured(
-            lambda: tracker.record_metric("gpt-4o", "accuracy", 0.5), appends // 4)))
+        print(
+            line(
+                "append of one row, upkeep beside",
+                measured(lambda: lake.append_next(TABLE, one, source="record_metric"), appends),
+            )
+        )
+        print(
+            line(
+                "record_metric, one point",
+                measured(lambda: tracker.record_metric("gpt-4o", "accuracy", 0.5), appends // 4),
+            )
+        )
         some = points(25)
-        print(line("record_metrics, 25 points", measured(lambda: tracker.record_metrics(some), appends // 4), 25))
+        print(
+            line(
+                "record_metrics, 25 points", measured(lambda: tracker.record_metrics(some), appends // 4), 25
+            )
+        )
         many, many_rows = points(10_000), rows(10_000)
-        print(line("record_metrics, 10,000 points", measured(lambda: tracker.record_metrics(many), 40), 10_000))
-        print(line("append of 10,000 rows", measured(
-            lambda: lake.append_next(TABLE, many_rows, source="record_metric"), 40), 10_000))
+        print(
+            line("record_metrics, 10,000 points", measured(lambda: tracker.record_metrics(many), 40), 10_000)
+        )
+        print(
+            line(
+                "append of 10,000 rows",
+                measured(lambda: lake.append_next(TABLE, many_rows, source="record_metric"), 40),
+                10_000,
+            )
+        )
         lake.settle()
         (status,) = (table for table in lake.status() if table.name == TABLE)
     for count in (1, 25, 10_000):
-        print(line(f"floor: Parquet and fsync, {count:,} rows", measured(parquet_and_sync(folder, count), 100), count))
+        print(
+            line(
+                f"floor: Parquet and fsync, {count:,} rows",
+                measured(parquet_and_sync(folder, count), 100),
+                count,
+            )
+        )
     with Lake(str(folder / "plain")) as plain:
         from deltalake import write_deltalake
 
         give_commits(plain, 1_500)
         address = plain.uri(TABLE)
-        print(line("delta-rs by itself, 1,500 commits, one row", measured(
-            lambda: write_deltalake(address, one, mode="append"), 40)))
+        print(
+            line(
+                "delta-rs by itself, 1,500 commits, one row",
+                measured(lambda: write_deltalake(address, one, mode="append"), 40),
+            )
+        )
     print(
-        f"\nafterwards: version {status.version:,}, {status.rows:,} rows, {status.files} files, {status.log_files:,} log "
-        f"files, {status.commits_since_checkpoint} commits since the last checkpoint; load {os.getloadavg()[0]:.1f}"
+        f"\nafterwards: version {status.version:,}, {status.rows:,} rows, {status.files} files, "
+        f"{status.log_files:,} log files, {status.commits_since_checkpoint} commits since the last checkpoint; "
+        f"load {os.getloadavg()[0]:.1f}"
     )
 
 

@@ -28,7 +28,11 @@ from benchmarks.machine import describe_machine
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 DAYS = 30
-MODELS = [("openai", "gpt-4o-2024-08-06"), ("anthropic", "claude-sonnet-4-5-20250929"), ("google", "gemini-2.5-flash")]
+MODELS = [
+    ("openai", "gpt-4o-2024-08-06"),
+    ("anthropic", "claude-sonnet-4-5-20250929"),
+    ("google", "gemini-2.5-flash"),
+]
 
 
 def native(number: int, chance: random.Random) -> dict[str, object]:
@@ -37,7 +41,7 @@ def native(number: int, chance: random.Random) -> dict[str, object]:
     cached, fresh, out = chance.randrange(0, 2000), chance.randrange(50, 4000), chance.randrange(1, 900)
     return {
         "event_id": f"req-{chance.getrandbits(96):024x}",
-        "ts": _moment(number, chance).isoformat().replace("+00:00", "Z"),
+        "ts": _moment(chance).isoformat().replace("+00:00", "Z"),
         "tenant": f"tenant-{number % 3}",
         "application": f"app-{number % 7}",
         "provider": provider,
@@ -46,16 +50,25 @@ def native(number: int, chance: random.Random) -> dict[str, object]:
         "ttft_ms": round(chance.lognormvariate(5.5, 0.5), 3),
         "stream": True,
         "trace_id": f"{chance.getrandbits(128):032x}",
-        "usage": {"in_uncached": fresh, "in_cache_read": cached, "out_text": out, "total": fresh + cached + out},
+        "usage": {
+            "in_uncached": fresh,
+            "in_cache_read": cached,
+            "out_text": out,
+            "total": fresh + cached + out,
+        },
     }
 
 
 def litellm(number: int, chance: random.Random) -> dict[str, object]:
     """A LiteLLM standard logging payload without bodies."""
     provider, model = MODELS[number % len(MODELS)]
-    start, took = _moment(number, chance).timestamp(), chance.lognormvariate(0.5, 0.6)
+    start, took = _moment(chance).timestamp(), chance.lognormvariate(0.5, 0.6)
     cached, prompt, out = chance.randrange(0, 50), chance.randrange(50, 4000), chance.randrange(1, 900)
-    usage = {"prompt_tokens": prompt, "completion_tokens": out, "prompt_tokens_details": {"cached_tokens": cached}}
+    usage = {
+        "prompt_tokens": prompt,
+        "completion_tokens": out,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
     return {
         "id": f"chatcmpl-{chance.getrandbits(96):024x}", "trace_id": f"tr-{number}", "call_type": "acompletion",
         "stream": True, "response_cost": 0.0021, "status": "success", "custom_llm_provider": provider,
@@ -73,7 +86,7 @@ def litellm(number: int, chance: random.Random) -> dict[str, object]:
 def otel_genai(number: int, chance: random.Random) -> dict[str, object]:
     """One OTLP span with the attributes that the conventions recommend."""
     provider, model = MODELS[number % len(MODELS)]
-    start = int(_moment(number, chance).timestamp() * 1e9)
+    start = int(_moment(chance).timestamp() * 1e9)
     prompt, out = chance.randrange(50, 4000), chance.randrange(1, 900)
 
     def attribute(key: str, kind: str, value: object) -> dict[str, object]:
@@ -108,7 +121,7 @@ MAKERS: dict[str, Callable[[int, random.Random], dict[str, object]]] = {
 }
 
 
-def _moment(number: int, chance: random.Random) -> datetime:
+def _moment(chance: random.Random) -> datetime:
     return START + timedelta(seconds=chance.random() * DAYS * 86400)
 
 
@@ -159,7 +172,10 @@ def fill(home: str, rows: int) -> None:
                 given[f.name].cast(f.type) if f.name in given else pa.nulls(count, f.type) for f in schema
             ]
             lake.append_once(
-                "inference_events", pa.Table.from_arrays(columns, schema=schema), source="ingestion", sequence=batch
+                "inference_events",
+                pa.Table.from_arrays(columns, schema=schema),
+                source="ingestion",
+                sequence=batch,
             )
         for table in ("ingested_files", "quarantined_rows", "model_costs"):
             for batch in range(1, lake.sequence("inference_events", "ingestion") + 1):
@@ -189,7 +205,7 @@ def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]
             finally:
                 deciding += time.perf_counter() - started
 
-        worker._deduplicated = timed  # type: ignore[method-assign,assignment]
+        worker._deduplicated = timed  # type: ignore[assignment]
         began = time.perf_counter()
         while files := sources.look(lake, scope=Scope.ALL, settled=True).files:
             rows += worker.take(files).taken
@@ -207,7 +223,9 @@ def floor(landing: Path) -> float:
 
     started = time.perf_counter()
     pattern = str(landing / "**" / "*.jsonl.gz")
-    duckdb.connect().execute(f"SELECT count(*) FROM read_json('{pattern}', format = 'newline_delimited')").fetchall()
+    duckdb.connect().execute(
+        f"SELECT count(*) FROM read_json('{pattern}', format = 'newline_delimited')"
+    ).fetchall()
     return time.perf_counter() - started
 
 
@@ -237,11 +255,17 @@ def main() -> None:
         found = answer.get()
         alone = floor(root / "landing")
         size = sum(f.stat().st_size for f in (root / "landing").rglob("*.gz"))
-        print(f"{options.dialect}, {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip, {options.stored:,} stored before")
+        print(
+            f"{options.dialect}, {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip, {options.stored:,} stored before"
+        )
         print(f"  {found['rows'] / found['seconds']:>12,.0f} events/s in all ({found['seconds']:.1f} s)")
-        print(f"  {found['dedupe'] / found['seconds']:>12.1%} of it deduplication, {found['pricing'] / found['seconds']:.1%} pricing")
+        print(
+            f"  {found['dedupe'] / found['seconds']:>12.1%} of it deduplication, {found['pricing'] / found['seconds']:.1%} pricing"
+        )
         print(f"  {found['peak_mb']:>12,.0f} MB peak memory")
-        print(f"  {found['seconds'] / alone:>12.1f} x the floor (DuckDB parses the same files in {alone:.1f} s)")
+        print(
+            f"  {found['seconds'] / alone:>12.1f} x the floor (DuckDB parses the same files in {alone:.1f} s)"
+        )
     finally:
         shutil.rmtree(root, ignore_errors=True)
 

@@ -104,7 +104,7 @@ def ingest(
     base_time: datetime | None,
 ) -> None:
     """Take the given files, or what the configured sources hold; then price and roll up."""
-    from ml_registry_pipelines.telemetry.sources import Source, Sources, parse_source
+    from ml_registry_pipelines.telemetry.sources import Sources, parse_source
 
     named: Source = parse_source(
         "the command line",
@@ -306,7 +306,9 @@ def tables() -> None:
     with _lake() as lake:
         found = lake.status()
     if not found:
-        click.echo(f"no tables below {Settings.from_environment().home}; `mlreg demo` or `mlreg ingest` makes them")
+        click.echo(
+            f"no tables below {Settings.from_environment().home}; `mlreg demo` or `mlreg ingest` makes them"
+        )
         return
     _print(
         pa.table(
@@ -331,7 +333,11 @@ def tables() -> None:
 @click.argument("query")
 @click.option("--tenant", help="See only this organisation's rows; default: MLREG_TENANT.")
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json", "parquet"]), default="table", show_default=True
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "parquet"]),
+    default="table",
+    show_default=True,
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
@@ -405,13 +411,19 @@ def prices_missing() -> None:
 
 
 @cli.command()
-@click.option("--day", type=click.DateTime(["%Y-%m-%d"]), help="The report of this day; default: the overview.")
+@click.option(
+    "--day", type=click.DateTime(["%Y-%m-%d"]), help="The report of this day; default: the overview."
+)
 def report(day: datetime | None) -> None:
     """Write the cost report and say where it is."""
     from ml_registry_pipelines.reports.costs import cost_overview, daily_cost_report
 
     with _lake() as lake:
-        written = cost_overview(lake) if day is None else daily_cost_report(lake, date(day.year, day.month, day.day))
+        written = (
+            cost_overview(lake)
+            if day is None
+            else daily_cost_report(lake, date(day.year, day.month, day.day))
+        )
         click.echo(f"{lake.root}/{written.path}")
 
 
@@ -427,5 +439,3 @@ def alerts(limit: int) -> None:
         _print(rows)
     else:
         click.echo("no alert is open")
-
-

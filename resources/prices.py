@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.costs.contracts import Contract
     from ml_registry_pipelines.lake.lake import Lake
 
+
 class PricesResource(dg.ConfigurableResource["PricesResource"]):
     """List prices of the genai-prices library, and agreed ones of a contract-price file."""
 
@@ -27,7 +28,6 @@ class PricesResource(dg.ConfigurableResource["PricesResource"]):
             ContractError: a file does not say what it has to.
             FilesError: the file that was named is not there.
         """
-        from ml_registry_pipelines.costs.contracts import read_contract
 
         from ml_registry_pipelines.costs.contracts import configured_contracts
 

@@ -81,4 +81,4 @@ class _BucketSource(Source):
     @cached_property
     def files(self) -> Folder:
         parts = urlsplit(self.folder)
-        return S3Folder(parts.netloc, parts.path.strip("/"), self.client)
+        return S3Folder(parts.netloc, parts.path.strip("/"), client=self.client)

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.maintenance import no_hooks, writer_properties
-from ml_registry_pipelines.lake.outcomes import CommitUnknown, LakeError, Verdict, reason, store_errors, verdict
+from ml_registry_pipelines.lake.outcomes import (
+    CommitUnknown,
+    LakeError,
+    Verdict,
+    reason,
+    store_errors,
+    verdict,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,9 +102,13 @@ class Commit:
     def _raise_if_final(self, failure: Exception) -> None:
         match verdict(failure):
             case Verdict.HOPELESS:
-                raise LakeError(f"{self.table} cannot be written: {reason(failure)}; nothing was committed") from failure
+                raise LakeError(
+                    f"{self.table} cannot be written: {reason(failure)}; nothing was committed"
+                ) from failure
             case Verdict.REFUSED:
-                raise LakeError(f"{self.table} refuses the write: {_refusal(failure)}; nothing was committed") from failure
+                raise LakeError(
+                    f"{self.table} refuses the write: {_refusal(failure)}; nothing was committed"
+                ) from failure
             case _:
                 return
 

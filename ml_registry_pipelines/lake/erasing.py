@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.lake.committing import COMMIT_ID, Commit
 from ml_registry_pipelines.lake.files import Entry, Folder
 from ml_registry_pipelines.lake.maintenance import cut_log, no_hooks, writer_properties
-from ml_registry_pipelines.lake.outcomes import Erased, LakeError, LostRace, Verdict, reason, store_errors, verdict
+from ml_registry_pipelines.lake.outcomes import (
+    Erased,
+    LakeError,
+    LostRace,
+    Verdict,
+    reason,
+    store_errors,
+    verdict,
+)
 from ml_registry_pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
@@ -58,7 +66,9 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
             handle.create_checkpoint()
             cut_log(folder)
         except store_errors() as failure:
-            raise LakeError(f"{table}: an erasure stopped half way ({reason(failure)}); erase again") from failure
+            raise LakeError(
+                f"{table}: an erasure stopped half way ({reason(failure)}); erase again"
+            ) from failure
         place.forget()
         handle = place.current()
         return Erased(
@@ -119,7 +129,9 @@ def _bar_older_writers(place: Writer, folder: Folder) -> datetime | None:
 
 
 def _any(handle: DeltaTable, predicate: str) -> bool:
-    return any(len(batch) for batch in handle.scan(columns=[handle.schema().fields[0].name], predicate=predicate))
+    return any(
+        len(batch) for batch in handle.scan(columns=[handle.schema().fields[0].name], predicate=predicate)
+    )
 
 
 def _withhold_conditions(handle: DeltaTable, folder: Folder) -> None:
@@ -145,7 +157,9 @@ def _unnamed(handle: DeltaTable, folder: Folder, *, before: datetime | None = No
     return [
         entry
         for entry in folder.entries()
-        if not entry.path.startswith("_") and entry.path not in live and (before is None or entry.modified_at < before)
+        if not entry.path.startswith("_")
+        and entry.path not in live
+        and (before is None or entry.modified_at < before)
     ]
 
 

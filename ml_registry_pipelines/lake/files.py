@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ml_registry_pipelines.errors import MlregError
@@ -144,7 +144,9 @@ class LocalFolder(Folder):
         except FileNotFoundError:
             return
         except OSError as failure:
-            raise FilesError(f"{self.root / base} cannot be listed: {failure.strerror}; check its permissions") from failure
+            raise FilesError(
+                f"{self.root / base} cannot be listed: {failure.strerror}; check its permissions"
+            ) from failure
         for name, child in children:
             path = f"{base}/{name}" if base else name
             if path.endswith("/"):
@@ -237,26 +239,34 @@ class S3Folder(Folder):
 
     settles = False
 
-    def __init__(self, bucket: str, prefix: str, storage_options: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        storage_options: Mapping[str, str] | None = None,
+        *,
+        client: S3Client | None = None,
+    ) -> None:
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._options = {key.upper(): value for key, value in (storage_options or {}).items()}
-        self._client: S3Client | None = None
+        self._client = client
 
     @property
     def client(self) -> S3Client:
         if self._client is None:
             import boto3
 
-            given = {argument: self._options.get(name) for argument, name in _S3_CLIENT.items()}
-            self._client = cast("S3Client", boto3.client("s3", **given))
+            given: dict[str, Any] = {argument: self._options.get(name) for argument, name in _S3_CLIENT.items()}
+            self._client = boto3.client("s3", **given)
         return self._client
 
     def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
         base = self.prefix + (prefix.strip("/") + "/" if prefix.strip("/") else "")
-        start = {"StartAfter": self.prefix + after} if after else {}
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=base, **start)
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=base, StartAfter=self.prefix + after if after else ""
+        )
         with _s3_errors(f"{self.uri}/{prefix}", "listed"):
             for page in pages:
                 for found in page.get("Contents", []):
@@ -296,7 +306,11 @@ class S3Folder(Folder):
         with _s3_errors(f"{self.uri}/{path}", "written"):
             try:
                 self.client.put_object(
-                    Bucket=self.bucket, Key=self.prefix + path, Body=data, IfNoneMatch="*", Metadata={_TOKEN: token}
+                    Bucket=self.bucket,
+                    Key=self.prefix + path,
+                    Body=data,
+                    IfNoneMatch="*",
+                    Metadata={_TOKEN: token},
                 )
             except self.client.exceptions.ClientError as failure:
                 if _code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
@@ -347,7 +361,9 @@ def _s3_errors(address: str, verb: str) -> Iterator[None]:
         said = failure.response.get("Error", {}).get("Message") or str(failure)
         if _code(failure) in {"NoSuchKey", "404", "NotFound"}:
             raise NoSuchFile(f"{address} cannot be {verb}: there is no such file") from failure
-        raise FilesError(f"{address} cannot be {verb}: {said.rstrip('.')}; check bucket and credentials") from failure
+        raise FilesError(
+            f"{address} cannot be {verb}: {said.rstrip('.')}; check bucket and credentials"
+        ) from failure
     except (BotoCoreError, HTTPClientError) as failure:
         raise FilesError(f"{address} cannot be {verb}: {failure}; check bucket and credentials") from failure
 

@@ -47,7 +47,9 @@ def checked_root(root: str) -> str:
         return root.rstrip("/")
     absolute = str(Path(root).absolute())
     if found := _UNUSABLE.search(absolute):
-        raise LakeError(f"{absolute} cannot hold tables: its name contains {found[0]!r}; choose another folder")
+        raise LakeError(
+            f"{absolute} cannot hold tables: its name contains {found[0]!r}; choose another folder"
+        )
     return absolute
 
 
@@ -225,7 +227,9 @@ class Handles:
         except store_errors() as failure:
             # Lost to another process, or landed without an answer: then it is there.
             if not self.exists(declared.name):
-                raise LakeError(f"{declared.name} cannot be made below {self._root}: {reason(failure)}") from failure
+                raise LakeError(
+                    f"{declared.name} cannot be made below {self._root}: {reason(failure)}"
+                ) from failure
         try:
             return self._open(declared)
         except store_errors() as failure:
@@ -249,7 +253,10 @@ class Handles:
         missing = [name for name in wanted if name not in stored]
         statistics = ",".join(declared.statistics)
         properties = {COLUMNS_ADDED: "true"} if missing else {}
-        if handle.metadata().configuration.get(STATISTICS) != statistics and not stored.keys() - wanted.keys():
+        if (
+            handle.metadata().configuration.get(STATISTICS) != statistics
+            and not stored.keys() - wanted.keys()
+        ):
             properties[STATISTICS] = statistics
         if not properties:
             return handle

@@ -195,7 +195,9 @@ class Lake:
                 handle = commit.look(place)
                 if commit.entry is None:
                     if handle.version() != version:
-                        raise LostRace(f"{table} moved on from version {version} while writing; read it again")
+                        raise LostRace(
+                            f"{table} moved on from version {version} while writing; read it again"
+                        )
                     raise commit.unknown() from commit.failure
             self._maintainer.committed(table, version + 1)
         return version + 1
@@ -218,7 +220,9 @@ class Lake:
             handle = place.current()
             last = place.sequence(source)
             if last > sequence:
-                raise StaleSlice(f"{table} already holds figures of batch {last} of {source!r}, later than {sequence}")
+                raise StaleSlice(
+                    f"{table} already holds figures of batch {last} of {source!r}, later than {sequence}"
+                )
             before = handle.version()
             if not commit.write(
                 handle, declared, transaction=Transaction(source, sequence), predicate=predicate
@@ -264,7 +268,9 @@ class Lake:
 
     def notes(self, table: str, *, source_key: str) -> list[dict[str, str]]:
         """Notes of recent commits that hold `source_key`, newest first."""
-        history: list[dict[str, str]] = self._handles.look(table, lambda handle: handle.history(LOOK_BACK), absent=[])
+        history: list[dict[str, str]] = self._handles.look(
+            table, lambda handle: handle.history(LOOK_BACK), absent=[]
+        )
         return [entry for entry in history if source_key in entry]
 
     def read(self, *tables: str) -> Reading:
@@ -285,7 +291,9 @@ class Lake:
         """Rows, files, bytes, version and upkeep of every table that exists."""
         found = ((name, self._handles.find(name)) for name in sorted(TABLES))
         return [
-            table_status(handle, TABLES[name], self._folder(name)) for name, handle in found if handle is not None
+            table_status(handle, TABLES[name], self._folder(name))
+            for name, handle in found
+            if handle is not None
         ]
 
     # -- upkeep -----------------------------------------------------------------------

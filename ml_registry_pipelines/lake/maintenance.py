@@ -246,7 +246,7 @@ def writer_properties(declared: Table) -> WriterProperties:
     return WriterProperties(
         compression="ZSTD",
         compression_level=1,
-        column_properties={name: random_bits for name in declared.plain} or None,
+        column_properties=dict.fromkeys(declared.plain, random_bits) or None,
     )
 
 

@@ -88,7 +88,13 @@ HOPELESS = {
 }
 """What a store says when waiting will not help, in words for a person."""
 
-_REFUSED = ("Invalid data found", "Schema error", "Cannot cast schema", "sql parser error", "Error during planning")
+_REFUSED = (
+    "Invalid data found",
+    "Schema error",
+    "Cannot cast schema",
+    "sql parser error",
+    "Error during planning",
+)
 _WRAPPING = re.compile(
     r"^(Generic DeltaTable error|External error|Generic error|Kernel error|Failed to commit transaction|"
     r"Schema error|Commit failed|IO Error|Arrow error): "

@@ -35,7 +35,9 @@ class OutputError(MlregError):
     """A result could not be written."""
 
 
-def write_result(rows: pa.Table, *, form: str, output: Path | None = None, longest: int | None = LONGEST) -> None:
+def write_result(
+    rows: pa.Table, *, form: str, output: Path | None = None, longest: int | None = LONGEST
+) -> None:
     """Write rows to a file, or to standard output.
 
     Args:
@@ -80,8 +82,7 @@ def _write_parquet(rows: pa.Table, path: Path) -> None:
 def write_text(rows: pa.Table, form: str, stream: TextIO, longest: int | None = LONGEST) -> None:
     """Write rows to an open text stream, in any form but `parquet`."""
     lines = {"csv": _csv, "json": _json}[form](rows) if form != "table" else as_table(rows, longest=longest)
-    for line in lines:
-        stream.write(line + "\n")
+    stream.writelines(line + "\n" for line in lines)
 
 
 # -- the table ----------------------------------------------------------------------------

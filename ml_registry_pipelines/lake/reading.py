@@ -65,11 +65,15 @@ class Reading:
         try:
             result = self._run(sql, parameters)
         except duckdb.OutOfMemoryException as failure:
-            raise LakeError(f"query {name} needs more than {MEMORY_LIMIT} of memory: {reason(failure)}") from failure
+            raise LakeError(
+                f"query {name} needs more than {MEMORY_LIMIT} of memory: {reason(failure)}"
+            ) from failure
         except (duckdb.IOException, OSError) as failure:
             raise LakeError(f"query {name} cannot read the tables: {reason(failure)}") from failure
         self._told = True
-        self._lake.timed(name, seconds=time.perf_counter() - started, rows=result.num_rows, size=result.nbytes)
+        self._lake.timed(
+            name, seconds=time.perf_counter() - started, rows=result.num_rows, size=result.nbytes
+        )
         return result
 
     def _run(self, sql: str, parameters: Mapping[str, object] | None) -> pa.Table:
@@ -133,7 +137,9 @@ class Reading:
         return found
 
     def _gone(self) -> SnapshotGone:
-        return SnapshotGone(f"{' and '.join(self._snapshots)} moved on while being read, and old files went; read again")
+        return SnapshotGone(
+            f"{' and '.join(self._snapshots)} moved on while being read, and old files went; read again"
+        )
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -154,7 +160,11 @@ class Reading:
             connection.register(declared.name, arrow_dataset(snapshot, declared))
 
     def _attach_files(
-        self, connection: duckdb.DuckDBPyConnection, declared: Table, snapshot: DeltaTable, files: Sequence[str]
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        declared: Table,
+        snapshot: DeltaTable,
+        files: Sequence[str],
     ) -> None:
         # delta-rs gives percent-encoded addresses; DuckDB wants paths.
         listing = ", ".join("'" + unquote(path).replace("'", "''") + "'" for path in files)

@@ -105,7 +105,9 @@ def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa
             if name in visible:
                 connection.register(name, _rows(lake, visible[name], tenant))
             elif name not in names.own:
-                raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+                raise SqlError(
+                    f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}"
+                )
         connection.execute("SET lock_configuration = true")
         stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
         stopped.daemon = True
@@ -221,7 +223,9 @@ def serve(request: Mapping[str, object], output: IO[bytes]) -> None:
     lake = Lake(str(request["root"]), storage_options=request["storage_options"])  # type: ignore[arg-type]
     tenant = request["tenant"]
     try:
-        rows = answer(lake, str(request["sql"]), tenant=None if tenant is None else str(tenant), limits=limits)
+        rows = answer(
+            lake, str(request["sql"]), tenant=None if tenant is None else str(tenant), limits=limits
+        )
     except LakeError as refused:
         output.write(json.dumps({"refused": str(refused)}).encode() + b"\n")
         return

@@ -30,7 +30,17 @@ _NODES = {
 _TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "json_each", "json_tree"}
 """The others read files, memory, settings or secrets, or run SQL that was not looked at."""
 _NO_FUNCTIONS = {
-    *("getenv", "current_setting", "getvariable", "nextval", "currval", "setval", "setseed", "write_log", "sleep_ms"),
+    *(
+        "getenv",
+        "current_setting",
+        "getvariable",
+        "nextval",
+        "currval",
+        "setval",
+        "setseed",
+        "write_log",
+        "sleep_ms",
+    ),
     *("json_serialize_plan", "json_execute_serialized_sql", "to_aggregate_state", "finalize", "combine"),
     *("combine_aggr", "query", "query_table", "glob", "read_text", "read_blob"),
 }
@@ -93,7 +103,9 @@ def _tree(sql: str, connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             raise SqlError(f"one SELECT is expected, and {found} given")
         kind = statements[0].type.name
         if kind != "SELECT":
-            raise SqlError(f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not allowed here; write one SELECT")
+            raise SqlError(
+                f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not allowed here; write one SELECT"
+            )
         ((text,),) = connection.execute(
             "SELECT json_serialize_sql($1, skip_null := true, skip_empty := true)", [sql]
         ).fetchall()
@@ -138,7 +150,9 @@ def _table_name(part: dict[str, Any]) -> str:
     if len(path) == 2 and path[0] == "main":
         path = path[1:]
     if len(path) != 1:
-        raise SqlError(f"{'.'.join(path) or 'a table without a name'} is outside the lake; tables are read by name alone")
+        raise SqlError(
+            f"{'.'.join(path) or 'a table without a name'} is outside the lake; tables are read by name alone"
+        )
     return path[0]
 
 

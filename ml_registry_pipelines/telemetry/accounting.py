@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 CONFLICT = "conflicting_duplicate"
 
 
-def counts_by_file(new: pa.Table, again: pa.Table, rejected: pa.Table) -> dict[tuple[str, str], dict[str, int]]:
+def counts_by_file(
+    new: pa.Table, again: pa.Table, rejected: pa.Table
+) -> dict[tuple[str, str], dict[str, int]]:
     """Taken, duplicates and quarantined by (source, file).
 
     Args:

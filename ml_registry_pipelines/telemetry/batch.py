@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.errors import MlregError
@@ -136,7 +136,7 @@ class Pending:
 
         from ml_registry_pipelines.telemetry.normalising import rejected_schema, rows_schema
 
-        nobody = FileRef("", "", 0, datetime.min)
+        nobody = FileRef("", "", 0, datetime.now(UTC))
         rows = [placed(rows_schema().empty_table(), nobody, None), *self.rows]
         rejected = [placed(rejected_schema().empty_table(), nobody, None), *self.rejected]
         return pa.concat_tables(rows), pa.concat_tables(rejected)

@@ -103,7 +103,8 @@ class Ingestion:
         """
         leading = self.lake.sequence("inference_events", SOURCE)
         lagging = min(
-            (self.lake.sequence(table, LEADING) for table in ("ingested_files", "quarantined_rows")), default=leading
+            (self.lake.sequence(table, LEADING) for table in ("ingested_files", "quarantined_rows")),
+            default=leading,
         )
         if lagging >= leading:
             return leading
@@ -228,7 +229,9 @@ class Ingestion:
         try:
             return self._sources.get(file.source)
         except SourcesError:
-            return Source(name=file.source, folder="/" if file.source == "files" else f"{self.lake.root}/landing")
+            return Source(
+                name=file.source, folder="/" if file.source == "files" else f"{self.lake.root}/landing"
+            )
 
     @property
     def salt(self) -> str:
@@ -272,7 +275,9 @@ class Ingestion:
             self._discard(staged)
             raise LostBatch
         self._follow(batch, staged)
-        sums = {name: sum(files[name].to_pylist()) for name in ("rows_in", "taken", "duplicates", "quarantined")}
+        sums = {
+            name: sum(files[name].to_pylist()) for name in ("rows_in", "taken", "duplicates", "quarantined")
+        }
         return Taken(
             batches=(batch,),
             files=sum(part.complete for part in pending.parts),

@@ -53,7 +53,10 @@ class Preview:
         self.input_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in INPUT_BUCKETS)
         self.output_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in OUTPUT_BUCKETS)
         self.assumed_times += pc.sum(pc.equal(rows["time_quality"], "assumed")).as_py() or 0
-        for column, counter in ((rows["usage_quality"], self.qualities), (decoded.rejected["reason"], self.reasons)):
+        for column, counter in (
+            (rows["usage_quality"], self.qualities),
+            (decoded.rejected["reason"], self.reasons),
+        ):
             counter.update({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})
         room = SHOWN - len(self.first_rejects)
         for reject in decoded.rejected.slice(0, max(0, room)).to_pylist():
@@ -72,7 +75,10 @@ class Preview:
             yield f"  {self.assumed_times:,} records state no time of their own: it is assumed from the file or --base-time"
         if self.repeated:
             yield f"  {self.repeated:,} records repeat the identity of another one in the file"
-        for quality, meaning in (("missing", "state no tokens"), ("inconsistent", "state a total that is not their sum")):
+        for quality, meaning in (
+            ("missing", "state no tokens"),
+            ("inconsistent", "state a total that is not their sum"),
+        ):
             if self.qualities[quality]:
                 yield f"  {self.qualities[quality]:,} records {meaning} and would not be priced"
         for reason, count in self.reasons.most_common():

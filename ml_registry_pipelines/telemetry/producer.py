@@ -90,7 +90,9 @@ def _encoded(records: Sequence[Mapping[str, Any]], form: Form) -> bytes:
 
         buffer = io.BytesIO()
         try:
-            pq.write_table(pa.Table.from_pylist([dict(record) for record in records]), buffer, compression="zstd")
+            pq.write_table(
+                pa.Table.from_pylist([dict(record) for record in records]), buffer, compression="zstd"
+            )
         except (pa.ArrowInvalid, pa.ArrowTypeError) as failure:
             raise ProducerError(f"the records do not fit one Parquet schema: {failure}") from failure
         return buffer.getvalue()

@@ -51,7 +51,12 @@ def summary(lake: Lake, *, tenant: str | None = None) -> pa.Table:
 
 
 def listing(
-    lake: Lake, *, reason: str | None = None, source: str | None = None, limit: int = 100, tenant: str | None = None
+    lake: Lake,
+    *,
+    reason: str | None = None,
+    source: str | None = None,
+    limit: int = 100,
+    tenant: str | None = None,
 ) -> pa.Table:
     """Open rows, newest first, without their raw text."""
     with lake.read("quarantined_rows") as reading:

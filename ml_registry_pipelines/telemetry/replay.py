@@ -66,14 +66,18 @@ def _add(
         _add_records(ingestion, pending, Part(file, number, first_line=0), dialect, held)
 
 
-def _add_records(ingestion: Ingestion, pending: Pending, part: Part, dialect: str | None, held: pa.Table) -> None:
+def _add_records(
+    ingestion: Ingestion, pending: Pending, part: Part, dialect: str | None, held: pa.Table
+) -> None:
     import pyarrow as pa
 
     from ml_registry_pipelines.telemetry.decoding import Decoder, detect
     from ml_registry_pipelines.telemetry.dialects import DIALECTS
     from ml_registry_pipelines.telemetry.reading import Chunk, rejects_schema
 
-    chosen = ingestion.dialect_of(part.file) or (DIALECTS.get(dialect) if dialect else detect(held["raw"].to_pylist()))
+    chosen = ingestion.dialect_of(part.file) or (
+        DIALECTS.get(dialect) if dialect else detect(held["raw"].to_pylist())
+    )
     if chosen is None:
         _leave(pending, part, held)
         return

@@ -347,7 +347,9 @@ def _listing(source: Source, scope: Scope, now: datetime, seconds: float) -> tup
     hours = [now - timedelta(hours=back) for back in range(LOOK_BACK_HOURS)]
     folders = [f"dt={hour:%Y-%m-%d}/hh={hour:%H}" for hour in hours]
     kinds = [source.prefix.strip("/")] if source.prefix.strip("/") else []
-    kinds += ["/".join([*kinds, name]) for name in files.subfolders(source.prefix) if not name.startswith("dt=")]
+    kinds += [
+        "/".join([*kinds, name]) for name in files.subfolders(source.prefix) if not name.startswith("dt=")
+    ]
     places = [f"{kind}/{folder}" for kind in kinds for folder in folders] or folders
     if not kinds or any(name.startswith("dt=") for name in files.subfolders(source.prefix)):
         places = [*places, *folders]
@@ -419,16 +421,22 @@ def parse_sources(path: Path, *, home: str) -> list[Source]:
         problem = getattr(failure, "problem", None) or "it cannot be parsed"
         raise SourcesError(f"the sources file {path} is not YAML{where}: {problem}") from failure
     if not isinstance(held, dict) or not isinstance(held.get("sources"), list) or not held["sources"]:
-        raise SourcesError(f"the sources file {path} must hold a list called `sources` with at least one entry")
+        raise SourcesError(
+            f"the sources file {path} must hold a list called `sources` with at least one entry"
+        )
     if extra := sorted(set(map(str, held)) - {"sources"}):
-        raise SourcesError(f"the sources file {path} holds {extra[0]!r} at its top; only `sources` belongs there")
+        raise SourcesError(
+            f"the sources file {path} holds {extra[0]!r} at its top; only `sources` belongs there"
+        )
     sources = [
         parse_source(f"{path}: source {number}", entry, home=home, base=path.absolute().parent)
         for number, entry in enumerate(held["sources"], start=1)
     ]
     names = [source.name for source in sources]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise SourcesError(f"the sources file {path} has two sources called {repeated[0]!r}; give each its own name")
+        raise SourcesError(
+            f"the sources file {path} has two sources called {repeated[0]!r}; give each its own name"
+        )
     return sources
 
 
@@ -481,7 +489,9 @@ def _dialect(where: str, name: str | None) -> str | None:
     if name not in DIALECTS:
         near = difflib.get_close_matches(name, DIALECTS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SourcesError(f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(DIALECTS))}")
+        raise SourcesError(
+            f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(DIALECTS))}"
+        )
     return name
 
 
@@ -489,7 +499,9 @@ def _time_zone(where: str, name: str) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise SourcesError(f"{where}: no time zone {name!r}; write a name such as UTC or Europe/Berlin") from None
+        raise SourcesError(
+            f"{where}: no time zone {name!r}; write a name such as UTC or Europe/Berlin"
+        ) from None
     return name
 
 

@@ -42,6 +42,11 @@ def values(lake: Lake, where: str = "true") -> Counter[float]:
 def one_row(table: str, **given: object) -> pa.Table:
     """A row of any table: what is given, and something in every other column that is required."""
     schema = Lake.declaration(table).schema
-    some: dict[str, object] = {"string": "x", "bool": False, "date32[day]": DAY, "timestamp[us, tz=UTC]": NOON}
+    some: dict[str, object] = {
+        "string": "x",
+        "bool": False,
+        "date32[day]": DAY,
+        "timestamp[us, tz=UTC]": NOON,
+    }
     row = {field.name: some.get(str(field.type), 1) for field in schema if not field.nullable}
     return pa.Table.from_pylist([{**row, **given}], schema=schema)

@@ -54,7 +54,9 @@ class Proxy:
 @contextmanager
 def proxy_before(upstream: str) -> Iterator[Proxy]:
     """Run a proxy."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.lake.proxy", upstream], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.lake.proxy", upstream], stdout=subprocess.PIPE, text=True
+    )
     try:
         assert process.stdout is not None
         yield Proxy(process.stdout.readline().strip())
@@ -107,7 +109,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         answer = upstream.getresponse()
         content = answer.read()
         upstream.close()
-        commits = self.command == "PUT" and "_delta_log/" in self.path and self.path.split("?")[0].endswith(".json")
+        commits = (
+            self.command == "PUT" and "_delta_log/" in self.path and self.path.split("?")[0].endswith(".json")
+        )
         match self.server.next_fate() if commits and answer.status == 200 else None:
             case Fate.DROPPED:
                 self.close_connection = True

@@ -23,8 +23,7 @@ def test_threads_that_send_the_same_batches_land_each_once_while_others_look(lak
 
     def send(by: Lake) -> int:
         return sum(
-            by.append_once(TABLE, points([n]), source="s", sequence=n) is Landed.NOW
-            for n in range(1, 16)
+            by.append_once(TABLE, points([n]), source="s", sequence=n) is Landed.NOW for n in range(1, 16)
         )
 
     def look(by: Lake) -> bool:

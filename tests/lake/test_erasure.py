@@ -54,7 +54,9 @@ def test_no_file_below_the_table_holds_an_erased_row(lake, table):
 
 
 def test_what_a_lost_race_left_is_erased_too(lake, table):
-    named = next(p for p in table.rglob("*.parquet") if SECRET in repr(duckdb.read_parquet(str(p)).fetchall()))
+    named = next(
+        p for p in table.rglob("*.parquet") if SECRET in repr(duckdb.read_parquet(str(p)).fetchall())
+    )
     shutil.copy(named, named.with_name("part-of-a-lost-race.parquet"))
     shutil.copy(named, named.with_name("part-of-a-killed-writer.parquet#1"))
     assert lake.status()[0].orphans == 2
@@ -96,11 +98,18 @@ def test_a_writer_that_read_the_table_before_the_erasure_has_to_write_anew(lake,
     lake.append_next(TABLE, person(1), source="s")
     earlier = DeltaTable(lake.uri(TABLE))
     lake.erase(TABLE, "model = 'nobody'")
-    rows = points([2]).append_column("step", pa.nulls(1, pa.int64())).append_column("tags", pa.nulls(1, pa.string()))
+    rows = (
+        points([2])
+        .append_column("step", pa.nulls(1, pa.int64()))
+        .append_column("tags", pa.nulls(1, pa.string()))
+    )
     rows = rows.select(lake.declaration(TABLE).column_names).cast(lake.declaration(TABLE).schema)
     with pytest.raises(CommitFailedError, match="Metadata changed"):
         write_deltalake(
-            earlier, rows, mode="append", commit_properties=CommitProperties(app_transactions=[Transaction("t", 1)])
+            earlier,
+            rows,
+            mode="append",
+            commit_properties=CommitProperties(app_transactions=[Transaction("t", 1)]),
         )
 
 

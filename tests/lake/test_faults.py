@@ -77,7 +77,10 @@ def test_a_table_that_another_process_dropped_and_made_again_is_the_new_one(lake
 def test_a_damaged_log_is_told_in_one_sentence(lake, home):
     lake.append_next(TABLE, points([1]), source="s")
     next(log_of(lake).glob("*0.json")).write_text("{")
-    with Lake(str(home)) as other, pytest.raises(LakeError, match=f"{TABLE} at .* cannot be opened: ") as told:
+    with (
+        Lake(str(home)) as other,
+        pytest.raises(LakeError, match=f"{TABLE} at .* cannot be opened: ") as told,
+    ):
         other.append_next(TABLE, points([2]), source="s")
     assert "\n" not in str(told.value)
 
@@ -127,7 +130,9 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_the_table_stays_whole(lake
 def test_a_full_disk_is_one_sentence_and_the_table_stays_whole(tmp_path):
     mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
     small = 'mount -t tmpfs -o size=600k tmpfs "$1" && shift && exec "$@"'
-    if subprocess.run([*mount, small, "sh", str(tmp_path), "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(
+        [*mount, small, "sh", str(tmp_path), "true"], capture_output=True, check=False
+    ).returncode:
         pytest.skip("this system lets nobody mount a small disk")
     script = """
         from collections import Counter

@@ -8,12 +8,23 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ml_registry_pipelines.lake.files import FilesError, Folder, LocalFolder, NoSuchFile, is_temporary, open_folder
+from ml_registry_pipelines.lake.files import (
+    FilesError,
+    Folder,
+    LocalFolder,
+    NoSuchFile,
+    is_temporary,
+    open_folder,
+)
 
 
 @pytest.fixture(params=["folder", "bucket"])
 def folder(request) -> Folder:
-    root = request.getfixturevalue("tmp_path") if request.param == "folder" else request.getfixturevalue("s3_root")
+    root = (
+        request.getfixturevalue("tmp_path")
+        if request.param == "folder"
+        else request.getfixturevalue("s3_root")
+    )
     return open_folder(str(root))
 
 
@@ -92,9 +103,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 NAMES = st.lists(
-    st.lists(st.text("ab-0.é", min_size=1, max_size=3).filter(lambda name: name.strip(".")), min_size=1, max_size=3).map(
-        "/".join
-    ),
+    st.lists(
+        st.text("ab-0.é", min_size=1, max_size=3).filter(lambda name: name.strip(".")), min_size=1, max_size=3
+    ).map("/".join),
     min_size=1,
     max_size=12,
     unique=True,

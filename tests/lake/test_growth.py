@@ -48,7 +48,9 @@ def test_a_new_column_is_null_in_rows_that_are_older(home, declare):
         assert rows_of(lake, "SELECT value, unit FROM model_metrics ORDER BY value") == expected
         lake.maintain(TABLE)
         assert rows_of(lake, "SELECT value, unit FROM model_metrics ORDER BY value") == expected
-        seen = answer(lake, "SELECT value, unit FROM model_metrics ORDER BY value", tenant=None, limits=SqlLimits())
+        seen = answer(
+            lake, "SELECT value, unit FROM model_metrics ORDER BY value", tenant=None, limits=SqlLimits()
+        )
         assert seen.to_pylist() == expected
 
 
@@ -72,7 +74,7 @@ def test_a_new_required_column_is_required_of_new_rows_alone(home, declare):
     with Lake(str(home)) as lake:
         with pytest.raises(LakeError, match="grade is required and 1 rows lack it"):
             lake.append_next(TABLE, points([2]), source="s")
-        lake.append_next(TABLE, points([2]).append_column("grade", pa.array([Decimal("3")])), source="s")
+        lake.append_next(TABLE, points([2]).append_column("grade", pa.array([Decimal(3)])), source="s")
         lake.replace(
             TABLE,
             points([4]).append_column("grade", pa.array([5.0])),
@@ -80,7 +82,9 @@ def test_a_new_required_column_is_required_of_new_rows_alone(home, declare):
             source="r",
             sequence=1,
         )
-        grades = [str(row["grade"]) for row in rows_of(lake, "SELECT grade FROM model_metrics ORDER BY value")]
+        grades = [
+            str(row["grade"]) for row in rows_of(lake, "SELECT grade FROM model_metrics ORDER BY value")
+        ]
     assert grades == ["None", "3.00", "5.00"]
 
 
@@ -101,7 +105,10 @@ def test_a_column_whose_type_has_changed_is_named(home, declare):
     with Lake(str(home)) as lake:
         lake.append_next(TABLE, points([1]), source="s")
     declare(Column("value", "string", "now a text"), without="value")
-    with Lake(str(home)) as lake, pytest.raises(LakeError, match="value is stored as double and declared as string"):
+    with (
+        Lake(str(home)) as lake,
+        pytest.raises(LakeError, match="value is stored as double and declared as string"),
+    ):
         lake.append_next(TABLE, points([1]), source="s")
 
 

@@ -54,7 +54,10 @@ class Writes(RuleBasedStateMachine):
     def append_next(self, lake, source, day, count):
         rows = self.batch(count)
         self.sequences[source] += 1
-        assert self.lakes[lake].append_next(TABLE, points(rows, day=day), source=source) == self.sequences[source]
+        assert (
+            self.lakes[lake].append_next(TABLE, points(rows, day=day), source=source)
+            == self.sequences[source]
+        )
         self.rows[day].update(rows)
 
     @rule(lake=lakes, day=days, back=st.integers(0, 2))

@@ -20,7 +20,7 @@ ROWS = pa.table(
     {
         "model": ["gpt", None, ""],
         "requests": pa.array([1200, 7, None], pa.int64()),
-        "cost": pa.array([Decimal("0.000000150000"), Decimal("12"), None], pa.decimal128(38, 12)),
+        "cost": pa.array([Decimal("0.000000150000"), Decimal(12), None], pa.decimal128(38, 12)),
         "at": pa.array([datetime(2026, 1, 2, 3, 4, 5, 678901, UTC), None, None], pa.timestamp("us", "UTC")),
     }
 )
@@ -97,7 +97,10 @@ def test_every_text_is_one_line_of_bounded_width(text):
 @given(st.lists(st.tuples(st.one_of(st.none(), st.text()), st.integers(-(2**63), 2**63 - 1)), max_size=5))
 def test_csv_and_json_are_read_back_as_they_were(values):
     rows = pa.table(
-        {"a": pa.array([a for a, _ in values], pa.string()), "b": pa.array([b for _, b in values], pa.int64())}
+        {
+            "a": pa.array([a for a, _ in values], pa.string()),
+            "b": pa.array([b for _, b in values], pa.int64()),
+        }
     )
     for form in ("csv", "json"):
         stream = io.StringIO(newline="")
@@ -149,5 +152,7 @@ def test_what_cannot_be_written_is_told_in_one_sentence(tmp_path):
         write_result(ROWS, form="csv", output=tmp_path / "nowhere" / "out.csv")
     with pytest.raises(OutputError, match="cannot be printed; name a file with --output"):
         write_result(ROWS, form="parquet")
-    with pytest.raises(OutputError, match="there is no format 'xml'; the formats are table, csv, json, parquet"):
+    with pytest.raises(
+        OutputError, match="there is no format 'xml'; the formats are table, csv, json, parquet"
+    ):
         write_result(ROWS, form="xml")

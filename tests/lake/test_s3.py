@@ -40,7 +40,12 @@ def test_upkeep_status_and_orphans_work_in_a_bucket(s3_root):
         lake.settle()
         open_folder(f"{s3_root}/tables/{TABLE}").write("day=2026-01-02/lost.parquet", b"nobody's")
         (before,) = lake.status()
-        assert (before.rows, before.version, before.commits_since_checkpoint, before.orphans) == (21, 21, 1, 1)
+        assert (before.rows, before.version, before.commits_since_checkpoint, before.orphans) == (
+            21,
+            21,
+            1,
+            1,
+        )
         assert before.log_files > 21
         done = lake.maintain(TABLE, full=True)
         assert (done.files_before, done.files_after, done.files_removed) == (21, 1, 0)
@@ -80,7 +85,10 @@ def test_two_lakes_in_one_bucket_see_each_others_rows(s3_root):
 
 
 def test_a_bucket_that_does_not_exist_is_named_in_one_sentence(s3_root):
-    with Lake("s3://no-such-bucket-here/lake") as lake, pytest.raises(LakeError, match="no-such-bucket-here") as told:
+    with (
+        Lake("s3://no-such-bucket-here/lake") as lake,
+        pytest.raises(LakeError, match="no-such-bucket-here") as told,
+    ):
         lake.append_next(TABLE, points([1]), source="s")
     assert "\n" not in str(told.value)
     with pytest.raises(FilesError, match="s3://no-such-bucket-here"):

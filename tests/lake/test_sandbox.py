@@ -83,7 +83,9 @@ def test_one_select_of_any_shape_is_answered(lake, sql, expected):
 
 def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home):
     with Lake(str(home), process="cli") as lake:
-        assert run_sql(lake, "SELECT sum(value) AS s FROM model_metrics", tenant="acme").to_pylist() == [{"s": 3.0}]
+        assert run_sql(lake, "SELECT sum(value) AS s FROM model_metrics", tenant="acme").to_pylist() == [
+            {"s": 3.0}
+        ]
     with Lake(str(home)) as lake:
         timed = rows(lake, "SELECT name, process, rows FROM query_timings")
     assert ("sql", "cli", 1) in timed
@@ -107,7 +109,7 @@ def test_a_tenant_sees_its_own_rows_alone_however_it_asks(lake):
         "SELECT tenant FROM model_metrics WHERE value > 1",
         "WITH model_metrics AS (FROM main.model_metrics) SELECT tenant FROM model_metrics",
         "SELECT (SELECT max(tenant) FROM model_metrics)",
-        'SELECT tenant FROM "Model_Metrics" WHERE day = DATE \'2026-01-02\'',
+        "SELECT tenant FROM \"Model_Metrics\" WHERE day = DATE '2026-01-02'",
         "SELECT tenant FROM quarantined_rows",
     ):
         assert {found for (found,) in rows(lake, sql, tenant="acme")} == {"acme"}, sql
@@ -208,7 +210,7 @@ FILES = [
     "SELECT * FROM '/etc/passwd'",
     "SELECT * FROM 'secret.csv'",
     "SELECT * FROM '*.parquet'",
-    "SELECT * FROM \"secret.parquet\"",
+    'SELECT * FROM "secret.parquet"',
     "SELECT * FROM 'https://example.com/x.parquet'",
     "SELECT * FROM 's3://bucket/x.parquet'",
     *(
@@ -216,8 +218,22 @@ FILES = [
         for function in (
             *("read_csv", "read_csv_auto", "read_json", "read_json_auto", "read_ndjson", "read_json_objects"),
             *("read_parquet", "parquet_scan", "parquet_metadata", "parquet_schema", "parquet_file_metadata"),
-            *("parquet_kv_metadata", "parquet_full_metadata", "read_text", "read_blob", "read_duckdb", "sniff_csv", "glob"),
-            *("read_single_csv_file", "read_single_parquet_file", "delta_scan", "iceberg_scan", "sqlite_scan"),
+            *(
+                "parquet_kv_metadata",
+                "parquet_full_metadata",
+                "read_text",
+                "read_blob",
+                "read_duckdb",
+                "sniff_csv",
+                "glob",
+            ),
+            *(
+                "read_single_csv_file",
+                "read_single_parquet_file",
+                "delta_scan",
+                "iceberg_scan",
+                "sqlite_scan",
+            ),
         )
     ),
     "SELECT * FROM parquet_bloom_probe('{folder}/secret.parquet', 'a', 1)",
@@ -237,10 +253,34 @@ SETTINGS = [
         f"SELECT * FROM {function}()"
         for function in (
             *("duckdb_settings", "duckdb_secrets", "duckdb_variables", "duckdb_databases", "duckdb_tables"),
-            *("duckdb_views", "duckdb_columns", "duckdb_functions", "duckdb_extensions", "duckdb_logs", "duckdb_memory"),
-            *("duckdb_temporary_files", "duckdb_external_file_cache", "duckdb_prepared_statements", "pragma_version"),
-            *("pragma_database_size", "pragma_platform", "pragma_user_agent", "checkpoint", "force_checkpoint"),
-            *("enable_logging", "disable_logging", "enable_profiling", "truncate_duckdb_logs", "test_all_types"),
+            *(
+                "duckdb_views",
+                "duckdb_columns",
+                "duckdb_functions",
+                "duckdb_extensions",
+                "duckdb_logs",
+                "duckdb_memory",
+            ),
+            *(
+                "duckdb_temporary_files",
+                "duckdb_external_file_cache",
+                "duckdb_prepared_statements",
+                "pragma_version",
+            ),
+            *(
+                "pragma_database_size",
+                "pragma_platform",
+                "pragma_user_agent",
+                "checkpoint",
+                "force_checkpoint",
+            ),
+            *(
+                "enable_logging",
+                "disable_logging",
+                "enable_profiling",
+                "truncate_duckdb_logs",
+                "test_all_types",
+            ),
         )
     ),
     "SELECT * FROM which_secret('s3://b', 's3')",

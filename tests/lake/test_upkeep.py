@@ -84,7 +84,12 @@ def test_orphans_are_counted_at_once_and_removed_by_full_upkeep_after_an_hour(la
     fill(lake, 3)
     folder = Path(lake.uri(TABLE), "day=2026-01-02")
     live = next(folder.iterdir())
-    for name, hours in (("old.parquet", 2), ("old.parquet#1", 2), ("young.parquet", 0.1), ("young.parquet#1", 0.1)):
+    for name, hours in (
+        ("old.parquet", 2),
+        ("old.parquet#1", 2),
+        ("young.parquet", 0.1),
+        ("young.parquet#1", 0.1),
+    ):
         shutil.copy(live, folder / name)
         os.utime(folder / name, (time.time() - hours * 3600,) * 2)
     assert status(lake).orphans == 4
@@ -127,7 +132,9 @@ def test_a_first_query_that_comes_too_late_for_its_files_takes_a_new_snapshot(la
     with lake.read(TABLE) as reading:
         reading.register("wanted", points([3, 4]))
         remove_dropped_files(lake)
-        found = reading.query("test", "SELECT value FROM model_metrics SEMI JOIN wanted USING (value) ORDER BY value")
+        found = reading.query(
+            "test", "SELECT value FROM model_metrics SEMI JOIN wanted USING (value) ORDER BY value"
+        )
         assert found["value"].to_pylist() == [3, 4]
         assert reading.version(TABLE) == lake.version(TABLE)
 
@@ -148,7 +155,10 @@ def test_a_reading_whose_files_went_after_it_had_told_something_says_so(lake, fi
 def test_a_live_file_that_is_missing_is_told_in_one_sentence(lake):
     fill(lake, 2)
     next(Path(lake.uri(TABLE)).rglob("day=*/*.parquet")).unlink()
-    with lake.read(TABLE) as reading, pytest.raises(LakeError, match="query test cannot read the tables: ") as told:
+    with (
+        lake.read(TABLE) as reading,
+        pytest.raises(LakeError, match="query test cannot read the tables: ") as told,
+    ):
         reading.query("test", "SELECT sum(value) FROM model_metrics")
     assert not isinstance(told.value, SnapshotGone)
     assert "\n" not in str(told.value)
@@ -156,7 +166,10 @@ def test_a_live_file_that_is_missing_is_told_in_one_sentence(lake):
 
 def test_a_query_that_needs_too_much_memory_is_told_in_one_sentence(lake, monkeypatch):
     monkeypatch.setattr("ml_registry_pipelines.lake.reading.MEMORY_LIMIT", "50MB")
-    with lake.read() as reading, pytest.raises(LakeError, match="query test needs more than 50MB of memory") as told:
+    with (
+        lake.read() as reading,
+        pytest.raises(LakeError, match="query test needs more than 50MB of memory") as told,
+    ):
         reading.query("test", "SELECT list(i) FROM range(100_000_000) t(i)")
     assert "\n" not in str(told.value)
 

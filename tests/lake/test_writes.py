@@ -3,7 +3,15 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
-from ml_registry_pipelines.lake.lake import Lake, LakeError, Landed, LostRace, OutOfSequence, StaleSlice, UnknownTable
+from ml_registry_pipelines.lake.lake import (
+    Lake,
+    LakeError,
+    Landed,
+    LostRace,
+    OutOfSequence,
+    StaleSlice,
+    UnknownTable,
+)
 from tests.lake.points import DAY, TABLE, points, values
 
 NEXT_DAY = date(2026, 1, 3)
@@ -19,7 +27,9 @@ def test_a_batch_lands_once_however_often_it_is_sent(lake):
 
 
 def test_a_batch_that_skips_a_number_is_refused(lake):
-    with pytest.raises(OutOfSequence, match="batch 2 of 's' does not follow 0; read the table again and take 1"):
+    with pytest.raises(
+        OutOfSequence, match="batch 2 of 's' does not follow 0; read the table again and take 1"
+    ):
         lake.append_once(TABLE, points([1]), source="s", sequence=2)
     assert values(lake) == {}
 
@@ -158,7 +168,9 @@ def test_query_timings_are_written_when_the_lake_closes(home):
         lake.append_next(TABLE, points([1, 2]), source="s")
         values(lake)
     with Lake(str(home)) as lake, lake.read("query_timings") as reading:
-        (row,) = reading.query("test.timings", "SELECT name, process, rows, bytes, ms FROM query_timings").to_pylist()
+        (row,) = reading.query(
+            "test.timings", "SELECT name, process, rows, bytes, ms FROM query_timings"
+        ).to_pylist()
     assert (row["name"], row["process"], row["rows"]) == ("test.values", "cli", 2)
     assert row["bytes"] >= 16
     assert row["ms"] > 0

@@ -1,6 +1,7 @@
 """Ingestion: every record lands exactly once, and the counts add up."""
 
 import gzip
+import itertools
 import json
 import random
 from collections.abc import Sequence
@@ -102,7 +103,9 @@ def test_hour_12_then_hour_09_then_yesterday_all_land(world):
     assert world.events() == ["r0", "r1", "r2"]
 
 
-@pytest.mark.parametrize("again", ["same file", "another file", "another day", "another source", "another batch"])
+@pytest.mark.parametrize(
+    "again", ["same file", "another file", "another day", "another source", "another batch"]
+)
 def test_a_duplicate_is_found_wherever_it_comes_again(world, again):
     first = record(1)
     folder = world.landing / "native"
@@ -140,7 +143,9 @@ def test_the_same_id_with_other_content_is_set_aside_and_nothing_is_overwritten(
     (held,) = open_rows(world.lake, limit=10).to_pylist()
     assert (held["reason"], held["file"], held["line"]) == ("conflicting_duplicate", "native/b.jsonl", 1)
     assert "gpt-5" in held["raw"]
-    assert world.rows("SELECT DISTINCT model FROM inference_events", "inference_events") == [{"model": "gpt-4o"}]
+    assert world.rows("SELECT DISTINCT model FROM inference_events", "inference_events") == [
+        {"model": "gpt-4o"}
+    ]
 
 
 def test_bad_rows_are_set_aside_with_file_line_and_reason(world):
@@ -183,7 +188,11 @@ def test_a_replay_takes_what_can_be_taken_now_and_moves_the_counts(world):
     write(
         world.root / "logs",
         "trace.csv",
-        ["TIMESTAMP,ContextTokens,GeneratedTokens", "2023-11-16 18:17:03.97,10,5", "2023-11-16 18:17:04,-1,5"],
+        [
+            "TIMESTAMP,ContextTokens,GeneratedTokens",
+            "2023-11-16 18:17:03.97,10,5",
+            "2023-11-16 18:17:04,-1,5",
+        ],
     )
     write(world.landing / "native", "a.jsonl", [record(1, tenant=None), "broken"])
     world.sources = Sources([Source("landing", str(world.landing), tenant_field="team")])
@@ -230,7 +239,7 @@ def test_a_long_file_goes_in_by_parts_and_is_taken_up_where_it_was_left(world, m
         "SELECT part, first_line, last_line, complete FROM ingested_files ORDER BY part", "ingested_files"
     )
     assert [p["complete"] for p in parts] == [False] * (len(parts) - 1) + [True]
-    assert all(a["last_line"] + 1 == b["first_line"] for a, b in zip(parts, parts[1:], strict=False))
+    assert all(a["last_line"] + 1 == b["first_line"] for a, b in itertools.pairwise(parts))
 
 
 def test_followers_that_were_not_written_are_written_at_the_next_start(world, monkeypatch):
@@ -282,13 +291,15 @@ def test_user_ids_are_never_stored_as_they_came(world):
         if path.is_file():
             assert b"ada@example.org" not in path.read_bytes()
     (row,) = world.rows("SELECT user_hash, session_hash FROM inference_events", "inference_events")
-    assert row["user_hash"] and row["session_hash"] and row["user_hash"] != row["session_hash"]
+    assert len({row["user_hash"], row["session_hash"], None}) == 3
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plan=st.lists(
-        st.lists(st.one_of(st.integers(0, 15), st.just("bad")), min_size=0, max_size=8), min_size=1, max_size=6
+        st.lists(st.one_of(st.integers(0, 15), st.just("bad")), min_size=0, max_size=8),
+        min_size=1,
+        max_size=6,
     ),
     seed=st.integers(0, 2**16),
 )

@@ -40,9 +40,12 @@ print("done", flush=True)
 def start(home: Path, landing: Path) -> subprocess.Popen[str]:
     worker = subprocess.Popen(
         [sys.executable, "-c", WORKER, str(home), str(landing)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    assert worker.stdout and worker.stdout.readline() == "ready\n"
+    assert worker.stdout
+    assert worker.stdout.readline() == "ready\n"
     return worker
 
 
@@ -64,8 +67,13 @@ def land(landing: Path) -> set[str]:
             ids.add(f"r{number}")
             lines.append(
                 json.dumps(
-                    {"event_id": f"r{number}", "ts": "2026-10-01T10:00:00Z", "provider": "p", "model": "m",
-                     "usage": {"in_uncached": 1}}
+                    {
+                        "event_id": f"r{number}",
+                        "ts": "2026-10-01T10:00:00Z",
+                        "provider": "p",
+                        "model": "m",
+                        "usage": {"in_uncached": 1},
+                    }
                 )
             )
         (folder / f"{file:03d}.jsonl").write_text("\n".join([*lines, "broken"]) + "\n")
@@ -75,7 +83,9 @@ def land(landing: Path) -> set[str]:
 def check(home: Path, ids: set[str]) -> None:
     lake = Lake(str(home))
     with lake.read("inference_events", "ingested_files", "quarantined_rows") as reading:
-        events = [row["event_id"] for row in reading.query("t", "SELECT event_id FROM inference_events").to_pylist()]
+        events = [
+            row["event_id"] for row in reading.query("t", "SELECT event_id FROM inference_events").to_pylist()
+        ]
         (sums,) = reading.query(
             "t",
             """
@@ -89,7 +99,10 @@ def check(home: Path, ids: set[str]) -> None:
     assert set(events) == ids
     total = FILES * (ROWS + 1)
     assert sums == {
-        "rows_in": total, "taken": len(ids), "duplicates": FILES * ROWS - len(ids), "quarantined": FILES,
+        "rows_in": total,
+        "taken": len(ids),
+        "duplicates": FILES * ROWS - len(ids),
+        "quarantined": FILES,
         "files": FILES,
     }
     assert held == FILES
@@ -123,7 +136,8 @@ def test_a_worker_killed_at_random_points_loses_and_doubles_nothing(tmp_path):
             worker = spare
             break
         go(worker)
-        assert worker.stdout and worker.stdout.readline() == "done\n"
+        assert worker.stdout
+        assert worker.stdout.readline() == "done\n"
         worker.wait()
         check(home, ids)
 
@@ -136,7 +150,8 @@ def test_two_workers_on_the_same_files_at_once_take_each_record_once(tmp_path):
     for worker in workers:
         go(worker)
     for worker in workers:
-        assert worker.stdout and worker.stdout.readline() == "done\n"
+        assert worker.stdout
+        assert worker.stdout.readline() == "done\n"
         assert worker.wait() == 0
     check(home, ids)
 
@@ -156,6 +171,7 @@ def test_a_worker_that_is_stopped_for_long_cannot_land_an_old_batch(tmp_path):
     while files := sources.look(lake, scope=Scope.ALL, settled=True).files:
         other.take(files)
     slow.send_signal(signal.SIGCONT)
-    assert slow.stdout and slow.stdout.readline() == "done\n"
+    assert slow.stdout
+    assert slow.stdout.readline() == "done\n"
     slow.wait()
     check(home, ids)

@@ -55,8 +55,7 @@ def test_names_ascend_also_among_threads_and_none_comes_twice(tmp_path):
     paths: list[str] = []
 
     def work() -> None:
-        for number in range(20):
-            paths.append(writer.write("native", [record(number)], now=NOW))
+        paths.extend(writer.write("native", [record(number)], now=NOW) for number in range(20))
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:

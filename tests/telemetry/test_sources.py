@@ -31,9 +31,24 @@ def put(root: Path, path: str, text: str = "{}\n") -> Path:
 
 def taken(lake: Lake, file: FileRef, *, batch: int = 1, digest: str = "d") -> None:
     row = {
-        "source": file.source, "path": file.path, "part": 0, "first_line": 1, "last_line": 1, "complete": True,
-        "size": file.size, "modified_at": file.modified_at, "etag": file.etag, "digest": digest, "dialect": "native",
-        "batch": batch, "rows_in": 1, "taken": 1, "duplicates": 0, "quarantined": 0, "ignored": 0, "recorded_at": NOW,
+        "source": file.source,
+        "path": file.path,
+        "part": 0,
+        "first_line": 1,
+        "last_line": 1,
+        "complete": True,
+        "size": file.size,
+        "modified_at": file.modified_at,
+        "etag": file.etag,
+        "digest": digest,
+        "dialect": "native",
+        "batch": batch,
+        "rows_in": 1,
+        "taken": 1,
+        "duplicates": 0,
+        "quarantined": 0,
+        "ignored": 0,
+        "recorded_at": NOW,
     }
     rows = pa.Table.from_pylist([row], schema=TABLES["ingested_files"].schema)
     lake.append_once("ingested_files", rows, source="inference_events", sequence=batch)
@@ -135,7 +150,9 @@ def test_the_limits_bound_a_batch_and_the_rest_waits(world):
 def test_a_source_that_cannot_be_listed_does_not_hide_the_others(tmp_path):
     put(tmp_path, "good/native/a.jsonl")
     put(tmp_path, "bad/native")
-    sources = Sources([Source("bad", str(tmp_path / "bad" / "native" / "x")), Source("good", str(tmp_path / "good"))])
+    sources = Sources(
+        [Source("bad", str(tmp_path / "bad" / "native" / "x")), Source("good", str(tmp_path / "good"))]
+    )
     look = sources.look(Lake(str(tmp_path / "home")), settled=True)
     assert [f.source for f in look.files] == ["good"]
     assert "bad" in look.problems[0]
@@ -212,5 +229,5 @@ def test_a_wrong_configuration_is_told_what_where_and_what_to_do(tmp_path, text,
 
 
 def test_a_missing_configuration_file_is_named(tmp_path):
-    with pytest.raises(SourcesError, match="nowhere.yaml cannot be read"):
+    with pytest.raises(SourcesError, match=r"nowhere\.yaml cannot be read"):
         parse_sources(tmp_path / "nowhere.yaml", home="/home")

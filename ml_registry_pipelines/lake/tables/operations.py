@@ -8,8 +8,12 @@ ALERTS = Table(
     columns=(
         Column("alert_id", "string", "stable id of this occurrence", required=True),
         Column("alert_key", "string", "what is alerted about; one occurrence is open per key", required=True),
-        Column("kind", "string", "run_failed, check_failed, stale, sensor_stopped, lag, file_changed ...",
-               required=True),
+        Column(
+            "kind",
+            "string",
+            "run_failed, check_failed, stale, sensor_stopped, lag, file_changed ...",
+            required=True,
+        ),
         Column("severity", "string", "info, warning or error", required=True),
         Column("state", "string", "opened or resolved", required=True),
         Column("title", "string", "one sentence: what, where", required=True),
