@@ -51,12 +51,12 @@ def make_keys(private: Path, public: Path) -> None:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     if private.exists() or public.exists():
-        raise AnchorError(f"{private if private.exists() else public} is there already; keys are not overwritten")
+        raise AnchorError(
+            f"{private if private.exists() else public} is there already; keys are not overwritten"
+        )
     key = Ed25519PrivateKey.generate()
     private.touch(mode=0o600)
-    private.write_bytes(
-        key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
-    )
+    private.write_bytes(key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()))
     public.write_bytes(
         key.public_key().public_bytes(form.Encoding.PEM, form.PublicFormat.SubjectPublicKeyInfo)
     )
@@ -72,7 +72,9 @@ def write_anchor(lake: Lake, folder: Path, key: Path, *, public: Path, now: date
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     if lake.is_local and folder.resolve().is_relative_to(Path(lake.root).resolve()):
-        raise AnchorError(f"{folder} is inside {lake.root}: whoever can change the log could change its anchors")
+        raise AnchorError(
+            f"{folder} is inside {lake.root}: whoever can change the log could change its anchors"
+        )
     before = read_anchors(folder, public)
     known = before[-1].heads if before else {}
     heads, links = _heads_and_links(lake, known)
@@ -141,7 +143,10 @@ def _heads_and_links(
     import pyarrow as pa
 
     since = pa.table(
-        {"tenant": pa.array(list(known), pa.string()), "last": pa.array([h[0] for h in known.values()], pa.int64())}
+        {
+            "tenant": pa.array(list(known), pa.string()),
+            "last": pa.array([h[0] for h in known.values()], pa.int64()),
+        }
     )
     with lake.read(TABLE) as reading:
         reading.register("anchored", since)

@@ -77,7 +77,11 @@ class Stored:
 
     def recorded(self) -> dict[str, Any]:
         return {
-            "form": self.form, "digest": self.digest, "size": self.size, "files": self.files, "name": self.name,
+            "form": self.form,
+            "digest": self.digest,
+            "size": self.size,
+            "files": self.files,
+            "name": self.name,
         }
 
 
@@ -122,10 +126,14 @@ class ArtifactStore:
         if not found:
             raise ArtifactRefused(f"{path} holds no file")
         if len(found) > MAX_FILES:
-            raise ArtifactRefused(f"{path} holds {len(found):,} files; at most {MAX_FILES:,} make an artifact, pack them")
+            raise ArtifactRefused(
+                f"{path} holds {len(found):,} files; at most {MAX_FILES:,} make an artifact, pack them"
+            )
         files = [self._keep_file(checked_path(name), file) for name, file in found]
         manifest = canonical({"form": form, "files": files})
-        return Stored(form, self._keep_manifest(manifest), sum(f["size"] for f in files), len(files), path.name)
+        return Stored(
+            form, self._keep_manifest(manifest), sum(f["size"] for f in files), len(files), path.name
+        )
 
     def _keep_file(self, name: str, path: Path) -> dict[str, Any]:
         before = path.stat()
@@ -163,7 +171,9 @@ class ArtifactStore:
                 raise ArtifactRefused(f"{path} changed while it was stored; store it when it is whole")
             temporary.replace(target)
         except OSError as failure:
-            raise ArtifactError(f"{path} cannot be stored in {target.parent}: {failure.strerror}") from failure
+            raise ArtifactError(
+                f"{path} cannot be stored in {target.parent}: {failure.strerror}"
+            ) from failure
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -196,7 +206,9 @@ class ArtifactStore:
         except FilesError as failure:
             raise ArtifactChanged(f"manifest {name} is gone from {self._folder.uri}") from failure
         if hashlib.sha256(data).hexdigest() != name:
-            raise ArtifactChanged(f"manifest {self._folder.uri}/{_manifest(name)} was changed: its digest differs")
+            raise ArtifactChanged(
+                f"manifest {self._folder.uri}/{_manifest(name)} was changed: its digest differs"
+            )
         found: dict[str, Any] = json.loads(data)
         return found
 
@@ -210,7 +222,9 @@ class ArtifactStore:
         for path, sha256, stream in self._streams(name):
             with stream:
                 if _copy(stream, None) != sha256:
-                    raise ArtifactChanged(f"{path} of artifact {name[:12]} was changed: its digest is not the registered one")
+                    raise ArtifactChanged(
+                        f"{path} of artifact {name[:12]} was changed: its digest is not the registered one"
+                    )
 
     def download(self, name: str, target: Path) -> list[Path]:
         """Write the files of an artifact below `target`, verified; return their paths.
@@ -251,7 +265,9 @@ class ArtifactStore:
                     try:
                         stream = self._folder.open(_blob(file["sha256"]))
                     except FilesError as failure:
-                        raise ArtifactChanged(f"{file['path']} of artifact {name[:12]} is gone from the store") from failure
+                        raise ArtifactChanged(
+                            f"{file['path']} of artifact {name[:12]} is gone from the store"
+                        ) from failure
                     yield file["path"], file["sha256"], stream
             case "uri":
                 yield _uri_name(manifest["uri"]), manifest["sha256"], _open_uri(manifest["uri"])
@@ -292,7 +308,12 @@ def checked_path(path: str) -> str:
         ArtifactRefused: it leads out of the artifact, or nowhere.
     """
     parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or "\\" in path or any(p in {"..", "."} or "\x00" in p for p in parts):
+    if (
+        not parts
+        or path.startswith("/")
+        or "\\" in path
+        or any(p in {"..", "."} or "\x00" in p for p in parts)
+    ):
         raise ArtifactRefused(f"{shown(path)} is no path inside an artifact")
     return path
 
@@ -350,7 +371,9 @@ def _open_uri(uri: str) -> IO[bytes]:
             return Path(path).open("rb")
     except (OSError, FilesError) as failure:
         raise ArtifactChanged(f"{uri} cannot be read any more: {failure}") from failure
-    raise ArtifactElsewhere(f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one")
+    raise ArtifactElsewhere(
+        f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one"
+    )
 
 
 def _sha256(path: Path) -> str:

@@ -46,7 +46,9 @@ def _check(value: object, path: str, depth: int) -> None:
             _check_text(value, path)
         case int():
             if not -SAFE_INTEGER <= value < SAFE_INTEGER:
-                raise InvalidInput(f"{path or 'the value'} is an integer of more than 64 bits; give it as text")
+                raise InvalidInput(
+                    f"{path or 'the value'} is an integer of more than 64 bits; give it as text"
+                )
         case float():
             if not math.isfinite(value):
                 raise InvalidInput(f"{path or 'the value'} is {value}; only finite numbers can be recorded")

@@ -119,16 +119,25 @@ def _classify(reading: Reading, row: dict[str, Any]) -> Damage:
         {"tenant": tenant, "bad": bad},
     )["n"][0].as_py()
     if doubled is not None and doubled <= bad:
-        return Damage(tenant, doubled, "inserted", f"there are two events {doubled}; one of them was inserted")
+        return Damage(
+            tenant, doubled, "inserted", f"there are two events {doubled}; one of them was inserted"
+        )
     if first["before"] + 1 < bad and first["hash"] == first["computed"]:
         missing = first["before"] + 1
         upto = f" to {bad - 1}" if bad - 1 > missing else ""
-        return Damage(tenant, missing, "dropped", f"event {missing}{upto} is missing; event {bad} is the next")
+        return Damage(
+            tenant, missing, "dropped", f"event {missing}{upto} is missing; event {bad} is the next"
+        )
     if first["hash"] != first["computed"]:
         return _changed(reading, row)
     if not first["linked"]:
         if bad == 1:
-            return Damage(tenant, 1, "dropped", "event 1 follows an event that is not there: events before it were dropped")
+            return Damage(
+                tenant,
+                1,
+                "dropped",
+                "event 1 follows an event that is not there: events before it were dropped",
+            )
         return Damage(
             tenant,
             bad - 1,
@@ -154,9 +163,14 @@ def _changed(reading: Reading, row: dict[str, Any]) -> Damage:
     )["n"][0].as_py()
     if original is not None:
         return Damage(
-            tenant, min(bad, first["before"] + 1), "reordered", f"event {original} stands as event {bad}: events were reordered"
+            tenant,
+            min(bad, first["before"] + 1),
+            "reordered",
+            f"event {original} stands as event {bad}: events were reordered",
         )
-    return Damage(tenant, bad, "changed", f"event {bad} was changed: its hash is not that of its stored fields")
+    return Damage(
+        tenant, bad, "changed", f"event {bad} was changed: its hash is not that of its stored fields"
+    )
 
 
 def _against(reading: Reading, tenant: str, anchors: Sequence[Anchor]) -> Damage | None:

@@ -77,7 +77,9 @@ def state_of(done: Done, part: int = 0) -> State:
     )
 
 
-def effective(view: View, table: str, where: str, parameters: Mapping[str, object], at: datetime) -> list[State]:
+def effective(
+    view: View, table: str, where: str, parameters: Mapping[str, object], at: datetime
+) -> list[State]:
     """For each entity the state that held at an instant, by effective time, as far as the view knows.
 
     Of the states that hold from then or earlier, the one that holds from latest wins; of

@@ -6,7 +6,6 @@ What is wrong with the store is `lake.outcomes`; what is wrong with files is `ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from ml_registry_pipelines.errors import MlregError
 
@@ -27,10 +26,10 @@ class NotFound(RegistryError):
 
 
 class VersionNotFound(RegistryError):
-    """A model has no version under that number, alias or stage."""
+    """A model or dataset has no version under that number, alias or stage."""
 
-    def __init__(self, model: str, selector: str, known: str) -> None:
-        super().__init__(f"model {shown(model)} has no version {shown(selector)}; it has {known}")
+    def __init__(self, name: str, selector: str, known: str, *, kind: str = "model") -> None:
+        super().__init__(f"{kind} {shown(name)} has no version {shown(selector)}; it has {known}")
 
 
 class NameTaken(RegistryError):
@@ -95,18 +94,13 @@ class TenantExists(RegistryError):
     """An import needs a tenant without history."""
 
     def __init__(self, tenant: str) -> None:
-        super().__init__(f"tenant {shown(tenant)} already has a history here; an import needs an absent tenant")
+        super().__init__(
+            f"tenant {shown(tenant)} already has a history here; an import needs an absent tenant"
+        )
 
 
 class DamagedExport(RegistryError):
     """An export's chain or one of its files does not verify; nothing was imported."""
-
-
-class BeforeHistory(RegistryError):
-    """Nothing was recorded yet at that time."""
-
-    def __init__(self, tenant: str, when: datetime) -> None:
-        super().__init__(f"tenant {shown(tenant)} has no events up to {when.isoformat()}")
 
 
 def shown(text: str, limit: int = 120) -> str:

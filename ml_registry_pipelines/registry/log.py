@@ -277,6 +277,9 @@ class Log:
                     waiting.result.set_result(done)
                     continue
                 changes = command.decide(view)
+                if not changes:
+                    waiting.result.set_result(Done(()))
+                    continue
                 head = heads.get(command.tenant) or self._head(command.tenant)
                 waiting.events = self._events(waiting, changes, head, draft.head)
                 draft.add(waiting.events)
@@ -305,8 +308,6 @@ class Log:
     def _events(
         self, waiting: _Waiting, changes: Sequence[Change], head: tuple[int, str, datetime], position: int
     ) -> tuple[Event, ...]:
-        if not changes:
-            raise AssertionError(f"{waiting.command.action} was decided without a change")
         command = waiting.command
         sequence, previous, before = head
         recorded_at = max(self._clock(), before)

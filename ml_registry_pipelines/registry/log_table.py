@@ -60,7 +60,7 @@ class LogTable:
             try:
                 rows = self._rows(handle, first, last)
                 break
-            except (OSError, *store_errors()) as failure:
+            except store_errors() as failure:
                 if not again:
                     raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
                 # Upkeep may have removed the files of an old version.
@@ -79,7 +79,7 @@ class LogTable:
         files = pa.table(handle.get_add_actions(flatten=True))
         if not len(files):
             return 0
-        return max(files["max.position"].to_pylist())
+        return int(max(files["max.position"].to_pylist()))
 
     def spans(self, block: int) -> Callable[[int, int], Sequence[Event]]:
         """`between` for blocks in order, read from the table many blocks at a time."""
@@ -104,14 +104,18 @@ class LogTable:
             field = pads.field("position")
             dataset = handle.to_pyarrow_dataset(schema=declared.schema)
             return dataset.to_table(filter=(field >= first) & (field <= last))
-        files = pa.table(handle.get_add_actions(flatten=True)).select(["path", "min.position", "max.position"])
+        files = pa.table(handle.get_add_actions(flatten=True)).select(
+            ["path", "min.position", "max.position"]
+        )
         paths = [
             f"{self._lake.uri(TABLE)}/{unquote(path)}"
             for path, low, high in zip(*(column.to_pylist() for column in files.columns), strict=True)
             if high is None or (high >= first and low <= last)
         ]
         wanted = [("position", ">=", first), ("position", "<=", last)]
-        parts = [pq.read_table(path, partitioning=None, filters=wanted).cast(declared.schema) for path in paths]
+        parts = [
+            pq.read_table(path, partitioning=None, filters=wanted).cast(declared.schema) for path in paths
+        ]
         return pa.concat_tables(parts) if parts else declared.empty()
 
     def by_sequence(self, tenant: str, sequences: Sequence[int]) -> list[Event]:

@@ -26,9 +26,9 @@ from ml_registry_pipelines.registry.events import Event, new_id
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
 from ml_registry_pipelines.registry.promotion import Promotion
-from ml_registry_pipelines.registry.references import version_state, versions_of
+from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
-from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION, State
+from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
 from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
 from ml_registry_pipelines.registry.versions import (
     Artifact,
@@ -223,7 +223,13 @@ class ModelRegistry(Promotion):
 
         change = {"reason": reason, "replacement": replacement}
         return self.things.amend(
-            "deprecate_model", MODEL, name, change, edit, idempotency_key=idempotency_key, valid_from=valid_from
+            "deprecate_model",
+            MODEL,
+            name,
+            change,
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def reinstate_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
@@ -286,7 +292,9 @@ class ModelRegistry(Promotion):
         checked_text(description, "description")
         living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
         stored = self.artifacts.store(content)
-        others = [{"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts]
+        others = [
+            {"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts
+        ]
 
         def decide(view: View) -> list[Change]:
             owner = living(view, MODEL, model)
@@ -321,8 +329,12 @@ class ModelRegistry(Promotion):
             **facts.asked(),
         }
         done = self.do(
-            "create_model_version", MODEL_VERSION, change, decide,
-            idempotency_key=idempotency_key, valid_from=valid_from,
+            "create_model_version",
+            MODEL_VERSION,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return self._version(self.view(), state_of(done))
 
@@ -337,7 +349,9 @@ class ModelRegistry(Promotion):
     def describe_version(self, reference: str, text: str, *, idempotency_key: str | None = None) -> Version:
         """Replace the description of a version; its content stays."""
         change = {"description": checked_text(text, "description")}
-        return self.amend_version("describe_version", reference, change, lambda _, __: change, idempotency_key)
+        return self.amend_version(
+            "describe_version", reference, change, lambda _, __: change, idempotency_key
+        )
 
     def tag_version(
         self,
@@ -367,13 +381,24 @@ class ModelRegistry(Promotion):
             if state.data["stage"] in {"production", "staging", "shadow"}:
                 raise StillNeeded(f"{reference} is in {state.data['stage']}; archive it first")
             model = view.by_id("things", str(state.data["model_id"]))
-            held = [a for a, n in (model.data.get("aliases", {}) if model else {}).items() if n == state.data["version"]]
+            held = [
+                a
+                for a, n in (model.data.get("aliases", {}) if model else {}).items()
+                if n == state.data["version"]
+            ]
             if held:
                 raise StillNeeded(f"{reference} has the alias {', '.join(sorted(held))}; remove it first")
             for drawn in view.by_column("relationships", "source_id", state.id):
                 deployment = view.by_id("things", str(drawn.data["target_id"]))
-                if drawn.data["type"] == "deployed_to" and not drawn.deleted and deployment and not deployment.deleted:
-                    raise StillNeeded(f"{reference} is deployed to {deployment.name!r}; end the deployment first")
+                if (
+                    drawn.data["type"] == "deployed_to"
+                    and not drawn.deleted
+                    and deployment
+                    and not deployment.deleted
+                ):
+                    raise StillNeeded(
+                        f"{reference} is deployed to {deployment.name!r}; end the deployment first"
+                    )
             return {"deleted": True}
 
         return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
@@ -428,15 +453,15 @@ def _lineage(
     view: View, version: tuple[str, str], facts: VersionFacts
 ) -> tuple[list[Change], dict[str, Any]]:
     """The edges of a new version, and its lineage by id."""
-    trained = {living(view, "dataset_version", name): columns for name, columns in facts.training().items()}
-    evaluated = [living(view, "dataset_version", name) for name in facts.evaluated_on]
+    trained = {dataset_state(view, name): columns for name, columns in facts.training().items()}
+    evaluated = [dataset_state(view, name) for name in facts.evaluated_on]
     base = None if facts.base_model is None else version_state(view, facts.base_model)
     drawn = []
     for dataset, columns in trained.items():
         _check_columns(dataset, columns)
         properties = {} if columns is None else {"columns": sorted(columns)}
-        drawn.append(edge("trained_on", version, ("dataset_version", dataset.id), properties=properties))
-    drawn += [edge("evaluated_on", version, ("dataset_version", dataset.id)) for dataset in evaluated]
+        drawn.append(edge("trained_on", version, (DATASET_VERSION, dataset.id), properties=properties))
+    drawn += [edge("evaluated_on", version, (DATASET_VERSION, dataset.id)) for dataset in evaluated]
     if base is not None:
         drawn.append(edge("derived_from", version, (MODEL_VERSION, base.id)))
     return drawn, {

@@ -38,7 +38,9 @@ def checked_name(name: str, what: str = "name") -> str:
     if not isinstance(name, str):
         raise InvalidInput(f"a {what} is text, not a {type(name).__name__}")
     if len(name) > MAX_NAME:
-        raise InvalidInput(f"the {what} {shown(name, 60)} is too long; a {what} has at most {MAX_NAME} characters")
+        raise InvalidInput(
+            f"the {what} {shown(name, 60)} is too long; a {what} has at most {MAX_NAME} characters"
+        )
     name = unicodedata.normalize("NFC", name)
     if not name or name != name.strip():
         raise InvalidInput(f"the {what} {shown(name)} is empty, or has spaces at an end")
@@ -50,7 +52,9 @@ def checked_name(name: str, what: str = "name") -> str:
 
 def checked_tenant(tenant: str) -> str:
     if not _TENANT.fullmatch(tenant):
-        raise InvalidInput(f"{shown(tenant)} is no tenant: letters, digits and _ . - only, at most 100 of them")
+        raise InvalidInput(
+            f"{shown(tenant)} is no tenant: letters, digits and _ . - only, at most 100 of them"
+        )
     return tenant
 
 
@@ -116,14 +120,18 @@ def _typed(name: str, value: TagValue) -> dict[str, Any]:
             return {"type": "number", "value": int(value) if whole else value}
         case str():
             if len(value) > MAX_TAG:
-                raise InvalidInput(f"tag {shown(name)} has {len(value):,} characters; at most {MAX_TAG:,} are kept")
+                raise InvalidInput(
+                    f"tag {shown(name)} has {len(value):,} characters; at most {MAX_TAG:,} are kept"
+                )
             return {"type": "text", "value": value}
         case datetime():
             raise InvalidInput(f"tag {shown(name)} is a time; a tag holds a date at most")
         case date():
             return {"type": "date", "value": value.isoformat()}
         case _:
-            raise InvalidInput(f"tag {shown(name)} is a {type(value).__name__}; a tag is text, number, boolean or date")
+            raise InvalidInput(
+                f"tag {shown(name)} is a {type(value).__name__}; a tag is text, number, boolean or date"
+            )
 
 
 def tag_values(tags: Mapping[str, Mapping[str, Any]]) -> dict[str, TagValue]:

@@ -143,7 +143,9 @@ class Snapshot:
             {},
         )
 
-    def by_any(self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None) -> list[State]:
+    def by_any(
+        self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
+    ) -> list[State]:
         """`by_column` for many values at once."""
         if not self.blocks[table] or not values:
             return []

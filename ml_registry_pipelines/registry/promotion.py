@@ -96,8 +96,12 @@ class Promotion(Desk):
 
         change = {"version": reference, "former": former.value, "reason": reason}
         done = self.do(
-            "promote_to_production", MODEL_VERSION, change, decide,
-            idempotency_key=idempotency_key, valid_from=valid_from,
+            "promote_to_production",
+            MODEL_VERSION,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return self._version(self.view(), state_of(done))
 
@@ -124,7 +128,9 @@ class Promotion(Desk):
             left = [(_left_production(view, s), s) for s in versions if s.id != present.id]
             before = max(((n, s.id, s) for n, s in left if n), default=None)
             if before is None:
-                raise IllegalTransition(f"model {owner.name!r} had no other version in production that still lives")
+                raise IllegalTransition(
+                    f"model {owner.name!r} had no other version in production that still lives"
+                )
             return _into_production(view, owner, before[2], Stage.ARCHIVED)
 
         change = {"model": model, "reason": reason}
@@ -145,14 +151,14 @@ class Promotion(Desk):
         for state in held:
             if state.data["stage"] == Stage.PRODUCTION.value and not state.deleted:
                 since = _since(view, state)
-                return InProduction(version_of(state, owner.name), since.valid_from, since.actor, since.recorded_at)
+                return InProduction(
+                    version_of(state, owner.name), since.valid_from, since.actor, since.recorded_at
+                )
         return None
 
     # -- aliases -------------------------------------------------------------------------
 
-    def set_alias(
-        self, reference: str, alias: str, *, idempotency_key: str | None = None
-    ) -> Thing:
+    def set_alias(self, reference: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
         """Let an alias of the model mean this version; it may have meant another one.
 
         Raises:
@@ -170,7 +176,11 @@ class Promotion(Desk):
             return [Change(MODEL, model.id, {**model.data, "aliases": {**aliases, alias: number}})]
 
         done = self.do(
-            "set_alias", MODEL, {"version": reference, "alias": alias}, decide, idempotency_key=idempotency_key
+            "set_alias",
+            MODEL,
+            {"version": reference, "alias": alias},
+            decide,
+            idempotency_key=idempotency_key,
         )
         return thing_of(state_of(done))
 
@@ -234,8 +244,12 @@ class Promotion(Desk):
             return [Change(MODEL_VERSION, state.id, {**state.data, **edit(state, view)})]
 
         done = self.do(
-            action, MODEL_VERSION, {"version": reference, **change}, decide,
-            idempotency_key=idempotency_key, valid_from=valid_from,
+            action,
+            MODEL_VERSION,
+            {"version": reference, **change},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return self._version(self.view(), state_of(done))
 
@@ -298,7 +312,9 @@ def _left_production(view: View, version: State) -> int:
 def _since(view: View, held: State) -> State:
     """The state with which the stretch of production began that `held` belongs to."""
     began = held
-    for state in reversed([s for s in view.history("model_versions", held.id) if s.sequence <= held.sequence]):
+    for state in reversed(
+        [s for s in view.history("model_versions", held.id) if s.sequence <= held.sequence]
+    ):
         if state.data["stage"] != Stage.PRODUCTION.value:
             break
         began = state

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, VersionNotFound, shown
-from ml_registry_pipelines.registry.states import MODEL, State
+from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODEL, State
 from ml_registry_pipelines.registry.things import living
 from ml_registry_pipelines.registry.view import View
 
@@ -23,7 +23,9 @@ def split(reference: str) -> tuple[str, str]:
     """
     model, divider, selector = reference.rpartition("@")
     if not divider or not model or not selector:
-        raise InvalidInput(f"{shown(reference)} is no version; write MODEL@v3, MODEL@ALIAS, MODEL@production or MODEL@latest")
+        raise InvalidInput(
+            f"{shown(reference)} is no version; write MODEL@v3, MODEL@ALIAS, MODEL@production or MODEL@latest"
+        )
     return model, selector
 
 
@@ -67,3 +69,39 @@ def _selected(view: View, model: State, selector: str) -> State | None:
         return living_ones[-1] if living_ones else None
     staged = [s for s in living_ones if s.data["stage"] == selector]
     return staged[-1] if staged else None
+
+
+def dataset_versions_of(view: View, dataset_id: str, *, deleted: bool = False) -> list[State]:
+    """The versions of a dataset by number."""
+    found = [s for s in view.by_column("things", "parent_id", dataset_id) if s.entity_type == DATASET_VERSION]
+    return sorted(
+        (s for s in found if deleted or not s.deleted), key=lambda s: int(s.data["metadata"]["number"])
+    )
+
+
+def dataset_state(view: View, reference: str) -> State:
+    """The living dataset version that `credit@v2`, `credit@latest`, or an id means.
+
+    Raises:
+        VersionNotFound: the dataset has none under that number.
+        NotFound: there is no such dataset.
+        Deleted: it is deleted.
+    """
+    by_id = view.by_id("things", reference) if "@" not in reference else None
+    if by_id is not None and by_id.entity_type == DATASET_VERSION:
+        return living(view, DATASET_VERSION, reference)
+    name, selector = split(reference)
+    dataset = living(view, DATASET, name)
+    versions = dataset_versions_of(view, dataset.id, deleted=True)
+    if selector == "latest":
+        found = next((s for s in reversed(versions) if not s.deleted), None)
+    else:
+        match = _NUMBER.fullmatch(selector)
+        number = int(match[1]) if match else 0
+        found = next((s for s in versions if s.data["metadata"]["number"] == number), None)
+    if found is None:
+        known = ", ".join(f"v{s.data['metadata']['number']}" for s in versions[-5:]) or "none yet"
+        raise VersionNotFound(name, selector, known, kind=DATASET)
+    if found.deleted:
+        raise Deleted("dataset version", reference)
+    return found

@@ -17,8 +17,8 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound
 from ml_registry_pipelines.registry.names import checked_kind
-from ml_registry_pipelines.registry.references import version_state
-from ml_registry_pipelines.registry.states import MODEL_VERSION, RELATIONSHIP, State
+from ml_registry_pipelines.registry.references import dataset_state, version_state
+from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL_VERSION, RELATIONSHIP, State
 from ml_registry_pipelines.registry.things import living
 from ml_registry_pipelines.registry.view import View
 
@@ -165,6 +165,8 @@ def end(view: View, kind: str, given: str) -> State:
     """The living entity at one end of an edge, by id or, for a thing, by name."""
     if kind == MODEL_VERSION:
         return version_state(view, given)
+    if kind == DATASET_VERSION:
+        return dataset_state(view, given)
     return living(view, kind, given)
 
 
@@ -212,7 +214,12 @@ class Relationships(Desk):
             "flow": flow.value if flow else None,
         }
         done = self.do(
-            f"relate_{type_}", RELATIONSHIP, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
+            f"relate_{type_}",
+            RELATIONSHIP,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return relationship_of(state_of(done))
 
@@ -241,8 +248,12 @@ class Relationships(Desk):
 
         change = {"type": type_, "source": list(source), "target": list(target)}
         done = self.do(
-            f"unrelate_{type_}", RELATIONSHIP, change, decide,
-            idempotency_key=idempotency_key, valid_from=valid_from,
+            f"unrelate_{type_}",
+            RELATIONSHIP,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return relationship_of(state_of(done))
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 MODEL_VERSION = "model_version"
+DATASET = "dataset"
+DATASET_VERSION = "dataset_version"
+DEPLOYMENT = "deployment"
 RELATIONSHIP = "relationship"
 APPROVAL = "approval"
 
@@ -143,7 +146,16 @@ def rows_of(table: str, states: Iterable[State]) -> pa.Table:
 
 
 STATE_COLUMNS = (
-    "tenant", "type", "id", "from_sequence", "position", "recorded_at", "valid_from", "actor", "action", "state",
+    "tenant",
+    "type",
+    "id",
+    "from_sequence",
+    "position",
+    "recorded_at",
+    "valid_from",
+    "actor",
+    "action",
+    "state",
 )
 """Columns that make a `State`, in the order of `state_of`."""
 

@@ -167,8 +167,12 @@ class Things(Desk):
             return [Change(kind, new_id(), state)]
 
         done = self.do(
-            f"register_{checked_kind(kind)}", kind, state, decide,
-            idempotency_key=idempotency_key, valid_from=valid_from,
+            f"register_{checked_kind(kind)}",
+            kind,
+            state,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return thing_of(state_of(done))
 
@@ -246,7 +250,12 @@ class Things(Desk):
             return {"tags": {**kept, **added}}
 
         return self.amend(
-            f"tag_{kind}", kind, name, {"tags": added, "remove": removed}, edit, idempotency_key=idempotency_key
+            f"tag_{kind}",
+            kind,
+            name,
+            {"tags": added, "remove": removed},
+            edit,
+            idempotency_key=idempotency_key,
         )
 
     def set_owners(
@@ -264,7 +273,12 @@ class Things(Desk):
         """Replace the metadata, any JSON object."""
         change = {"metadata": dict(metadata)}
         return self.amend(
-            f"set_metadata_of_{kind}", kind, name, change, lambda _, __: change, idempotency_key=idempotency_key
+            f"set_metadata_of_{kind}",
+            kind,
+            name,
+            change,
+            lambda _, __: change,
+            idempotency_key=idempotency_key,
         )
 
     def delete(self, kind: str, name: str, *, idempotency_key: str | None = None) -> Thing:
@@ -291,7 +305,11 @@ class Things(Desk):
 
         def decide(view: View) -> list[Change]:
             found = [s for s in named(view, kind, name) if s.deleted]
-            if (by_id := view.by_id("things", name)) is not None and by_id.entity_type == kind and by_id.deleted:
+            if (
+                (by_id := view.by_id("things", name)) is not None
+                and by_id.entity_type == kind
+                and by_id.deleted
+            ):
                 found = [by_id]
             if not found:
                 raise NotFound(f"deleted {kind}", name, view.tenant)
@@ -321,7 +339,12 @@ class Things(Desk):
             return [Change(kind, state.id, {**state.data, **edit(state, view)})]
 
         done = self.do(
-            action, kind, {"of": name, **change}, decide, idempotency_key=idempotency_key, valid_from=valid_from
+            action,
+            kind,
+            {"of": name, **change},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return thing_of(state_of(done))
 
@@ -429,7 +452,11 @@ def needed_by(view: View, state: State) -> str | None:
         if edge.deleted or edge.data["type"] not in {"trained_on", "evaluated_on", "derived_from"}:
             continue
         user = view.by_id("model_versions", str(edge.data["source_id"]))
-        if user is not None and not user.deleted and user.data["stage"] in {"production", "staging", "shadow"}:
+        if (
+            user is not None
+            and not user.deleted
+            and user.data["stage"] in {"production", "staging", "shadow"}
+        ):
             model = view.by_id("things", str(user.data["model_id"]))
             name = model.name if model else user.data["model_id"]
             return f"version v{user.data['version']} of {name!r} is in {user.data['stage']} and was {edge.data['type']} it"

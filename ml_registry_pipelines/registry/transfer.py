@@ -99,7 +99,9 @@ def _events(source: Path) -> list[Event]:
             or event.previous_hash != previous
             or event_hash(fields) != event.hash
         ):
-            raise DamagedExport(f"event {number} of {source} was changed, dropped, inserted or reordered; export again")
+            raise DamagedExport(
+                f"event {number} of {source} was changed, dropped, inserted or reordered; export again"
+            )
         previous = event.hash
     checked_tenant(events[0].tenant)
     return events

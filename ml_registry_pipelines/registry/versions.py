@@ -165,7 +165,11 @@ def check_step(reference: str, now: Stage, to: Stage) -> None:
     if to not in LEADS_TO[now]:
         allowed = ", ".join(sorted(stage.value for stage in LEADS_TO[now]))
         already = "is already" if now is to else "cannot go"
-        rest = f"in {to.value}" if now is to else f"from {now.value} to {to.value}; from there it can go to {allowed}"
+        rest = (
+            f"in {to.value}"
+            if now is to
+            else f"from {now.value} to {to.value}; from there it can go to {allowed}"
+        )
         raise IllegalTransition(f"{reference} {already} {rest}")
 
 
@@ -187,8 +191,16 @@ def difference(first: Version, second: Version) -> Difference:
             if one.get(key) != two.get(key):
                 fields[f"{name}.{key}"] = (one.get(key), two.get(key))
     for name in (
-        "content_digest", "size", "framework", "code_commit", "licence", "trained_on", "evaluated_on",
-        "base_version", "stage", "description",
+        "content_digest",
+        "size",
+        "framework",
+        "code_commit",
+        "licence",
+        "trained_on",
+        "evaluated_on",
+        "base_version",
+        "stage",
+        "description",
     ):
         one, two = getattr(first, name), getattr(second, name)
         if one != two:

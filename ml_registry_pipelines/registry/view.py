@@ -29,29 +29,35 @@ class View:
 
     def by_id(self, table: str, entity: str) -> State | None:
         """The newest state of an entity, be it deleted."""
-        recent = newest(tail.by_id(self.tenant, entity, self.at) for tail in self.tails)
+        recent = self._recent(table, entity)
         return recent or self.snapshot.by_id(table, self.tenant, entity, self.at)
 
     def by_column(self, table: str, column: str, value: str) -> list[State]:
         """The entities that have the value now, deleted ones included, in the order of their ids."""
         found = dict(self.snapshot.by_column(table, self.tenant, column, value, self.at))
-        return self._current(column, {value}, found, self._ids(table, column, [value]))
+        return self._current(table, column, {value}, found, self._ids(table, column, [value]))
 
     def by_any(self, table: str, column: str, values: Sequence[str]) -> list[State]:
         """`by_column` for many values at once."""
         found = {s.id: s for s in self.snapshot.by_any(table, self.tenant, column, values, self.at)}
-        return self._current(column, set(values), found, self._ids(table, column, values))
+        return self._current(table, column, set(values), found, self._ids(table, column, values))
 
     def _ids(self, table: str, column: str, values: Sequence[str]) -> list[str]:
         if column == "id":
             return list(values)
-        return [i for tail in self.tails for value in values for i in tail.ids(table, self.tenant, column, value)]
+        return [
+            i for tail in self.tails for value in values for i in tail.ids(table, self.tenant, column, value)
+        ]
+
+    def _recent(self, table: str, entity: str) -> State | None:
+        found = newest(tail.by_id(self.tenant, entity, self.at) for tail in self.tails)
+        return found if found is not None and found.table == table else None
 
     def _current(
-        self, column: str, values: set[str], found: dict[str, State], recent: Sequence[str]
+        self, table: str, column: str, values: set[str], found: dict[str, State], recent: Sequence[str]
     ) -> list[State]:
         for entity in {*recent, *found}:
-            newer = newest(tail.by_id(self.tenant, entity, self.at) for tail in self.tails)
+            newer = self._recent(table, entity)
             older = found.get(entity)
             state = newest([newer, older])
             if state is not None:
@@ -66,10 +72,12 @@ class View:
         """Every state of an entity up to `at`, oldest first."""
         states = {s.sequence: s for s in self.snapshot.history(table, self.tenant, entity)}
         for tail in self.tails:
-            states.update((s.sequence, s) for s in tail.history(self.tenant, entity))
+            states.update((s.sequence, s) for s in tail.history(self.tenant, entity) if s.table == table)
         return [states[n] for n in sorted(states) if self.at is None or n <= self.at]
 
-    def query(self, name: str, table: str, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+    def query(
+        self, name: str, table: str, sql: str, parameters: Mapping[str, object] | None = None
+    ) -> pa.Table:
         """Run a statement over relation `current`: the newest state of every entity of the table.
 
         `$tenant` and `$at` are set; the statement begins after a `WITH`.
