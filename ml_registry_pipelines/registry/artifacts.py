@@ -212,6 +212,16 @@ class ArtifactStore:
         found: dict[str, Any] = json.loads(data)
         return found
 
+    def check_whole(self, name: str) -> None:
+        """Look whether the manifest and all files that it lists are in the store.
+
+        Raises:
+            ArtifactChanged: names the first one that is not.
+        """
+        for file in self.manifest(name).get("files", ()):
+            if not self._has(file["sha256"], file["size"]):
+                raise ArtifactChanged(f"{file['path']} of artifact {name[:12]} is gone from the store")
+
     def verify(self, name: str) -> None:
         """Read all files of an artifact and compare their digests.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ml_registry_pipelines.registry.artifacts import ArtifactError, ArtifactStore
+from ml_registry_pipelines.registry.bulk import BulkFileDamaged
 from ml_registry_pipelines.registry.errors import DamagedExport, NotFound, TenantExists
 from ml_registry_pipelines.registry.events import BULK, Event, event_hash, from_arrow, to_arrow
 from ml_registry_pipelines.registry.log import Log
@@ -66,10 +67,10 @@ def import_tenant(log: Log, source: Path) -> tuple[str, int]:
         store.take_in(source / "artifacts")
         for event in events:
             for digest in _artifacts(event):
-                store.manifest(digest)
+                store.check_whole(digest)
             if event.entity_type == BULK:
                 log.bulk.bytes_of(str(event.state["file"]))
-    except ArtifactError as failure:
+    except (ArtifactError, BulkFileDamaged) as failure:
         raise DamagedExport(f"{source} is damaged: {failure}") from failure
     log.append_verbatim(events, absent=lambda view: _absent(view, log))
     return tenant, len(events)
