@@ -283,7 +283,7 @@ class ArtifactStore:
                 yield _uri_name(manifest["uri"]), manifest["sha256"], _open_uri(manifest["uri"])
             case _:
                 raise ArtifactElsewhere(
-                    f"{manifest['provider']} {manifest['snapshot']} is a hosted model: there are no files of it here"
+                    f"{manifest['provider']} {manifest['snapshot']} is a hosted model, without files here"
                 )
 
     def export(self, name: str, target: Path) -> None:

@@ -59,7 +59,7 @@ class BulkFiles:
         data = self._folder.read(_path(digest))
         if hashlib.sha256(data).hexdigest() != digest:
             raise BulkFileDamaged(
-                f"{self._folder.uri}/{_path(digest)} was changed: its SHA-256 is not the one that its name and "
+                f"{self._folder.uri}/{_path(digest)} was changed: its SHA-256 is not what its name and "
                 "the log state"
             )
         return data

@@ -44,14 +44,8 @@ def _check(value: object, path: str, depth: int) -> None:
             return
         case str():
             _check_text(value, path)
-        case int():
-            if not -SAFE_INTEGER <= value < SAFE_INTEGER:
-                raise InvalidInput(
-                    f"{path or 'the value'} is an integer of more than 64 bits; give it as text"
-                )
-        case float():
-            if not math.isfinite(value):
-                raise InvalidInput(f"{path or 'the value'} is {value}; only finite numbers can be recorded")
+        case int() | float():
+            _check_number(value, path)
         case list() | tuple():
             for i, item in enumerate(value):
                 _check(item, f"{path}[{i}]", depth + 1)
@@ -63,6 +57,13 @@ def _check(value: object, path: str, depth: int) -> None:
                 _check(item, f"{path}.{key}" if path else key, depth + 1)
         case _:
             raise InvalidInput(f"{path or 'the value'} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _check_number(number: float, path: str) -> None:
+    if isinstance(number, int) and not -SAFE_INTEGER <= number < SAFE_INTEGER:
+        raise InvalidInput(f"{path or 'the value'} is an integer of more than 64 bits; give it as text")
+    if not math.isfinite(number):
+        raise InvalidInput(f"{path or 'the value'} is {number}; only finite numbers can be recorded")
 
 
 def _check_text(text: str, path: str) -> None:

@@ -29,7 +29,10 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class Damage:
-    """The first event of a tenant that is not as it was written. `what` is changed, dropped, inserted or reordered."""
+    """The first event of a tenant that is not as it was written.
+
+    `what` is changed, dropped, inserted or reordered.
+    """
 
     tenant: str
     sequence: int
@@ -101,7 +104,8 @@ WITH computed AS (
 )
 SELECT tenant, count(*) AS events, arg_max(hash, sequence) AS head,
   min(sequence) FILTER (is_bad) AS bad,
-  arg_min({{'before': before_sequence, 'hash': hash, 'computed': computed, 'linked': previous_hash = before_hash,
+  arg_min({{'before': before_sequence, 'hash': hash, 'computed': computed,
+            'linked': previous_hash = before_hash,
             'position': position, 'ordered': position > before_position}},
           sequence) FILTER (is_bad) AS first
 FROM judged
@@ -114,8 +118,13 @@ def _classify(reading: Reading, row: dict[str, Any]) -> Damage:
     tenant, bad, first = row["tenant"], row["bad"], row["first"]
     doubled = reading.query(
         "registry.verify_doubled",
-        f"SELECT min(sequence) AS n FROM (SELECT sequence FROM {TABLE} WHERE tenant = $tenant AND sequence <= $bad + 1 "
-        "GROUP BY sequence HAVING count(*) > 1)",
+        f"""
+        SELECT min(sequence) AS n
+        FROM (
+          SELECT sequence FROM {TABLE} WHERE tenant = $tenant AND sequence <= $bad + 1
+          GROUP BY sequence HAVING count(*) > 1
+        )
+        """,
         {"tenant": tenant, "bad": bad},
     )["n"][0].as_py()
     if doubled is not None and doubled <= bad:
@@ -182,7 +191,10 @@ def _against(reading: Reading, tenant: str, anchors: Sequence[Anchor]) -> Damage
         last = first + len(links) // LINK - 1
         stored = reading.query(
             "registry.verify_anchor",
-            f"SELECT sequence, hash FROM {TABLE} WHERE tenant = $tenant AND sequence BETWEEN $first AND $last",
+            f"""
+            SELECT sequence, hash FROM {TABLE}
+            WHERE tenant = $tenant AND sequence BETWEEN $first AND $last
+            """,
             {"tenant": tenant, "first": first, "last": last},
         )
         hashes = dict(zip(stored["sequence"].to_pylist(), stored["hash"].to_pylist(), strict=True))
@@ -201,7 +213,11 @@ def _bulk_damage(lake: Lake, reading: Reading, tenant: str) -> Damage | None:
     files = BulkFiles(lake)
     rows = reading.query(
         "registry.verify_bulk",
-        f"SELECT sequence, payload FROM {TABLE} WHERE tenant = $tenant AND entity_type = $bulk ORDER BY sequence",
+        f"""
+        SELECT sequence, payload FROM {TABLE}
+        WHERE tenant = $tenant AND entity_type = $bulk
+        ORDER BY sequence
+        """,
         {"tenant": tenant, "bulk": BULK},
     )
     for sequence, payload in zip(rows["sequence"].to_pylist(), rows["payload"].to_pylist(), strict=True):
@@ -239,6 +255,6 @@ def _with_lost(
         verdicts.append(Verdict(name, 0, "", newest, gone))
     if lost and not any(verdict.damage for verdict in verdicts):
         first, last = lost[0]
-        text = f"the log has no event at position {first} to {last}: the newest events of some tenant are missing"
+        text = f"the log has no event at positions {first} to {last}: a tenant's newest events are missing"
         verdicts.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", text)))
     return verdicts

@@ -46,7 +46,10 @@ class Command:
 
 @dataclass(frozen=True)
 class Done:
-    """The events of a command, none where nothing was to be done. `before`: it had been done already, under its idempotency key."""
+    """The events of a command, none where nothing was to be done.
+
+    `before`: it had been done already, under its idempotency key.
+    """
 
     events: tuple[Event, ...]
     before: bool = False

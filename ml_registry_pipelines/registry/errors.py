@@ -73,7 +73,8 @@ class KeyReused(RegistryError):
 
     def __init__(self, key: str, action: str, sequence: int) -> None:
         super().__init__(
-            f"idempotency key {shown(key)} was already used by {action} for something else (event {sequence}); "
+            f"idempotency key {shown(key)} was already used by {action} for something else "
+            f"(event {sequence}); "
             "give each command a key of its own"
         )
 

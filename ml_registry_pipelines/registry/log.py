@@ -179,7 +179,8 @@ class Log:
         )
         if not decision.allowed:
             raise NotAllowed(
-                f"{command.actor.id!r} may not {command.action} in tenant {command.tenant!r}: {decision.reason}"
+                f"{command.actor.id!r} may not {command.action} in tenant {command.tenant!r}: "
+                f"{decision.reason}"
             )
         return command
 
@@ -317,8 +318,8 @@ class Log:
             payload = canonical({"change": asked or {}, "state": change.state})
             if len(payload.encode()) > MAX_PAYLOAD:
                 raise InvalidInput(
-                    f"{command.action} would record {len(payload):,} characters about one {change.entity_type}; "
-                    f"at most {MAX_PAYLOAD:,} bytes can be kept in the log, put large values into an artifact"
+                    f"{command.action} would record {len(payload):,} characters about a "
+                    f"{change.entity_type}; the log keeps {MAX_PAYLOAD:,} bytes at most, put large values into an artifact"
                 )
             fields: dict[str, Any] = {
                 "tenant": command.tenant,

@@ -161,7 +161,10 @@ class ModelRegistry(Promotion):
         states = self.view(as_of).select(
             "registry.search_versions",
             "model_versions",
-            "NOT deleted AND ($stage IS NULL OR stage = $stage) AND ($framework IS NULL OR framework = $framework)",
+            """
+            NOT deleted AND ($stage IS NULL OR stage = $stage)
+            AND ($framework IS NULL OR framework = $framework)
+            """,
             parameters={"stage": stage.value if stage else None, "framework": framework},
         )
         return sorted(
@@ -243,7 +246,11 @@ class ModelRegistry(Promotion):
         return self.things.amend("reinstate_model", MODEL, name, {}, edit, idempotency_key=idempotency_key)
 
     def delete_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
-        """Delete a model so that it can be restored, with its versions. Refused while one is in production."""
+        """Delete a model with its versions, so that it can be restored.
+
+        Raises:
+            StillNeeded: a version is in production.
+        """
         return self.things.delete(MODEL, name, idempotency_key=idempotency_key)
 
     def restore_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:

@@ -62,7 +62,8 @@ def checked_kind(kind: str) -> str:
     """The name of a kind of thing or relationship."""
     if not _KIND.fullmatch(kind) or kind in RESERVED_KINDS:
         raise InvalidInput(
-            f"{shown(kind)} is no kind: lower-case letters, digits and _, and none of {', '.join(sorted(RESERVED_KINDS))}"
+            f"{shown(kind)} is no kind: lower-case letters, digits and _, and none of "
+            f"{', '.join(sorted(RESERVED_KINDS))}"
         )
     return kind
 

@@ -139,7 +139,10 @@ class Snapshot:
     def _digests(self, table: str, column: str) -> pa.Table:
         return self._query(
             f"registry.{table}.digests",
-            f"SELECT md5_number_lower(tenant || chr(31) || {column}) AS digest FROM {table} WHERE {column} IS NOT NULL",
+            f"""
+            SELECT md5_number_lower(tenant || chr(31) || {column}) AS digest
+            FROM {table} WHERE {column} IS NOT NULL
+            """,
             {},
         )
 
@@ -155,7 +158,8 @@ class Snapshot:
             SELECT {{columns}} FROM {table}
             WHERE tenant = $tenant AND from_sequence <= $at
               AND id IN (
-                SELECT id FROM {table} WHERE tenant = $tenant AND {column} IN (SELECT unnest($values::VARCHAR[]))
+                SELECT id FROM {table}
+                WHERE tenant = $tenant AND {column} IN (SELECT unnest($values::VARCHAR[]))
               )
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
             """,
@@ -191,7 +195,7 @@ class Snapshot:
     def query(
         self, name: str, table: str, sql: str, parameters: Mapping[str, object], tail: Sequence[State]
     ) -> pa.Table:
-        """Run a statement over relation `states`: all states of `table` of `$tenant`, those of the tail included."""
+        """Run a statement over relation `states`: all states of `table` of `$tenant`, with the tail's."""
         newer = rows_of(table, tail)
         with self._lock:
             self._register("tail_states", newer)

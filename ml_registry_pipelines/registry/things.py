@@ -404,7 +404,10 @@ class Things(Desk):
             "things",
             """
             ($kind IS NULL OR type = $kind) AND deleted = $deleted
-            AND ($text IS NULL OR contains(lower(name), lower($text)) OR contains(lower(description), lower($text)))
+            AND (
+              $text IS NULL OR contains(lower(name), lower($text))
+              OR contains(lower(description), lower($text))
+            )
             AND ($tags IS NULL OR json_contains(json_extract(state, '$.tags'), $tags))
             AND ($owner IS NULL OR json_contains(json_extract(state, '$.owners'), $owner))
             AND ($status IS NULL OR status = $status)
@@ -459,7 +462,10 @@ def needed_by(view: View, state: State) -> str | None:
         ):
             model = view.by_id("things", str(user.data["model_id"]))
             name = model.name if model else user.data["model_id"]
-            return f"version v{user.data['version']} of {name!r} is in {user.data['stage']} and was {edge.data['type']} it"
+            return (
+                f"version v{user.data['version']} of {name!r} is in {user.data['stage']} "
+                f"and was {edge.data['type']} it"
+            )
     if state.entity_type == "model":
         for version in view.by_column("model_versions", "model_id", state.id):
             if not version.deleted and version.data["stage"] == "production":

@@ -102,7 +102,8 @@ class View:
         parameters: Mapping[str, object] | None = None,
     ) -> list[State]:
         """The newest states that a condition holds for."""
-        sql = f"SELECT * FROM current WHERE {where} ORDER BY {order} LIMIT {2**62 if limit is None else int(limit)}"
+        most = 2**62 if limit is None else int(limit)
+        sql = f"SELECT * FROM current WHERE {where} ORDER BY {order} LIMIT {most}"
         return from_rows(table, self.query(name, table, sql, parameters))
 
     def over_states(

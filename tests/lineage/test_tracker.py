@@ -80,7 +80,7 @@ def test_what_cannot_be_read_is_no_dataset(tracker, tmp_path):
 
 @pytest.fixture
 def world(registry, tracker, relationships, csv) -> None:
-    """raw -> clean -> fraud v1 (age), v2 (all) -> base of chat v1; v1 live in the EU; an application uses fraud."""
+    """raw -> clean -> fraud v1 (age), v2 (all) -> base of chat v1; v1 live in the EU; an app uses fraud."""
     tracker.track_dataset("raw", Uri("https://example.com/raw.csv", "aa" * 32))
     tracker.track_dataset("credit", csv, derived_from=["raw@v1"])
     registry.register_model("fraud", owners=["team:risk"])
@@ -119,7 +119,12 @@ def test_impact_names_live_deployments_and_their_owners_first(tracker):
     assert found.owners == ("team:ops", "team:risk")
     assert next(iter(found.counts)) == "deployment"
     assert found.counts == {
-        "deployment": 1, "model_version": 3, "dataset": 1, "dataset_version": 1, "model": 2, "application": 1,
+        "deployment": 1,
+        "model_version": 3,
+        "dataset": 1,
+        "dataset_version": 1,
+        "model": 2,
+        "application": 1,
     }
 
 
@@ -147,7 +152,17 @@ def test_columns_and_features_can_be_nodes_of_their_own(tracker, registry, relat
 def test_the_graph_for_drawing_has_every_node_and_edge_once(tracker):
     graph = tracker.get_lineage_graph("dataset_version", "credit@v1")
     assert {n.name for n in graph.nodes} == {
-        "raw", "raw@v1", "credit", "credit@v1", "fraud@v1", "fraud@v2", "chat@v1", "fraud", "chat", "eu", "till",
+        "raw",
+        "raw@v1",
+        "credit",
+        "credit@v1",
+        "fraud@v1",
+        "fraud@v2",
+        "chat@v1",
+        "fraud",
+        "chat",
+        "eu",
+        "till",
     } - {"raw"}
     assert len(graph.edges) == len(set(graph.edges))
     ids = {n.id for n in graph.nodes}
@@ -179,11 +194,19 @@ def test_a_cycle_is_refused_with_its_path_and_nothing_is_written(tracker, relati
 def test_relationships_of_any_type_are_listed_and_know_which_way_influence_flows(registry, relationships):
     for name in ("a", "b"):
         registry.things.register("team", name)
-    drawn = relationships.relate("advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 1})
-    again = relationships.relate("advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 2})
+    drawn = relationships.relate(
+        "advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 1}
+    )
+    again = relationships.relate(
+        "advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 2}
+    )
     assert drawn.id == again.id
     (found,) = relationships.list("team", "b", type_="advises")
-    assert (found.properties, found.upstream[0], found.downstream) == ({"n": 2}, "team", ("team", again.target_id))
+    assert (found.properties, found.upstream[0], found.downstream) == (
+        {"n": 2},
+        "team",
+        ("team", again.target_id),
+    )
     with pytest.raises(NotFound):
         relationships.relate("advises", ("team", "a"), ("team", "c"))
 
@@ -214,7 +237,9 @@ def test_what_was_deployed_on_a_day_and_by_whom(registry, tracker):
     registry.register_model("fraud")
     for _ in range(2):
         registry.create_model_version("fraud", HOSTED)
-    tracker.track_deployment("eu", "fraud@v1", environment="production", endpoint="/s", traffic_share=0.5, start=day(1))
+    tracker.track_deployment(
+        "eu", "fraud@v1", environment="production", endpoint="/s", traffic_share=0.5, start=day(1)
+    )
     tracker.track_deployment("eu", "fraud@v2", environment="production", start=day(10))
     tracker.track_deployment("lab", "fraud@v2", environment="staging", start=day(10))
     tracker.end_deployment("eu", end=day(20))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,6 +21,8 @@ from ml_registry_pipelines.registry.log import Log, LogDamaged
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
 from tests.registry.conftest import ACTOR
+
+Rows = list[dict[str, Any]]
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -45,10 +48,10 @@ def root(whole: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def rewrite(root: Path) -> Callable[[Callable[[list[dict]], list[dict]]], None]:
+def rewrite(root: Path) -> Callable[[Callable[[Rows], Rows]], None]:
     """Does what somebody with the storage credentials could: writes the whole table anew."""
 
-    def forge(change: Callable[[list[dict]], list[dict]]) -> None:
+    def forge(change: Callable[[Rows], Rows]) -> None:
         table = DeltaTable(str(root / "tables" / "governance_events"))
         rows = table.to_pyarrow_table()
         ordered = rows.sort_by([("tenant", "ascending"), ("sequence", "ascending")]).to_pylist()
@@ -72,10 +75,11 @@ def test_a_whole_log_verifies_and_says_what_it_cannot_know(root):
 
 
 @pytest.mark.parametrize(
-    "column", ["payload", "actor", "recorded_at", "valid_from", "action", "idempotency_key", "command_id", "hash"]
+    "column",
+    ["payload", "actor", "recorded_at", "valid_from", "action", "idempotency_key", "command_id", "hash"],
 )
 def test_a_changed_field_is_found_and_named(root, rewrite, column):
-    def change(rows: list[dict]) -> list[dict]:
+    def change(rows: Rows) -> Rows:
         row = rows[4]
         row[column] = NOW if column.endswith(("_at", "_from")) else f"{row[column] or ''}x"
         return rows
@@ -91,7 +95,11 @@ def test_a_dropped_event_is_found_and_named(root, rewrite):
     rewrite(lambda rows: rows[:6] + rows[7:])
     damage = found(root)["a"]
     assert damage is not None
-    assert (damage.sequence, damage.what, damage.text) == (7, "dropped", "event 7 is missing; event 8 is the next")
+    assert (damage.sequence, damage.what, damage.text) == (
+        7,
+        "dropped",
+        "event 7 is missing; event 8 is the next",
+    )
 
 
 def test_a_dropped_beginning_is_found(root, rewrite):
@@ -102,7 +110,7 @@ def test_a_dropped_beginning_is_found(root, rewrite):
 
 
 def test_an_inserted_event_is_found_and_named(root, rewrite):
-    def insert(rows: list[dict]) -> list[dict]:
+    def insert(rows: Rows) -> Rows:
         forged = {**rows[4], "payload": '{"change":{},"state":{"name":"evil"}}'}
         forged["hash"] = event_hash(forged)
         return [*rows[:5], forged, *rows[5:]]
@@ -121,7 +129,7 @@ def test_a_doubled_event_is_found(root, rewrite):
 
 
 def test_reordered_events_are_found_and_named(root, rewrite):
-    def swap(rows: list[dict]) -> list[dict]:
+    def swap(rows: Rows) -> Rows:
         rows[2]["sequence"], rows[7]["sequence"] = rows[7]["sequence"], rows[2]["sequence"]
         return rows
 
@@ -133,7 +141,7 @@ def test_reordered_events_are_found_and_named(root, rewrite):
 
 
 def test_an_event_that_was_replaced_with_a_fitting_hash_breaks_the_link(root, rewrite):
-    def replace(rows: list[dict]) -> list[dict]:
+    def replace(rows: Rows) -> Rows:
         rows[5]["actor"] = "somebody"
         rows[5]["hash"] = event_hash(rows[5])
         return rows
@@ -162,7 +170,7 @@ def test_rows_in_another_order_are_the_same_log(root, rewrite):
     assert set(found(root).values()) == {None}
 
 
-def forged_from(rows: list[dict], start: int) -> list[dict]:
+def forged_from(rows: Rows, start: int) -> Rows:
     """The chain of tenant a with event `start` changed, and everything after it computed anew."""
     previous = rows[start - 2]["hash"]
     for row in rows[start - 1 : 12]:
@@ -179,7 +187,7 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def anchors(root: Path, tmp_path: Path, keys: tuple[Path, Path]) -> Iterator[Path]:
+def anchors(root: Path, tmp_path: Path, keys: tuple[Path, Path]) -> Path:
     """Two anchors, one at the end and one two events later."""
     folder = tmp_path / "anchors"
     with Lake(str(root)) as lake, Log(lake) as log:
@@ -216,7 +224,7 @@ def test_a_lost_end_is_seen_by_an_anchor(root, rewrite, anchors, keys):
 def test_a_lost_end_is_seen_by_its_positions_when_others_wrote_later(root, rewrite):
     rewrite(lambda rows: rows[:11] + rows[12:])
     (damage,) = [d for d in found(root).values() if d]
-    assert "the newest events of some tenant are missing" in damage.text
+    assert "a tenant's newest events are missing" in damage.text
 
 
 def test_an_anchor_says_how_far_it_reaches(root, anchors, keys):
@@ -249,4 +257,3 @@ def test_commands_are_refused_on_a_log_with_a_hole(root, rewrite):
     rewrite(lambda rows: rows[:6] + rows[7:])
     with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
         ModelRegistry(log, actor=ACTOR, tenant="a").register_model("x")
-

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from ml_registry_pipelines.registry.states import fold, row_of
 from ml_registry_pipelines.registry.versions import Stage
 from tests.registry.conftest import ACTOR
 
-KILLS = int(os.environ.get("MLREG_TEST_KILLS", "8"))
+KILLS = int(os.environ.get("MLREG_TEST_KILLS", "3"))
 
 WORKER = """
 import sys
@@ -59,7 +60,9 @@ def test_killed_writers_leave_whole_commands_a_whole_chain_and_true_projections(
     said: set[str] = set()
     for kill in range(KILLS):
         worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(root), str(weights), f"w{kill}"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", WORKER, str(root), str(weights), f"w{kill}"],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert worker.stdout
         assert worker.stdout.readline() == "ready\n"
@@ -83,10 +86,12 @@ def test_killed_writers_leave_whole_commands_a_whole_chain_and_true_projections(
         events = log.events("a", range(1, log.head("a")[0] + 1))
         states = [row_of(s) for s in fold(events, log.bulk.read)]
         with lake.read(*projections.STATES) as reading:
-            stored = [r for t in projections.STATES for r in reading.query("t", f"SELECT * FROM {t}").to_pylist()]
+            stored = [
+                r for t in projections.STATES for r in reading.query("t", f"SELECT * FROM {t}").to_pylist()
+            ]
             upto = min(reading.sequence(t, "governance_events") for t in projections.STATES) * 8
 
-        def key(row: dict) -> tuple[int, str]:
+        def key(row: dict[str, Any]) -> tuple[int, str]:
             return (row["position"], row["id"])
 
         folded = sorted((r for r in states if r["position"] <= upto), key=key)

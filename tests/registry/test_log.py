@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import deltalake
 import pytest
@@ -28,7 +29,9 @@ def damages(lake: Lake, tenant: str | None = None) -> list[str]:
 
 
 def test_canonical_json_has_one_spelling():
-    assert canonical({"b": [1, 1.5, None, True], "a": "ü\u2028\n"}) == '{"a":"ü\u2028\\n","b":[1,1.5,null,true]}'
+    assert (
+        canonical({"b": [1, 1.5, None, True], "a": "ü\u2028\n"}) == '{"a":"ü\u2028\\n","b":[1,1.5,null,true]}'
+    )
 
 
 @pytest.mark.parametrize("value", [float("inf"), {1: 2}, "\ud800", {"a": b"x"}, 2**63, "\x00"])
@@ -97,7 +100,7 @@ def test_many_callers_share_commits_and_one_that_fails_fails_alone(log, registry
     before = log.lake.version("governance_events")
     barrier = threading.Barrier(32)
 
-    def call(n: int) -> str:
+    def call(n):
         barrier.wait()
         try:
             return registry.register_model("taken" if n % 4 == 0 else f"m{n}").name
@@ -124,7 +127,7 @@ def test_a_defect_in_one_command_reaches_its_own_caller_and_nobody_else(log, ten
 def test_callers_with_the_same_key_at_once_get_the_same_result(log, registry):
     barrier = threading.Barrier(8)
 
-    def call(_: int) -> str:
+    def call(_):
         barrier.wait()
         return registry.register_model("fraud", idempotency_key="k").id
 
@@ -156,7 +159,7 @@ def test_two_logs_that_race_decide_anew_and_lose_nothing(log, tenant):
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets the store answer the next commits of the log with an error, whether they land or not."""
-    real = deltalake.write_deltalake
+    real: Any = deltalake.write_deltalake
 
     def fail(*, times: int, lands: bool) -> None:
         left = [times]

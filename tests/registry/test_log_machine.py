@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import suppress
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -42,14 +43,14 @@ def check_projections(lake: Lake, log: Log) -> None:
             expected = [row_of(s) for s in states if s.table == table and s.position <= upto]
             stored = reading.query("t", f"SELECT * FROM {table}").to_pylist()
 
-            def key(row: dict) -> tuple[str, str, int]:
+            def key(row: dict[str, Any]) -> tuple[str, str, int]:
                 return (row["tenant"], row["id"], row["from_sequence"])
 
             assert sorted(stored, key=key) == sorted(expected, key=key)
 
 
 class Commands(RuleBasedStateMachine):
-    """Two writers with a lake of their own, two tenants, four names. A model of what should hold stands beside."""
+    """Two writers with a lake of their own, two tenants, four names. What should hold stands beside."""
 
     keys: Bundle[tuple[str, str, str]] = Bundle("keys")
 
@@ -156,7 +157,9 @@ class Commands(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
 
-def test_any_commands_by_several_writers_leave_a_whole_log_and_true_projections(monkeypatch: pytest.MonkeyPatch):
+def test_any_commands_by_several_writers_leave_a_whole_log_and_true_projections(
+    monkeypatch: pytest.MonkeyPatch,
+):
     for module in (log_module, projections):
         monkeypatch.setattr(module, "BLOCK", 4)
     machine = Commands.TestCase
