@@ -318,8 +318,9 @@ class Log:
             payload = canonical({"change": asked or {}, "state": change.state})
             if len(payload.encode()) > MAX_PAYLOAD:
                 raise InvalidInput(
-                    f"{command.action} would record {len(payload):,} characters about a "
-                    f"{change.entity_type}; the log keeps {MAX_PAYLOAD:,} bytes at most, put large values into an artifact"
+                    f"{command.action} would record {len(payload):,} characters about one "
+                    f"{change.entity_type} and the log keeps {MAX_PAYLOAD:,} bytes at most; "
+                    "put large values into an artifact"
                 )
             fields: dict[str, Any] = {
                 "tenant": command.tenant,
@@ -396,6 +397,9 @@ class Log:
         else:
             self._take(self._table.after(self._tail.head))
         self._version = version
+        if len(self._tail.events) > 2 * BLOCK:
+            # Others write and fold; this process has only been reading.
+            self._fold_soon()
 
     def _open(self) -> None:
         snapshot = Snapshot(self.lake)
