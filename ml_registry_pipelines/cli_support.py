@@ -1,0 +1,146 @@
+"""What the registry's shell commands share: opening the log, who acts, parsing, printing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from ml_registry_pipelines.settings import Settings
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+    from ml_registry_pipelines.registry.actors import Actor
+    from ml_registry_pipelines.registry.log import Log
+    from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.registry.names import TagValue
+    from ml_registry_pipelines.registry.things import Thing
+    from ml_registry_pipelines.registry.versions import Version
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+
+
+@contextmanager
+def open_log() -> Iterator[Log]:
+    from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.registry.log import Log
+
+    with Lake(Settings.from_environment().home, process="cli") as lake, Log(lake) as log:
+        yield log
+
+
+def desk() -> dict[str, Any]:
+    """Who acts, and where. Nobody has checked who sits at a shell; MLREG_ACTOR may hold a pseudonym."""
+    return {"actor": _shell_actor(), "tenant": tenant()}
+
+
+def _shell_actor() -> Actor:
+    from ml_registry_pipelines.registry.actors import Actor
+
+    return Actor(os.environ.get("MLREG_ACTOR", "").strip() or "shell")
+
+
+def tenant() -> str:
+    given: str | None = click.get_current_context().find_root().params.get("tenant")
+    return given or Settings.from_environment().tenant or "default"
+
+
+def in_utc(moment: datetime) -> datetime:
+    """Times without a zone are UTC."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def utc(moment: datetime | None) -> datetime | None:
+    """The same for a time that need not be given."""
+    return None if moment is None else in_utc(moment)
+
+
+def as_of_option(command: F) -> F:
+    return click.option("--as-of", type=TIME, help="As had been recorded at this time (UTC).")(command)
+
+
+def key_option(command: F) -> F:
+    return click.option("--key", help="Idempotency key: the same command under it is done once.")(command)
+
+
+def parsed_tags(given: tuple[str, ...]) -> dict[str, TagValue]:
+    return {name: _tag(value) for name, _, value in (tag.partition("=") for tag in given)}
+
+
+def _tag(value: str) -> TagValue:
+    if value in {"true", "false"}:
+        return value == "true"
+    for kind in (int, float, date.fromisoformat):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
+
+
+def show_thing(thing: Thing) -> None:
+    lines: dict[str, object] = {
+        "name": thing.name,
+        "kind": thing.kind,
+        "id": thing.id,
+        "status": "deleted" if thing.deleted else thing.status,
+        "description": thing.description,
+        "owners": ", ".join(thing.owners),
+        "tags": ", ".join(f"{k}={v}" for k, v in sorted(thing.tags.items())),
+        "aliases": ", ".join(f"{k}=v{v}" for k, v in sorted(thing.aliases.items())),
+        "metadata": json.dumps(thing.metadata, sort_keys=True) if thing.metadata else "",
+        "since": f"{thing.recorded_at:%Y-%m-%d %H:%M:%S}Z by {thing.actor} (event {thing.sequence})",
+    }
+    show_lines(lines)
+
+
+def show_version(version: Version) -> None:
+    show_lines(
+        {
+            "version": version.reference,
+            "stage": "deleted" if version.deleted else version.stage.value,
+            "content": f"{version.content['form']} {version.content_digest}",
+            "size": "" if version.size is None else f"{version.size:,} bytes",
+            "framework": version.framework or "",
+            "licence": version.licence or "",
+            "metrics": ", ".join(f"{k}={v}" for k, v in sorted(version.metrics.items())),
+            "parameters": json.dumps(version.parameters, sort_keys=True) if version.parameters else "",
+            "artifacts": ", ".join(f"{a['kind']} {a['digest'][:12]}" for a in version.artifacts),
+            "tags": ", ".join(f"{k}={v}" for k, v in sorted(version.tags.items())),
+            "description": version.description,
+        }
+    )
+
+
+def show_lines(values: Mapping[str, object]) -> None:
+    for name, value in values.items():
+        if value not in (None, ""):
+            click.echo(f"{name:>12}  {value}")
+
+
+def registry_of(log: Log) -> ModelRegistry:
+    from ml_registry_pipelines.registry.models import ModelRegistry
+
+    return ModelRegistry(log, **desk())
+
+
+def tracker_of(log: Log) -> LineageTracker:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+
+    return LineageTracker(log, **desk())
+
+
+def show_events(log: Log, sequences: Iterable[int]) -> None:
+    for event in log.events(tenant(), list(sequences)):
+        change = json.dumps(event.change, sort_keys=True, ensure_ascii=False)
+        click.echo(
+            f"{event.sequence:>8}  {event.recorded_at:%Y-%m-%d %H:%M:%S}Z  {event.actor}  {event.action}  "
+            f"{change if len(change) <= 120 else change[:117] + '...'}"
+        )

@@ -1,0 +1,142 @@
+"""What a dataset is at one moment: digest, columns, rows. Reads data, writes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.registry.artifacts import Uri, checked_sha256
+from ml_registry_pipelines.registry.canonical import digest
+from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DATA_SUFFIXES = {".parquet": "parquet", ".csv": "csv"}
+
+
+class DatasetUnreadable(RegistryError):
+    """A dataset cannot be fingerprinted."""
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """`digest` changes when the content does. `columns` are (name, type); `rows` is None where not known."""
+
+    format: str
+    location: str
+    digest: str
+    columns: tuple[tuple[str, str], ...]
+    rows: int | None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    def recorded(self) -> dict[str, Any]:
+        return {
+            "format": self.format,
+            "location": self.location,
+            "digest": self.digest,
+            "columns": [{"name": name, "type": type_} for name, type_ in self.columns],
+            "rows": self.rows,
+            **self.detail,
+        }
+
+
+def fingerprint(
+    source: str | Path | Uri,
+    *,
+    columns: Sequence[tuple[str, str]] = (),
+    storage_options: dict[str, str] | None = None,
+) -> Fingerprint:
+    """The fingerprint of a Delta table, of Parquet or CSV files, or of an address with a given digest.
+
+    Args:
+        source: a file, a folder, the address of a Delta table, or a `Uri`.
+        columns: names and types, for a `Uri` alone.
+
+    Raises:
+        DatasetUnreadable: there is nothing, or nothing that can be read.
+    """
+    if isinstance(source, Uri):
+        return Fingerprint("uri", source.uri, checked_sha256(source.sha256), tuple(columns), None)
+    if columns:
+        raise InvalidInput("columns are read from the data; give them for an address with a digest alone")
+    text = str(source)
+    if text.startswith("s3://"):
+        return _delta(text, storage_options)
+    path = Path(text).absolute()
+    if (path / "_delta_log").is_dir():
+        return _delta(str(path), None)
+    return _files(path)
+
+
+def _delta(uri: str, storage_options: dict[str, str] | None) -> Fingerprint:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+    from deltalake.exceptions import DeltaError
+
+    try:
+        table = DeltaTable(uri, storage_options=storage_options)
+        identity, version = str(table.metadata().id), table.version()
+        schema = pa.schema(table.schema().to_arrow())
+        counts = pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist()
+    except (DeltaError, OSError) as failure:
+        raise DatasetUnreadable(f"{uri} is no Delta table that can be read: {failure}") from failure
+    rows = None if None in counts else sum(counts)
+    return Fingerprint(
+        "delta",
+        uri,
+        digest({"table": identity, "version": version}),
+        _columns(schema),
+        rows,
+        {"delta_table": identity, "delta_version": version},
+    )
+
+
+def _files(path: Path) -> Fingerprint:
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+
+    files = sorted(_data_files(path))
+    kinds = {DATA_SUFFIXES[file.suffix.lower()] for file in files}
+    if len(kinds) != 1:
+        wrong = "Parquet and CSV files together" if kinds else "no Parquet and no CSV file"
+        raise DatasetUnreadable(f"{path} holds {wrong}; give a file, or a folder of one kind")
+    kind = kinds.pop()
+    base = path if path.is_dir() else path.parent
+    listing = [[file.relative_to(base).as_posix(), _sha256(file)] for file in files]
+    try:
+        data = pads.dataset([str(file) for file in files], format=kind)
+        columns, rows = _columns(data.schema), data.count_rows()
+    except (OSError, pa.ArrowException) as failure:
+        raise DatasetUnreadable(f"{path} cannot be read as {kind}: {failure}") from failure
+    # One file keeps its identity when it is renamed; in a folder names count.
+    whole = listing[0][1] if path.is_file() else digest(listing)
+    return Fingerprint(kind, str(path), whole, columns, rows, {"files": len(files)})
+
+
+def _data_files(path: Path) -> Iterator[Path]:
+    if path.is_file():
+        if path.suffix.lower() in DATA_SUFFIXES:
+            yield path
+        return
+    if not path.is_dir():
+        raise DatasetUnreadable(f"{path} is no file and no folder")
+    for file in path.rglob("*"):
+        hidden = any(part.startswith((".", "_")) for part in file.relative_to(path).parts)
+        if file.is_file() and not hidden and file.suffix.lower() in DATA_SUFFIXES:
+            yield file
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as failure:
+        raise DatasetUnreadable(f"{path} cannot be read: {failure.strerror}") from failure
+
+
+def _columns(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
+    return tuple((column.name, str(column.type)) for column in schema)

@@ -1,0 +1,181 @@
+"""`mlreg datasets|deployments|lineage`: lineage from a shell, attached with `registry_cli`."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from ml_registry_pipelines.cli_support import (
+    TIME,
+    as_of_option,
+    in_utc,
+    key_option,
+    open_log,
+    registry_of,
+    show_thing,
+    tracker_of,
+    utc,
+)
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.graph import Reached
+
+# -- datasets and deployments ------------------------------------------------------------------
+
+
+@click.group()
+def datasets() -> None:
+    """Datasets and their versions."""
+
+
+@datasets.command("track")
+@click.argument("name")
+@click.argument("source")
+@click.option("--sha256", help="Digest of an address that is not read from here.")
+@click.option("--owner", "owners", multiple=True)
+@key_option
+def datasets_track(
+    name: str, source: str, sha256: str | None, owners: tuple[str, ...], key: str | None
+) -> None:
+    """Record what a dataset is now: a Delta table, Parquet or CSV, or an address with its digest."""
+    from ml_registry_pipelines.registry.artifacts import Uri
+
+    with open_log() as log:
+        given = Uri(source, sha256) if sha256 else source
+        show_thing(tracker_of(log).track_dataset(name, given, owners=owners, idempotency_key=key))
+
+
+@datasets.command("list")
+@as_of_option
+def datasets_list(as_of: datetime | None) -> None:
+    """List datasets with their newest versions."""
+    with open_log() as log:
+        tracker = tracker_of(log)
+        for dataset in registry_of(log).things.find("dataset", as_of=utc(as_of)):
+            versions = tracker.dataset_versions(dataset.name, as_of=utc(as_of))
+            newest = versions[-1].metadata if versions else {}
+            click.echo(
+                f"{dataset.name}  v{newest.get('number', 0)}  {newest.get('rows')} rows  "
+                f"{newest.get('location')}"
+            )
+
+
+@click.group()
+def deployments() -> None:
+    """Deployments and what they serve."""
+
+
+@deployments.command("track")
+@click.argument("name")
+@click.argument("version")
+@click.option("--environment", required=True)
+@click.option("--endpoint", default="")
+@click.option("--share", default=1.0, show_default=True, help="Part of the endpoint's traffic.")
+@click.option("--start", type=TIME, help="Since when (UTC); by default now.")
+@click.option("--owner", "owners", multiple=True)
+def deployments_track(
+    name: str,
+    version: str,
+    environment: str,
+    endpoint: str,
+    share: float,
+    start: datetime | None,
+    owners: tuple[str, ...],
+) -> None:
+    """Record that a deployment serves a version."""
+    with open_log() as log:
+        show_thing(
+            tracker_of(log).track_deployment(
+                name,
+                version,
+                environment=environment,
+                endpoint=endpoint,
+                traffic_share=share,
+                start=utc(start),
+                owners=owners,
+            )
+        )
+
+
+@deployments.command("end")
+@click.argument("name")
+@click.option("--end", type=TIME, help="When (UTC); by default now.")
+def deployments_end(name: str, end: datetime | None) -> None:
+    """Record that a deployment serves nothing any more."""
+    with open_log() as log:
+        show_thing(tracker_of(log).end_deployment(name, end=utc(end)))
+
+
+@deployments.command("on")
+@click.argument("instant", type=TIME)
+@click.option("--environment")
+@as_of_option
+def deployments_on(instant: datetime, environment: str | None, as_of: datetime | None) -> None:
+    """What was served at a time, and by whose act."""
+    with open_log() as log:
+        for d in tracker_of(log).deployments_on(in_utc(instant), environment=environment, as_of=utc(as_of)):
+            click.echo(
+                f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
+                f"since {d.since:%Y-%m-%d %H:%M}Z by {d.actor}"
+            )
+
+
+# -- lineage -------------------------------------------------------------------------------------
+
+
+@click.group()
+def lineage() -> None:
+    """What came from what. KIND is model, model_version, dataset, dataset_version, deployment ..."""
+
+
+@lineage.command("show")
+@click.argument("kind")
+@click.argument("name")
+@click.option("--depth", type=int)
+@as_of_option
+def lineage_show(kind: str, name: str, depth: int | None, as_of: datetime | None) -> None:
+    """Everything up and down of an entity, nearest first."""
+    with open_log() as log:
+        found = tracker_of(log).get_full_lineage(kind, name, depth=depth, as_of=utc(as_of))
+    for title, reached in (("upstream", found.upstream), ("downstream", found.downstream)):
+        click.echo(f"{title}: {len(reached)}")
+        for item in reached:
+            _reached(item)
+
+
+@lineage.command("impact")
+@click.argument("kind")
+@click.argument("name")
+@click.option("--column", help="Of a dataset: only what learned from this column.")
+@as_of_option
+def lineage_impact(kind: str, name: str, column: str | None, as_of: datetime | None) -> None:
+    """What a change would affect: live deployments and their owners first."""
+    with open_log() as log:
+        found = tracker_of(log).get_impact_analysis(kind, name, column=column, as_of=utc(as_of))
+    click.echo(f"live deployments: {len(found.deployments)}")
+    for item in found.deployments:
+        _reached(item)
+    click.echo(f"owners: {', '.join(found.owners) or 'none'}")
+    for type_, count in found.counts.items():
+        click.echo(f"{type_}: {count}")
+
+
+@lineage.command("graph")
+@click.argument("kind")
+@click.argument("name")
+@click.option("--depth", type=int)
+@as_of_option
+def lineage_graph(kind: str, name: str, depth: int | None, as_of: datetime | None) -> None:
+    """Nodes and edges as JSON."""
+    with open_log() as log:
+        found = tracker_of(log).get_lineage_graph(kind, name, depth=depth, as_of=utc(as_of))
+    nodes = [{"id": n.id, "type": n.type, "name": n.name, **dict(n.detail)} for n in found.nodes]
+    edges = [{"from": e.upstream, "to": e.downstream, "type": e.type} for e in found.edges]
+    click.echo(json.dumps({"nodes": nodes, "edges": edges}, indent=1))
+
+
+def _reached(item: Reached) -> None:
+    click.echo(f"  {item.depth}  {item.node.type}  {item.node.name}")

@@ -1,0 +1,132 @@
+"""One event of the log: its fields, its hash, and its way to and from Arrow.
+
+The hash covers the stored bytes of every column of `governance_events` but the hash itself
+and `position`, as netstrings (`5:hello,`; NULL is `-,`) in declared order: text as UTF-8,
+integers in decimal, times as microseconds since 1970. Any SHA-256 and a few lines check it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
+from ml_registry_pipelines.registry.canonical import parse
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+HASHED = tuple(name for name in GOVERNANCE_EVENTS.column_names if name not in {"hash", "position"})
+"""Columns that the hash covers, in order."""
+BULK = "bulk"
+"""Entity type of an event that stands for many entities, which a file lists."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Event:
+    """One row of `governance_events`."""
+
+    tenant: str
+    sequence: int
+    event_id: str
+    command_id: str
+    part: int
+    parts: int
+    occurred_at: datetime
+    recorded_at: datetime
+    valid_from: datetime
+    actor: str
+    actor_kind: str
+    authenticated_by: str
+    action: str
+    entity_type: str
+    entity_id: str
+    payload: str
+    idempotency_key: str | None
+    run_id: str | None
+    previous_hash: str
+    hash: str
+    position: int
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The payload: `change` and `state`."""
+        return parse(self.payload)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        state = self.content["state"]
+        assert isinstance(state, dict)
+        return state
+
+    @property
+    def change(self) -> dict[str, Any]:
+        change = self.content["change"]
+        assert isinstance(change, dict)
+        return change
+
+
+def event_hash(fields: dict[str, Any]) -> str:
+    """The hash over the fields of an event, by column name."""
+    return hashlib.sha256(b"".join(_netstring(fields[name]) for name in HASHED)).hexdigest()
+
+
+def _netstring(value: object) -> bytes:
+    match value:
+        case None:
+            return b"-,"
+        case datetime():
+            text = str((value - _EPOCH) // _MICROSECOND).encode()
+        case _:
+            text = str(value).encode()
+    return b"%d:%b," % (len(text), text)
+
+
+def hash_sql(sequence: str = "sequence") -> str:
+    """The same hash as a DuckDB expression over the columns; `sequence` may be another expression."""
+
+    def text(name: str) -> str:
+        if name == "sequence":
+            return f"CAST({sequence} AS VARCHAR)"
+        if name.endswith("_at") or name == "valid_from":
+            return f"CAST(epoch_us({name}) AS VARCHAR)"
+        return f"CAST({name} AS VARCHAR)"
+
+    parts = (f"coalesce(CAST(strlen({text(n)}) AS VARCHAR) || ':' || {text(n)} || ',', '-,')" for n in HASHED)
+    return f"sha256({' || '.join(parts)})"
+
+
+def new_id() -> str:
+    """A random id that sorts by the time of its making: milliseconds, then 80 random bits."""
+    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def now() -> datetime:
+    """The present instant in UTC."""
+    return datetime.now(UTC)
+
+
+def to_arrow(events: Iterable[Event]) -> pa.Table:
+    """Events as rows of `governance_events`."""
+    import pyarrow as pa
+
+    rows = list(events)
+    return pa.table(
+        {name: [getattr(event, name) for event in rows] for name in GOVERNANCE_EVENTS.column_names},
+        schema=GOVERNANCE_EVENTS.schema,
+    )
+
+
+def from_arrow(rows: pa.Table) -> list[Event]:
+    """Rows of `governance_events` as events, in the order of their position."""
+    names: Sequence[str] = GOVERNANCE_EVENTS.column_names
+    found = [Event(**row) for row in rows.select(list(names)).to_pylist()]
+    return sorted(found, key=lambda event: event.position)

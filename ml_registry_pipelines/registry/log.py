@@ -1,0 +1,483 @@
+"""The log: commands become events, whole or not at all, each tenant's in one gapless chain.
+
+Callers of one process share commits: whoever gets the turn decides all commands that wait,
+one after the other on what the ones before it did, and commits them together. A command
+that fails, fails alone. Every commit is the one right after the version that was decided
+on; a lost race decides anew. A commit without an answer is looked for by its command id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Self
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.lake import CommitUnknown, Lake, LostRace
+from ml_registry_pipelines.registry.actors import Policy, Request, permissive
+from ml_registry_pipelines.registry.bulk import BulkFiles
+from ml_registry_pipelines.registry.canonical import canonical
+from ml_registry_pipelines.registry.commands import Change, Command, Done
+from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
+from ml_registry_pipelines.registry.events import Event, event_hash, new_id, now, to_arrow
+from ml_registry_pipelines.registry.log_table import TABLE, LogTable
+from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
+from ml_registry_pipelines.registry.projections import BLOCK, Snapshot, fold_blocks
+from ml_registry_pipelines.registry.tail import Tail
+from ml_registry_pipelines.registry.turns import turn
+from ml_registry_pipelines.registry.view import View
+
+GROUP = 500
+"""Commands of one commit at most."""
+PATIENCE_SECONDS = 60.0
+GATHER_SECONDS = 0.002
+"""How long a leader that had company waits for more, against a commit of some 10 ms."""
+STORE_TRIES = 3
+MAX_PAYLOAD = 4 * 1024 * 1024
+"""Bytes of one event's payload."""
+
+_logger = logging.getLogger(__name__)
+
+
+class LogDamaged(RegistryError):
+    """Events are missing from the log, or doubled: nothing can be decided on it."""
+
+
+class _Waiting:
+    """A command in the queue, until it is done or has failed."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        self.id = new_id()
+        self.occurred_at = now()
+        self.events: tuple[Event, ...] = ()
+        self.result: Future[Done] = Future()
+        self.wake = threading.Event()
+        self.leads = False
+
+
+class Log:
+    """The log of one lake, and the one place where its events are written.
+
+    One per process and lake; thread-safe. `close` waits for folding under way.
+
+    Args:
+        lake: where the tables are.
+        policy: asked about every command.
+        clock: the present instant in UTC.
+    """
+
+    def __init__(
+        self, lake: Lake, *, policy: Policy = permissive, clock: Callable[[], datetime] = now
+    ) -> None:
+        self.lake = lake
+        self.bulk = BulkFiles(lake)
+        self._policy = policy
+        self._clock = clock
+        self._table = LogTable(lake)
+        self._state_lock = threading.RLock()
+        self._led = False
+        self._grouped = 1
+        self._queue: list[_Waiting] = []
+        self._queue_lock = threading.Lock()
+        self._heads: dict[str, tuple[int, str, datetime]] = {}
+        self._version = -1
+        self._snapshot: Snapshot | None = None
+        self._tail = Tail(0, self.bulk.read)
+        self._folding: Future[None] | None = None
+        self._folder: ThreadPoolExecutor | None = None
+
+    # -- reading -----------------------------------------------------------------------
+
+    def view(self, tenant: str, *, as_of: datetime | None = None) -> View:
+        """What holds now, or what had been recorded at an instant."""
+        tenant = checked_tenant(tenant)
+        with self._state_lock:
+            self._refresh()
+            assert self._snapshot is not None
+            at = None if as_of is None else self._sequence_at(tenant, as_of)
+            return View(tenant, self._snapshot, (self._tail,), at)
+
+    def events(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
+        """Events of a tenant by number."""
+        with self._state_lock:
+            self._refresh()
+            wanted = set(sequences)
+            found = {e.sequence: e for e in self._tail.events if e.tenant == tenant and e.sequence in wanted}
+            if missing := sorted(wanted - found.keys()):
+                found.update((e.sequence, e) for e in self._table.by_sequence(tenant, missing))
+        return [found[n] for n in sorted(found)]
+
+    def head(self, tenant: str) -> tuple[int, str]:
+        """Number and hash of the newest event of a tenant; 0 and the empty text without any."""
+        with self._state_lock:
+            self._refresh()
+            sequence, digest, _ = self._head(checked_tenant(tenant))
+        return sequence, digest
+
+    def tenants(self) -> list[str]:
+        """Tenants that have a history, in order."""
+        return self._table.tenants()
+
+    # -- writing -----------------------------------------------------------------------
+
+    def run(self, command: Command) -> Done:
+        """Do a command, or return what it did when it first came under its idempotency key.
+
+        Raises:
+            NotAllowed: the policy refuses it.
+            RegistryError: what the command itself finds wrong.
+            KeyReused: the idempotency key stands for something else.
+            LakeError: the store failed; the text says whether something may have landed.
+        """
+        waiting = _Waiting(self._checked(command))
+        with self._queue_lock:
+            self._queue.append(waiting)
+            if not self._led:
+                self._led = waiting.leads = True
+                waiting.wake.set()
+        while True:
+            waiting.wake.wait()
+            waiting.wake.clear()
+            if waiting.leads:
+                waiting.leads = False
+                self._lead()
+            if waiting.result.done():
+                return waiting.result.result()
+
+    def _lead(self) -> None:
+        """Commit what waits, and hand the lead to the next in the queue."""
+        group: list[_Waiting] = []
+        try:
+            group = self._next_group()
+            self._settle(group)
+        finally:
+            for waiting in group:
+                waiting.wake.set()
+            with self._queue_lock:
+                self._led = bool(self._queue)
+                if self._led:
+                    self._queue[0].leads = True
+                    self._queue[0].wake.set()
+
+    def _checked(self, command: Command) -> Command:
+        checked_tenant(command.tenant)
+        checked_pseudonym(command.actor.id, "actor")
+        if command.idempotency_key is not None:
+            checked_key(command.idempotency_key)
+        if command.valid_from is not None and command.valid_from.tzinfo is None:
+            raise InvalidInput(f"valid_from {command.valid_from.isoformat()} has no time zone")
+        canonical(command.change)
+        decision = self._policy(
+            Request(command.actor, command.tenant, command.action, command.entity_type, command.change)
+        )
+        if not decision.allowed:
+            raise NotAllowed(
+                f"{command.actor.id!r} may not {command.action} in tenant {command.tenant!r}: "
+                f"{decision.reason}"
+            )
+        return command
+
+    def _next_group(self) -> list[_Waiting]:
+        """The commands to commit together: of those under one idempotency key, only the first."""
+        if self._grouped > 1:
+            # There was company just now, and it is about to come back: worth a moment.
+            time.sleep(GATHER_SECONDS)
+        keys: set[tuple[str, str, str]] = set()
+        group: list[_Waiting] = []
+        with self._queue_lock:
+            later = []
+            for waiting in self._queue:
+                command = waiting.command
+                key = (command.tenant, command.action, command.idempotency_key or waiting.id)
+                if len(group) < GROUP and key not in keys:
+                    keys.add(key)
+                    group.append(waiting)
+                else:
+                    later.append(waiting)
+            self._queue = later
+        self._grouped = len(group)
+        return group
+
+    def _settle(self, group: list[_Waiting]) -> None:
+        try:
+            self._commit(group)
+        except MlregError as failure:
+            for waiting in group:
+                if not waiting.result.done():
+                    waiting.result.set_exception(failure)
+        finally:
+            # A defect must not leave neighbours waiting for ever.
+            for waiting in group:
+                if not waiting.result.done():
+                    waiting.result.set_exception(RuntimeError("the commit of this command was broken off"))
+
+    def _commit(self, group: list[_Waiting]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        unsure = tries = 0
+        open_ones = group
+        while open_ones:
+            with turn(self.lake.root, TABLE):
+                with self._state_lock:
+                    self._refresh()
+                    version = self._version
+                    if unsure:
+                        open_ones = self._landed(open_ones)
+                    events = self._decide(open_ones)
+                open_ones = [waiting for waiting in open_ones if not waiting.result.done()]
+                if not events:
+                    break
+                try:
+                    written = self.lake.append_expecting(TABLE, to_arrow(events), version=version)
+                except LostRace:
+                    if time.monotonic() > deadline:
+                        raise
+                except CommitUnknown:
+                    unsure += 1
+                    if unsure >= STORE_TRIES or time.monotonic() > deadline:
+                        with self._state_lock:
+                            self._refresh()
+                            if not self._landed(open_ones):
+                                break
+                        raise
+                else:
+                    self._adopt(events, written)
+                    for waiting in open_ones:
+                        waiting.result.set_result(Done(waiting.events))
+                    break
+            tries += 1
+            time.sleep(random.uniform(0, 0.01 * min(tries, 10)))
+        self._fold_soon()
+
+    def _landed(self, group: list[_Waiting]) -> list[_Waiting]:
+        """Settle the commands whose events are in the log after all; return the others."""
+        ids: dict[str, list[Event]] = {}
+        for event in self._tail.events:
+            ids.setdefault(event.command_id, []).append(event)
+        for waiting in group:
+            if waiting.id in ids:
+                waiting.result.set_result(Done(tuple(ids[waiting.id])))
+        return [waiting for waiting in group if not waiting.result.done()]
+
+    def _decide(self, group: list[_Waiting]) -> list[Event]:
+        """Decide the commands one after the other; those that fail are settled here."""
+        assert self._snapshot is not None
+        draft = Tail(self._tail.head, self.bulk.read)
+        heads: dict[str, tuple[int, str, datetime]] = {}
+        for waiting in group:
+            command = waiting.command
+            view = View(command.tenant, self._snapshot, (self._tail, draft))
+            try:
+                if (done := self._done_before(view, command)) is not None:
+                    waiting.result.set_result(done)
+                    continue
+                changes = command.decide(view)
+                if not changes:
+                    waiting.result.set_result(Done(()))
+                    continue
+                head = heads.get(command.tenant) or self._head(command.tenant)
+                waiting.events = self._events(waiting, changes, head, draft.head)
+                draft.add(waiting.events)
+            except Exception as failure:  # noqa: BLE001 - its own caller gets it; the neighbours go on
+                waiting.result.set_exception(failure)
+                continue
+            last = waiting.events[-1]
+            heads[command.tenant] = (last.sequence, last.hash, last.recorded_at)
+        return draft.events
+
+    def _done_before(self, view: View, command: Command) -> Done | None:
+        key = command.idempotency_key
+        if key is None:
+            return None
+        found = self._tail.key(command.tenant, command.action, key) or view.snapshot.key(
+            command.tenant, command.action, key
+        )
+        if found is None:
+            return None
+        first, parts = found
+        events = self.events(command.tenant, range(first, first + parts))
+        if canonical(events[0].change) != canonical(command.change):
+            raise KeyReused(key, command.action, first)
+        return Done(tuple(events), before=True)
+
+    def _events(
+        self, waiting: _Waiting, changes: Sequence[Change], head: tuple[int, str, datetime], position: int
+    ) -> tuple[Event, ...]:
+        command = waiting.command
+        sequence, previous, before = head
+        recorded_at = max(self._clock(), before)
+        made = []
+        for part, change in enumerate(changes, start=1):
+            asked = command.change if part == 1 else change.change
+            payload = canonical({"change": asked or {}, "state": change.state})
+            if len(payload.encode()) > MAX_PAYLOAD:
+                raise InvalidInput(
+                    f"{command.action} would record {len(payload):,} characters about one "
+                    f"{change.entity_type} and the log keeps {MAX_PAYLOAD:,} bytes at most; "
+                    "put large values into an artifact"
+                )
+            fields: dict[str, Any] = {
+                "tenant": command.tenant,
+                "sequence": sequence + part,
+                "event_id": new_id(),
+                "command_id": waiting.id,
+                "part": part,
+                "parts": len(changes),
+                "occurred_at": waiting.occurred_at,
+                "recorded_at": recorded_at,
+                "valid_from": (command.valid_from or recorded_at).astimezone(UTC),
+                "actor": command.actor.id,
+                "actor_kind": command.actor.kind.value,
+                "authenticated_by": command.actor.authenticated_by,
+                "action": command.action,
+                "entity_type": change.entity_type,
+                "entity_id": change.entity_id,
+                "payload": payload,
+                "idempotency_key": command.idempotency_key,
+                "run_id": command.run_id,
+                "previous_hash": previous,
+            }
+            previous = event_hash(fields)
+            made.append(Event(**fields, hash=previous, position=position + part))
+        return tuple(made)
+
+    def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:
+        """Append a tenant's whole history in one commit, as it is but for the positions.
+
+        For imports alone, which have verified the chain; `absent` raises if the tenant is there.
+        """
+        tenant = events[0].tenant
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            with turn(self.lake.root, TABLE):
+                absent(self.view(tenant))
+                with self._state_lock:
+                    version, head = self._version, self._tail.head
+                placed = [replace(event, position=head + n) for n, event in enumerate(events, start=1)]
+                try:
+                    self.lake.append_expecting(TABLE, to_arrow(placed), version=version)
+                    break
+                except LostRace:
+                    if time.monotonic() > deadline:
+                        raise
+        self.view(tenant)
+        self._fold_soon()
+
+    # -- what is known -------------------------------------------------------------------
+
+    def _head(self, tenant: str) -> tuple[int, str, datetime]:
+        if tenant not in self._heads:
+            event = self._table.head(tenant)
+            self._heads[tenant] = (
+                (0, "", datetime.min.replace(tzinfo=UTC))
+                if event is None
+                else (event.sequence, event.hash, event.recorded_at)
+            )
+        return self._heads[tenant]
+
+    def _sequence_at(self, tenant: str, when: datetime) -> int:
+        if when.tzinfo is None:
+            raise InvalidInput(f"the time {when.isoformat()} has no zone; add one, such as +00:00")
+        known = [e.sequence for e in self._tail.events if e.tenant == tenant and e.recorded_at <= when]
+        return known[-1] if known else self._table.sequence_at(tenant, when)
+
+    def _refresh(self) -> None:
+        """Take what the log has got since the last look."""
+        version = self._table.refresh()
+        if version == self._version:
+            return
+        if self._snapshot is None:
+            self._open()
+        else:
+            self._take(self._table.after(self._tail.head))
+        self._version = version
+        if len(self._tail.events) > 2 * BLOCK:
+            # Others write and fold; this process has only been reading.
+            self._fold_soon()
+
+    def _open(self) -> None:
+        snapshot = Snapshot(self.lake)
+        newest = self._table.last_position()
+        if newest - snapshot.base > 4 * BLOCK:
+            # The projections were dropped, or an import was large: no process holds all that in memory.
+            fold_blocks(self.lake, head=newest, events=self._table.spans(BLOCK), read_bulk=self.bulk.read)
+            snapshot = Snapshot(self.lake)
+        self._snapshot, self._tail, self._heads = snapshot, Tail(snapshot.base, self.bulk.read), {}
+        self._take(self._table.after(snapshot.base))
+
+    def _take(self, events: Iterable[Event]) -> None:
+        new = [event for event in events if event.position > self._tail.head]
+        for expected, event in enumerate(new, start=self._tail.head + 1):
+            if event.position != expected:
+                raise LogDamaged(
+                    f"{TABLE} has no event at position {expected} but one at {event.position}; "
+                    "run `mlreg audit verify` and restore the table"
+                )
+        self._tail.add(new)
+        for event in new:
+            self._heads[event.tenant] = (event.sequence, event.hash, event.recorded_at)
+
+    def _adopt(self, events: Sequence[Event], version: int) -> None:
+        """Take what this process has just committed, unless a reader took it from the table already."""
+        with self._state_lock:
+            if self._tail.head < events[0].position:
+                self._take(events)
+            self._version = max(self._version, version)
+
+    # -- folding ---------------------------------------------------------------------------
+
+    def _fold_soon(self) -> None:
+        """Fold whole blocks beside the callers."""
+        with self._state_lock:
+            if self._tail.head // BLOCK * BLOCK <= self._tail.base:
+                return
+            if self._folding is not None and not self._folding.done():
+                return
+            if self._folder is None:
+                self._folder = ThreadPoolExecutor(1, thread_name_prefix="mlreg-folding")
+            self._folding = self._folder.submit(self._fold, self._tail)
+
+    def _fold(self, tail: Tail) -> None:
+        table = LogTable(self.lake)
+
+        def events(first: int, last: int) -> Sequence[Event]:
+            return tail.between(first, last) if first > tail.base else table.between(first, last)
+
+        try:
+            fold_blocks(self.lake, head=tail.head, events=events, read_bulk=self.bulk.read)
+            snapshot = Snapshot(self.lake)
+        except MlregError as failure:
+            _logger.warning("the projections were not folded, the next command tries again: %s", failure)
+            return
+        with self._state_lock:
+            if snapshot.base > self._tail.base and self._snapshot is not None:
+                folded = [state for state in self._tail.states if state.position <= snapshot.base]
+                snapshot.lookups = self._snapshot.lookups.after(folded)
+                rest = Tail(snapshot.base, self.bulk.read)
+                rest.add([event for event in self._tail.events if event.position > snapshot.base])
+                self._snapshot, self._tail = snapshot, rest
+
+    def settle(self) -> None:
+        """Wait until folding under way is done."""
+        folding = self._folding
+        if folding is not None:
+            folding.result()
+
+    def close(self) -> None:
+        """Wait for folding and end its thread."""
+        self.settle()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.shutdown(wait=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,166 @@
+"""Reading `governance_events`: what is new since a position, and events by their number.
+
+The handle is kept and refreshed; only files that hold newer positions are read. Writing is
+in `log.py`, checking the chain in `chain.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
+from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
+from ml_registry_pipelines.registry.events import Event, from_arrow
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from deltalake import DeltaTable
+
+TABLE = "governance_events"
+SPAN = 32
+"""Blocks that are read at once where many are folded."""
+
+
+class LogTable:
+    """`governance_events` of one lake. Not thread-safe: the log guards it."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._handle: DeltaTable | None = None
+        self._opened_at = 0
+
+    def refresh(self) -> int:
+        """Look at the newest version; return its number."""
+        handle = self._handle
+        # An old handle does not adopt a checkpoint and grows slower with every commit.
+        if handle is not None and handle.version() - self._opened_at < CHECKPOINT_EVERY:
+            try:
+                handle.update_incremental()
+                return int(handle.version())
+            except store_errors():
+                pass
+        self._handle = handle = self._lake.snapshot(TABLE)
+        self._opened_at = int(handle.version())
+        return self._opened_at
+
+    def after(self, position: int) -> list[Event]:
+        """Events newer than a position, in order."""
+        return self.between(position + 1, 2**62)
+
+    def between(self, first: int, last: int) -> list[Event]:
+        """Events whose position is first to last, in order."""
+        import pyarrow.compute as pc
+
+        for again in (True, False):
+            handle = self._handle or self._lake.snapshot(TABLE)
+            try:
+                rows = self._rows(handle, first, last)
+                break
+            except store_errors() as failure:
+                if not again:
+                    raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
+                # Upkeep may have removed the files of an old version.
+                self._handle = None
+                self.refresh()
+        else:
+            raise AssertionError
+        inside = pc.and_(pc.greater_equal(rows["position"], first), pc.less_equal(rows["position"], last))
+        return from_arrow(rows.filter(inside))
+
+    def last_position(self) -> int:
+        """Position of the newest event; 0 without any."""
+        import pyarrow as pa
+
+        handle = self._handle or self._lake.snapshot(TABLE)
+        files = pa.table(handle.get_add_actions(flatten=True))
+        if not len(files):
+            return 0
+        return int(max(files["max.position"].to_pylist()))
+
+    def spans(self, block: int) -> Callable[[int, int], Sequence[Event]]:
+        """`between` for blocks in order, read from the table many blocks at a time."""
+        held: list[Event] = []
+
+        def events(first: int, last: int) -> Sequence[Event]:
+            nonlocal held
+            if not held or not held[0].position <= first <= last <= held[-1].position:
+                held = self.between(first, first + SPAN * block - 1)
+            start = first - held[0].position if held else 0
+            return held[start : start + last - first + 1]
+
+        return events
+
+    def _rows(self, handle: DeltaTable, first: int, last: int) -> pa.Table:
+        import pyarrow as pa
+        import pyarrow.dataset as pads
+        import pyarrow.parquet as pq
+
+        declared = self._lake.declaration(TABLE)
+        if not self._lake.is_local:
+            field = pads.field("position")
+            dataset = handle.to_pyarrow_dataset(schema=declared.schema)
+            return dataset.to_table(filter=(field >= first) & (field <= last))
+        files = pa.table(handle.get_add_actions(flatten=True)).select(
+            ["path", "min.position", "max.position"]
+        )
+        paths = [
+            f"{self._lake.uri(TABLE)}/{unquote(path)}"
+            for path, low, high in zip(*(column.to_pylist() for column in files.columns), strict=True)
+            if high is None or (high >= first and low <= last)
+        ]
+        wanted = [("position", ">=", first), ("position", "<=", last)]
+        parts = [
+            pq.read_table(path, partitioning=None, filters=wanted).cast(declared.schema) for path in paths
+        ]
+        return pa.concat_tables(parts) if parts else declared.empty()
+
+    def by_sequence(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
+        """Events of a tenant by number."""
+        with self._lake.read(TABLE) as reading:
+            rows = reading.query(
+                "registry.events_by_number",
+                f"""
+                SELECT * FROM {TABLE}
+                WHERE tenant = $tenant AND sequence BETWEEN $first AND $last
+                  AND sequence IN (SELECT unnest($sequences::BIGINT[]))
+                """,
+                {
+                    "tenant": tenant,
+                    "first": min(sequences, default=0),
+                    "last": max(sequences, default=0),
+                    "sequences": list(sequences),
+                },
+            )
+        return from_arrow(rows)
+
+    def head(self, tenant: str) -> Event | None:
+        """The newest event of a tenant."""
+        with self._lake.read(TABLE) as reading:
+            rows = reading.query(
+                "registry.head",
+                f"SELECT * FROM {TABLE} WHERE tenant = $tenant ORDER BY sequence DESC LIMIT 1",
+                {"tenant": tenant},
+            )
+        found = from_arrow(rows)
+        return found[0] if found else None
+
+    def sequence_at(self, tenant: str, when: datetime) -> int:
+        """Number of the last event that had been recorded at an instant; 0 before the first."""
+        with self._lake.read(TABLE) as reading:
+            rows = reading.query(
+                "registry.sequence_at",
+                f"SELECT max(sequence) AS n FROM {TABLE} WHERE tenant = $tenant AND recorded_at <= $until",
+                {"tenant": tenant, "until": when},
+            )
+        return int(rows["n"][0].as_py() or 0)
+
+    def tenants(self) -> list[str]:
+        """Tenants that have a history, in order."""
+        with self._lake.read(TABLE) as reading:
+            rows = reading.query("registry.tenants", f"SELECT DISTINCT tenant FROM {TABLE} ORDER BY tenant")
+        found: list[str] = rows["tenant"].to_pylist()
+        return found

@@ -1,0 +1,485 @@
+"""`ModelRegistry`: models and their immutable versions.
+
+Models are things, so that most verbs here are those of `things.py` under a shorter name.
+Stages, aliases and promotion are in `promotion.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
+from ml_registry_pipelines.registry.commands import Change
+from ml_registry_pipelines.registry.desk import state_of
+from ml_registry_pipelines.registry.errors import (
+    IllegalTransition,
+    InvalidInput,
+    ModelIsDeprecated,
+    NotFound,
+    StillNeeded,
+)
+from ml_registry_pipelines.registry.events import Event, new_id
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
+from ml_registry_pipelines.registry.promotion import Promotion
+from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
+from ml_registry_pipelines.registry.relationships import edge
+from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
+from ml_registry_pipelines.registry.versions import (
+    Artifact,
+    Difference,
+    Stage,
+    Version,
+    VersionFacts,
+    difference,
+    version_of,
+)
+from ml_registry_pipelines.registry.view import View
+
+
+class ModelRegistry(Promotion):
+    """The models of one tenant, for one actor.
+
+    Every command is one atomic commit, visible to the next read of any process. All raise
+    `NotAllowed` when the policy refuses, and `KeyReused` when an idempotency key comes again
+    with something else.
+
+    Args:
+        log: the log of the lake, one per process.
+        actor: who acts, as the door has stamped it.
+        tenant: the organisation.
+        run_id: the Dagster run that the commands come from.
+
+    Example:
+        >>> registry = ModelRegistry(Log(Lake("/tmp/lake")), actor=Actor("p1"))  # doctest: +SKIP
+        >>> registry.register_model("fraud")  # doctest: +SKIP
+    """
+
+    def __init__(self, log: Log, *, actor: Actor, tenant: str = "default", run_id: str | None = None) -> None:
+        super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
+        self.things = Things(log, actor=actor, tenant=tenant, run_id=run_id)
+        self.artifacts = ArtifactStore(log.lake)
+
+    # -- models ------------------------------------------------------------------------
+
+    def register_model(
+        self,
+        name: str,
+        *,
+        description: str = "",
+        tags: Mapping[str, TagValue] | None = None,
+        owners: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Register a model, still without a version.
+
+        Raises:
+            NameTaken: a living model has the name.
+            InvalidInput: a name, tag or owner cannot be recorded.
+        """
+        return self.things.register(
+            MODEL,
+            name,
+            description=description,
+            tags=tags,
+            owners=owners,
+            metadata=metadata,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+
+    def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
+        """Register many models, 10,000 per atomic command; return how many."""
+        return self.things.register_many(MODEL, models, idempotency_key=idempotency_key)
+
+    def get_model(
+        self, name: str, *, as_of: datetime | None = None, valid_at: datetime | None = None
+    ) -> Thing:
+        """The living model with that name or id."""
+        return self.things.get(MODEL, name, as_of=as_of, valid_at=valid_at)
+
+    def list_models(
+        self, *, after: str | None = None, limit: int | None = None, as_of: datetime | None = None
+    ) -> list[Thing]:
+        """Living models by name; `after` is the last name of the page before."""
+        return self.things.find(MODEL, after=after, limit=limit, as_of=as_of)
+
+    def search_models(
+        self,
+        text: str | None = None,
+        *,
+        tags: Mapping[str, TagValue] | None = None,
+        owner: str | None = None,
+        status: str | None = None,
+        stage: Stage | None = None,
+        alias: str | None = None,
+        framework: str | None = None,
+        min_metrics: Mapping[str, float] | None = None,
+        after: str | None = None,
+        limit: int | None = None,
+        as_of: datetime | None = None,
+    ) -> list[Thing]:
+        """Models that meet all conditions, by name, with their aliases.
+
+        Args:
+            text: occurs in name or description, in any case.
+            tags: all of them are set, type and value alike.
+            status: active or deprecated.
+            stage, framework, min_metrics: one and the same living version has them all.
+            alias: the model has that alias.
+        """
+        ids = None
+        if stage or framework or min_metrics:
+            ids = self._with_version(stage, framework, min_metrics or {}, as_of)
+        return self.things.find(
+            MODEL,
+            text=text,
+            tags=tags,
+            owner=owner,
+            status=status,
+            alias=alias,
+            ids=ids,
+            after=after,
+            limit=limit,
+            as_of=as_of,
+        )
+
+    def _with_version(
+        self,
+        stage: Stage | None,
+        framework: str | None,
+        metrics: Mapping[str, float],
+        as_of: datetime | None,
+    ) -> list[str]:
+        states = self.view(as_of).select(
+            "registry.search_versions",
+            "model_versions",
+            """
+            NOT deleted AND ($stage IS NULL OR stage = $stage)
+            AND ($framework IS NULL OR framework = $framework)
+            """,
+            parameters={"stage": stage.value if stage else None, "framework": framework},
+        )
+        return sorted(
+            {
+                str(s.data["model_id"])
+                for s in states
+                if all(s.data["metrics"].get(name, float("-inf")) >= least for name, least in metrics.items())
+            }
+        )
+
+    def rename_model(self, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
+        """Give a model another name."""
+        return self.things.rename(MODEL, name, to, idempotency_key=idempotency_key)
+
+    def describe_model(self, name: str, text: str, *, idempotency_key: str | None = None) -> Thing:
+        """Replace the description of a model."""
+        return self.things.describe(MODEL, name, text, idempotency_key=idempotency_key)
+
+    def tag_model(
+        self,
+        name: str,
+        tags: Mapping[str, TagValue] | None = None,
+        *,
+        remove: Iterable[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Thing:
+        """Set some tags of a model and remove others."""
+        return self.things.tag(MODEL, name, tags, remove=remove, idempotency_key=idempotency_key)
+
+    def set_model_owners(
+        self, name: str, owners: Iterable[str], *, idempotency_key: str | None = None
+    ) -> Thing:
+        """Replace the owners of a model."""
+        return self.things.set_owners(MODEL, name, owners, idempotency_key=idempotency_key)
+
+    def deprecate_model(
+        self,
+        name: str,
+        *,
+        reason: str,
+        replacement: str | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Mark a model as deprecated: no new versions, no promotion; what runs, runs on.
+
+        Raises:
+            IllegalTransition: it is deprecated already, or would replace itself.
+        """
+
+        def edit(state: State, view: View) -> dict[str, Any]:
+            if state.data["status"] == "deprecated":
+                raise IllegalTransition(f"model {name!r} is already deprecated")
+            other = None if replacement is None else living(view, MODEL, replacement)
+            if other is not None and other.id == state.id:
+                raise IllegalTransition(f"model {name!r} cannot replace itself")
+            why = {"reason": checked_text(reason, "reason"), "replacement_id": other.id if other else None}
+            return {"status": "deprecated", "deprecation": why}
+
+        change = {"reason": reason, "replacement": replacement}
+        return self.things.amend(
+            "deprecate_model",
+            MODEL,
+            name,
+            change,
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+
+    def reinstate_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+        """Take back a deprecation."""
+
+        def edit(state: State, _: View) -> dict[str, Any]:
+            if state.data["status"] != "deprecated":
+                raise IllegalTransition(f"model {name!r} is not deprecated")
+            return {"status": "active", "deprecation": None}
+
+        return self.things.amend("reinstate_model", MODEL, name, {}, edit, idempotency_key=idempotency_key)
+
+    def delete_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+        """Delete a model with its versions, so that it can be restored.
+
+        Raises:
+            StillNeeded: a version is in production.
+        """
+        return self.things.delete(MODEL, name, idempotency_key=idempotency_key)
+
+    def restore_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+        """Take back the deletion of a model."""
+        return self.things.restore(MODEL, name, idempotency_key=idempotency_key)
+
+    def history(self, name: str) -> list[Event]:
+        """Every event about a model and its versions, oldest first."""
+        view = self.view()
+        sequences = {e.sequence for e in self.things.history(MODEL, name)}
+        for model in [s for s in view.by_column("things", "name", name) if s.entity_type == MODEL] or [
+            living(view, MODEL, name)
+        ]:
+            for version in versions_of(view, model.id, deleted=True):
+                sequences |= {s.sequence for s in view.history("model_versions", version.id)}
+        return self.log.events(self.tenant, sorted(sequences))
+
+    # -- versions ------------------------------------------------------------------------
+
+    def create_model_version(
+        self,
+        model: str,
+        content: Content,
+        facts: VersionFacts | None = None,
+        *,
+        description: str = "",
+        tags: Mapping[str, TagValue] | None = None,
+        artifacts: Sequence[Artifact] = (),
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Version:
+        """Store the content and record the next version of a model; both never change.
+
+        Bytes are stored before the command: if that fails, they are in nobody's way, and
+        storing them again costs nothing.
+
+        Raises:
+            NotFound: there is no such model, dataset version or base version.
+            Deleted: the model is deleted.
+            ModelIsDeprecated: it is deprecated.
+            ArtifactRefused: a file or folder cannot be stored.
+        """
+        facts = facts or VersionFacts()
+        recorded = facts.recorded()
+        with_tags = typed_tags(tags or {})
+        checked_text(description, "description")
+        living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
+        stored = self.artifacts.store(content)
+        others = [
+            {"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts
+        ]
+
+        def decide(view: View) -> list[Change]:
+            owner = living(view, MODEL, model)
+            if owner.data["status"] == "deprecated":
+                raise ModelIsDeprecated(owner.name)
+            known = versions_of(view, owner.id, deleted=True)
+            version_id = new_id()
+            drawn, lineage = _lineage(view, (MODEL_VERSION, version_id), facts)
+            state = {
+                "model_id": owner.id,
+                "version": 1 + max((int(s.data["version"]) for s in known), default=0),
+                "stage": Stage.REGISTERED.value,
+                "deleted": False,
+                "description": description,
+                "tags": with_tags,
+                "content": stored.recorded(),
+                "content_digest": stored.digest,
+                "size": stored.size,
+                "artifacts": others,
+                **recorded,
+                **lineage,
+            }
+            return [Change(MODEL_VERSION, version_id, state), *drawn]
+
+        change = {
+            "model": model,
+            "content": stored.recorded(),
+            "artifacts": others,
+            "description": description,
+            "tags": with_tags,
+            **recorded,
+            **facts.asked(),
+        }
+        done = self.do(
+            "create_model_version",
+            MODEL_VERSION,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+        return self._version(self.view(), state_of(done))
+
+    def list_versions(
+        self, model: str, *, deleted: bool = False, as_of: datetime | None = None
+    ) -> list[Version]:
+        """The versions of a model by number."""
+        view = self.view(as_of)
+        owner = living(view, MODEL, model)
+        return [version_of(s, owner.name) for s in versions_of(view, owner.id, deleted=deleted)]
+
+    def describe_version(self, reference: str, text: str, *, idempotency_key: str | None = None) -> Version:
+        """Replace the description of a version; its content stays."""
+        change = {"description": checked_text(text, "description")}
+        return self.amend_version(
+            "describe_version", reference, change, lambda _, __: change, idempotency_key
+        )
+
+    def tag_version(
+        self,
+        reference: str,
+        tags: Mapping[str, TagValue] | None = None,
+        *,
+        remove: Iterable[str] = (),
+        idempotency_key: str | None = None,
+    ) -> Version:
+        """Set some tags of a version and remove others."""
+        added, removed = typed_tags(tags or {}), sorted(remove)
+
+        def edit(state: State, _: View) -> dict[str, Any]:
+            return {"tags": {**{k: v for k, v in state.data["tags"].items() if k not in removed}, **added}}
+
+        change = {"tags": added, "remove": removed}
+        return self.amend_version("tag_version", reference, change, edit, idempotency_key)
+
+    def delete_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+        """Delete a version so that it can be restored. Its number is never used again.
+
+        Raises:
+            StillNeeded: it is in production, staging or shadow, deployed, or has an alias.
+        """
+
+        def edit(state: State, view: View) -> dict[str, Any]:
+            if state.data["stage"] in {"production", "staging", "shadow"}:
+                raise StillNeeded(f"{reference} is in {state.data['stage']}; archive it first")
+            model = view.by_id("things", str(state.data["model_id"]))
+            held = [
+                a
+                for a, n in (model.data.get("aliases", {}) if model else {}).items()
+                if n == state.data["version"]
+            ]
+            if held:
+                raise StillNeeded(f"{reference} has the alias {', '.join(sorted(held))}; remove it first")
+            for drawn in view.by_column("relationships", "source_id", state.id):
+                deployment = view.by_id("things", str(drawn.data["target_id"]))
+                if (
+                    drawn.data["type"] == "deployed_to"
+                    and not drawn.deleted
+                    and deployment
+                    and not deployment.deleted
+                ):
+                    raise StillNeeded(
+                        f"{reference} is deployed to {deployment.name!r}; end the deployment first"
+                    )
+            return {"deleted": True}
+
+        return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
+
+    def restore_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+        """Take back the deletion of a version."""
+
+        def edit(state: State, _: View) -> dict[str, Any]:
+            if not state.deleted:
+                raise IllegalTransition(f"{reference} is not deleted")
+            return {"deleted": False}
+
+        return self.amend_version("restore_version", reference, {}, edit, idempotency_key, deleted=True)
+
+    def compare_versions(self, first: str, second: str) -> Difference:
+        """What two versions have different."""
+        return difference(self.get_version(first), self.get_version(second))
+
+    # -- artifacts -------------------------------------------------------------------------
+
+    def download(self, reference: str, target: Path, *, kind: str | None = None) -> list[Path]:
+        """Write the content of a version below `target`, verified; with `kind`, its artifact of that kind.
+
+        Raises:
+            ArtifactChanged: stored bytes are not those that were registered.
+            NotFound: the version has no artifact of that kind.
+        """
+        digests = self._digests(self.get_version(reference), kind)
+        return [path for d in digests for path in self.artifacts.download(d, target)]
+
+    def verify_version(self, reference: str) -> None:
+        """Read everything that a version is made of and compare the digests.
+
+        Raises:
+            ArtifactChanged: names the file behind the version that was changed.
+            ArtifactElsewhere: content that cannot be read from here.
+        """
+        version = self.get_version(reference)
+        for name in {version.content_digest, *(a["digest"] for a in version.artifacts)}:
+            self.artifacts.verify(name)
+
+    def _digests(self, version: Version, kind: str | None) -> list[str]:
+        if kind is None:
+            return [version.content_digest]
+        found = [str(a["digest"]) for a in version.artifacts if a["kind"] == kind]
+        if not found:
+            raise NotFound(f"{kind} artifact", version.reference, self.tenant)
+        return found
+
+
+def _lineage(
+    view: View, version: tuple[str, str], facts: VersionFacts
+) -> tuple[list[Change], dict[str, Any]]:
+    """The edges of a new version, and its lineage by id."""
+    trained = {dataset_state(view, name): columns for name, columns in facts.training().items()}
+    evaluated = [dataset_state(view, name) for name in facts.evaluated_on]
+    base = None if facts.base_model is None else version_state(view, facts.base_model)
+    drawn = []
+    for dataset, columns in trained.items():
+        _check_columns(dataset, columns)
+        properties = {} if columns is None else {"columns": sorted(columns)}
+        drawn.append(edge("trained_on", version, (DATASET_VERSION, dataset.id), properties=properties))
+    drawn += [edge("evaluated_on", version, (DATASET_VERSION, dataset.id)) for dataset in evaluated]
+    if base is not None:
+        drawn.append(edge("derived_from", version, (MODEL_VERSION, base.id)))
+    return drawn, {
+        "trained_on": [s.id for s in trained],
+        "evaluated_on": [s.id for s in evaluated],
+        "base_version": base.id if base else None,
+    }
+
+
+def _check_columns(dataset: State, columns: Sequence[str] | None) -> None:
+    known = {column["name"] for column in dataset.data["metadata"].get("columns", ())}
+    unknown = set(columns or ()) - known
+    if known and unknown:
+        raise InvalidInput(f"{dataset.name} has no column {', '.join(map(repr, sorted(unknown)))}")

@@ -1,0 +1,143 @@
+"""What may be recorded under a name: checks of names, tags, owners, aliases and keys.
+
+Names may be any text that a person can read. What is refused is refused here, with the reason.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from typing import Any
+
+from ml_registry_pipelines.registry.errors import InvalidInput, shown
+
+MAX_NAME = 500
+MAX_TEXT = 100_000
+MAX_TAGS = 200
+MAX_TAG = 5_000
+TagValue = str | int | float | bool | date
+"""A tag is text, a number, a boolean or a date."""
+
+_TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_PSEUDONYM = re.compile(r"[^\s@\x00-\x1f]{1,200}")
+_ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_NUMBERED = re.compile(r"v?\d+")
+RESERVED_ALIASES = frozenset({"latest", "registered", "staging", "shadow", "production", "archived"})
+RESERVED_KINDS = frozenset({"bulk", "relationship", "model_version", "approval"})
+
+
+def checked_name(name: str, what: str = "name") -> str:
+    """The name in Unicode's composed form.
+
+    Raises:
+        InvalidInput: it is empty, too long, or has characters that nobody can see.
+    """
+    if not isinstance(name, str):
+        raise InvalidInput(f"a {what} is text, not a {type(name).__name__}")
+    if len(name) > MAX_NAME:
+        raise InvalidInput(
+            f"the {what} {shown(name, 60)} is too long; a {what} has at most {MAX_NAME} characters"
+        )
+    name = unicodedata.normalize("NFC", name)
+    if not name or name != name.strip():
+        raise InvalidInput(f"the {what} {shown(name)} is empty, or has spaces at an end")
+    for character in name:
+        if unicodedata.category(character) in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}:
+            raise InvalidInput(f"the {what} {shown(name)} holds {character!r}, which cannot be shown")
+    return name
+
+
+def checked_tenant(tenant: str) -> str:
+    if not _TENANT.fullmatch(tenant):
+        raise InvalidInput(
+            f"{shown(tenant)} is no tenant: letters, digits and _ . - only, at most 100 of them"
+        )
+    return tenant
+
+
+def checked_kind(kind: str) -> str:
+    """The name of a kind of thing or relationship."""
+    if not _KIND.fullmatch(kind) or kind in RESERVED_KINDS:
+        raise InvalidInput(
+            f"{shown(kind)} is no kind: lower-case letters, digits and _, and none of "
+            f"{', '.join(sorted(RESERVED_KINDS))}"
+        )
+    return kind
+
+
+def checked_text(text: str, what: str) -> str:
+    if len(text) > MAX_TEXT:
+        raise InvalidInput(f"the {what} has {len(text):,} characters; at most {MAX_TEXT:,} are kept")
+    return text
+
+
+def checked_key(key: str) -> str:
+    if not key or len(key) > MAX_NAME:
+        raise InvalidInput(f"an idempotency key has 1 to {MAX_NAME} characters")
+    return key
+
+
+def checked_pseudonym(given: str, what: str) -> str:
+    """The id of a person or team, which must not be a name or an address that points at a person."""
+    if not _PSEUDONYM.fullmatch(given):
+        raise InvalidInput(
+            f"{shown(given)} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
+            "without spaces and never an e-mail address, since the log cannot forget"
+        )
+    return given
+
+
+def checked_owners(owners: Iterable[str]) -> list[str]:
+    """Owners in order, each once."""
+    return sorted({checked_pseudonym(owner, "owner") for owner in owners})
+
+
+def checked_alias(alias: str) -> str:
+    if not _ALIAS.fullmatch(alias) or alias in RESERVED_ALIASES or _NUMBERED.fullmatch(alias):
+        raise InvalidInput(
+            f"{shown(alias)} is no alias: letters, digits and _ . - only, no version number, and none of "
+            f"{', '.join(sorted(RESERVED_ALIASES))}"
+        )
+    return alias
+
+
+def typed_tags(tags: Mapping[str, TagValue]) -> dict[str, dict[str, Any]]:
+    """Tags as they are recorded: the type beside the value."""
+    if len(tags) > MAX_TAGS:
+        raise InvalidInput(f"{len(tags)} tags are too many; at most {MAX_TAGS} are kept")
+    return {checked_name(name, "tag"): _typed(name, value) for name, value in tags.items()}
+
+
+def _typed(name: str, value: TagValue) -> dict[str, Any]:
+    match value:
+        case bool():
+            return {"type": "boolean", "value": value}
+        case int() | float():
+            # One spelling per number, so that a search for 1 finds 1.0.
+            whole = isinstance(value, float) and value.is_integer()
+            return {"type": "number", "value": int(value) if whole else value}
+        case str():
+            if len(value) > MAX_TAG:
+                raise InvalidInput(
+                    f"tag {shown(name)} has {len(value):,} characters; at most {MAX_TAG:,} are kept"
+                )
+            return {"type": "text", "value": value}
+        case datetime():
+            raise InvalidInput(f"tag {shown(name)} is a time; a tag holds a date at most")
+        case date():
+            return {"type": "date", "value": value.isoformat()}
+        case _:
+            raise InvalidInput(
+                f"tag {shown(name)} is a {type(value).__name__}; a tag is text, number, boolean or date"
+            )
+
+
+def tag_values(tags: Mapping[str, Mapping[str, Any]]) -> dict[str, TagValue]:
+    """Recorded tags as Python values."""
+    return {
+        name: date.fromisoformat(tag["value"]) if tag["type"] == "date" else tag["value"]
+        for name, tag in tags.items()
+    }

@@ -1,0 +1,278 @@
+"""Relationships: typed edges between things and versions, never in a circle.
+
+An edge knows which way influence flows along it: what a model was trained on lies upstream
+of it, what it is deployed to lies downstream. Walking further is in `lineage/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from ml_registry_pipelines.registry.canonical import digest
+from ml_registry_pipelines.registry.commands import Change
+from ml_registry_pipelines.registry.desk import Desk, state_of
+from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound
+from ml_registry_pipelines.registry.names import checked_kind
+from ml_registry_pipelines.registry.references import dataset_state, version_state
+from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL_VERSION, RELATIONSHIP, State
+from ml_registry_pipelines.registry.things import living
+from ml_registry_pipelines.registry.view import View
+
+
+class Flow(Enum):
+    """Which way influence goes."""
+
+    TO_TARGET = "to_target"
+    TO_SOURCE = "to_source"
+
+
+TO_TARGET = frozenset({"deployed_to", "used_by", "produces", "feeds"})
+"""Types that lead downstream by themselves; every other type names what its source depends on."""
+
+
+@dataclass(frozen=True)
+class Relationship:
+    """An edge in one state."""
+
+    id: str
+    type: str
+    source_type: str
+    source_id: str
+    target_type: str
+    target_id: str
+    flow: Flow
+    properties: Mapping[str, Any]
+    removed: bool
+    recorded_at: datetime
+    valid_from: datetime
+    actor: str
+
+    @property
+    def upstream(self) -> tuple[str, str]:
+        """Kind and id of the end that influence comes from."""
+        source, target = (self.source_type, self.source_id), (self.target_type, self.target_id)
+        return source if self.flow is Flow.TO_TARGET else target
+
+    @property
+    def downstream(self) -> tuple[str, str]:
+        """Kind and id of the end that influence goes to."""
+        source, target = (self.source_type, self.source_id), (self.target_type, self.target_id)
+        return target if self.flow is Flow.TO_TARGET else source
+
+
+def relationship_of(state: State) -> Relationship:
+    """The state of a relationship as a value."""
+    data = state.data
+    return Relationship(
+        state.id,
+        data["type"],
+        data["source_type"],
+        data["source_id"],
+        data["target_type"],
+        data["target_id"],
+        Flow(data["flow"]),
+        data["properties"],
+        state.deleted,
+        state.recorded_at,
+        state.valid_from,
+        state.actor,
+    )
+
+
+def edge_id(type_: str, source_id: str, target_id: str) -> str:
+    """The one id of an edge of a type between two ends, so that drawing it again is the same edge."""
+    return digest([type_, source_id, target_id])[:32]
+
+
+def edge(
+    type_: str,
+    source: tuple[str, str],
+    target: tuple[str, str],
+    *,
+    properties: Mapping[str, Any] | None = None,
+    flow: Flow | None = None,
+) -> Change:
+    """The change that draws an edge; ends are (kind, id)."""
+    by_type = Flow.TO_TARGET if type_ in TO_TARGET else Flow.TO_SOURCE
+    state = {
+        "type": type_,
+        "source_type": source[0],
+        "source_id": source[1],
+        "target_type": target[0],
+        "target_id": target[1],
+        "flow": (flow or by_type).value,
+        "properties": dict(properties or {}),
+        "deleted": False,
+    }
+    return Change(RELATIONSHIP, edge_id(type_, source[1], target[1]), state, {"type": type_})
+
+
+def edges_at(view: View, ids: Sequence[str]) -> list[Relationship]:
+    """All living edges that touch any of the entities."""
+    found = {s.id: s for s in view.by_any("relationships", "source_id", ids)}
+    found.update((s.id, s) for s in view.by_any("relationships", "target_id", ids))
+    return [relationship_of(s) for s in found.values() if not s.deleted]
+
+
+def path_downstream(view: View, start: str, goal: str) -> list[str] | None:
+    """The shortest way from one entity down to another, both included."""
+    came_from: dict[str, str | None] = {start: None}
+    frontier = [start]
+    while frontier and goal not in came_from:
+        following = []
+        here = set(frontier)
+        for relationship in edges_at(view, frontier):
+            up, down = relationship.upstream[1], relationship.downstream[1]
+            if up in here and down not in came_from:
+                came_from[down] = up
+                following.append(down)
+        frontier = following
+    if goal not in came_from:
+        return None
+    path: list[str] = []
+    step: str | None = goal
+    while step is not None:
+        path.append(step)
+        step = came_from[step]
+    return path[::-1]
+
+
+def refuse_cycle(view: View, drawn: Change) -> None:
+    """Raises `LineageCycle` when the edge would let influence flow back to where it comes from."""
+    state = drawn.state
+    ends = (str(state["source_id"]), str(state["target_id"]))
+    up, down = ends if state["flow"] == Flow.TO_TARGET.value else ends[::-1]
+    path = [up] if up == down else path_downstream(view, down, up)
+    if path is not None:
+        raise LineageCycle([label(view, entity) for entity in [up, *(path if up != down else [up])]])
+
+
+def label(view: View, entity: str) -> str:
+    """A name for a person: a thing's name, or model name and version."""
+    version = view.by_id("model_versions", entity)
+    if version is not None:
+        model = view.by_id("things", str(version.data["model_id"]))
+        return f"{model.name if model else version.data['model_id']}@v{version.data['version']}"
+    thing = view.by_id("things", entity)
+    return entity if thing is None else thing.name
+
+
+def end(view: View, kind: str, given: str) -> State:
+    """The living entity at one end of an edge, by id or, for a thing, by name."""
+    if kind == MODEL_VERSION:
+        return version_state(view, given)
+    if kind == DATASET_VERSION:
+        return dataset_state(view, given)
+    return living(view, kind, given)
+
+
+class Relationships(Desk):
+    """Verbs for relationships of any type."""
+
+    def relate(
+        self,
+        type_: str,
+        source: tuple[str, str],
+        target: tuple[str, str],
+        *,
+        properties: Mapping[str, Any] | None = None,
+        flow: Flow | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Relationship:
+        """Draw an edge between two living entities, each given as (kind, name, id or version).
+
+        Drawing it again replaces its properties.
+
+        Raises:
+            LineageCycle: influence would flow in a circle; the text holds the path.
+            NotFound: an end does not exist.
+        """
+        checked_kind(type_)
+
+        def decide(view: View) -> list[Change]:
+            ends = [end(view, *source), end(view, *target)]
+            drawn = edge(
+                type_,
+                (ends[0].entity_type, ends[0].id),
+                (ends[1].entity_type, ends[1].id),
+                properties=properties,
+                flow=flow,
+            )
+            refuse_cycle(view, drawn)
+            return [drawn]
+
+        change = {
+            "type": type_,
+            "source": list(source),
+            "target": list(target),
+            "properties": dict(properties or {}),
+            "flow": flow.value if flow else None,
+        }
+        done = self.do(
+            f"relate_{type_}",
+            RELATIONSHIP,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+        return relationship_of(state_of(done))
+
+    def unrelate(
+        self,
+        type_: str,
+        source: tuple[str, str],
+        target: tuple[str, str],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Relationship:
+        """Remove an edge; as of earlier it is still there.
+
+        Raises:
+            NotFound: there is no such edge.
+        """
+        checked_kind(type_)
+
+        def decide(view: View) -> list[Change]:
+            identity = edge_id(type_, _any_end(view, *source), _any_end(view, *target))
+            state = view.by_id("relationships", identity)
+            if state is None or state.deleted:
+                raise NotFound("relationship", f"{source[1]} {type_} {target[1]}", view.tenant)
+            return [Change(RELATIONSHIP, identity, {**state.data, "deleted": True})]
+
+        change = {"type": type_, "source": list(source), "target": list(target)}
+        done = self.do(
+            f"unrelate_{type_}",
+            RELATIONSHIP,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+        return relationship_of(state_of(done))
+
+    def list(
+        self, kind: str, given: str, *, type_: str | None = None, as_of: datetime | None = None
+    ) -> list[Relationship]:
+        """The edges of an entity, by type and ends."""
+        if not given:
+            raise InvalidInput("say which entity's relationships")
+        view = self.view(as_of)
+        found = edges_at(view, [_any_end(view, kind, given)])
+        chosen = [r for r in found if type_ is None or r.type == type_]
+        return sorted(chosen, key=lambda r: (r.type, r.source_id, r.target_id))
+
+
+def _any_end(view: View, kind: str, given: str) -> str:
+    """The id of an end, be it deleted."""
+    try:
+        return end(view, kind, given).id
+    except Deleted:
+        states = view.by_column("things", "name", given) if kind != MODEL_VERSION else []
+        return next((s.id for s in states if s.entity_type == kind), given)

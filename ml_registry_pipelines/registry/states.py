@@ -1,0 +1,172 @@
+"""From events to states: which table an entity's states live in, and what a row of it holds.
+
+An event carries the whole state that it begins, so folding needs nothing but the event:
+a projection is a pure function of the log. A bulk event's states are in its file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.lake.tables.registry import (
+    APPROVALS,
+    MODEL_VERSIONS,
+    RELATIONSHIPS,
+    THINGS,
+)
+from ml_registry_pipelines.registry.canonical import canonical, parse
+from ml_registry_pipelines.registry.events import BULK, Event
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MODEL = "model"
+MODEL_VERSION = "model_version"
+DATASET = "dataset"
+DATASET_VERSION = "dataset_version"
+DEPLOYMENT = "deployment"
+RELATIONSHIP = "relationship"
+APPROVAL = "approval"
+
+INDEXES: dict[str, tuple[str, ...]] = {
+    "things": ("name", "parent_id"),
+    "relationships": ("source_id", "target_id"),
+    "model_versions": ("model_id",),
+    "approvals": ("subject_id",),
+}
+"""Columns by which the states of a table are looked up, beside the id."""
+
+_OWN = {
+    table.name: tuple(name for name in table.column_names if name not in THINGS.column_names[:11])
+    for table in (THINGS, RELATIONSHIPS, MODEL_VERSIONS, APPROVALS)
+}
+"""Columns of each projection that come from the state itself."""
+
+BulkReader = Callable[[Event], Iterable[tuple[str, str, str]]]
+"""Gives (entity type, entity id, state) of what a bulk event lists."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One state of one entity: what a projection's row holds."""
+
+    tenant: str
+    entity_type: str
+    id: str
+    sequence: int
+    position: int
+    recorded_at: datetime
+    valid_from: datetime
+    actor: str
+    action: str
+    text: str
+
+    @cached_property
+    def data(self) -> Mapping[str, Any]:
+        return parse(self.text)
+
+    @property
+    def deleted(self) -> bool:
+        return bool(self.data.get("deleted", False))
+
+    @property
+    def name(self) -> str:
+        return str(self.data["name"])
+
+    @property
+    def table(self) -> str:
+        return table_of(self.entity_type)
+
+
+def table_of(entity_type: str) -> str:
+    """The projection that holds the states of entities of this type."""
+    match entity_type:
+        case "model_version":
+            return "model_versions"
+        case "relationship":
+            return "relationships"
+        case "approval":
+            return "approvals"
+        case _:
+            return "things"
+
+
+def fold(events: Iterable[Event], read_bulk: BulkReader) -> Iterator[State]:
+    """The states that the events begin, in their order."""
+    for event in events:
+        if event.entity_type == BULK:
+            listed: Iterable[tuple[str, str, str]] = read_bulk(event)
+        else:
+            listed = ((event.entity_type, event.entity_id, canonical(event.state)),)
+        for entity_type, entity_id, text in listed:
+            yield State(
+                event.tenant,
+                entity_type,
+                entity_id,
+                event.sequence,
+                event.position,
+                event.recorded_at,
+                event.valid_from,
+                event.actor,
+                event.action,
+                text,
+            )
+
+
+def row_of(state: State) -> dict[str, Any]:
+    """The state as a row of its projection."""
+    data = state.data
+    return {
+        "tenant": state.tenant,
+        "type": str(data["type"]) if state.entity_type == RELATIONSHIP else state.entity_type,
+        "id": state.id,
+        "from_sequence": state.sequence,
+        "position": state.position,
+        "recorded_at": state.recorded_at,
+        "valid_from": state.valid_from,
+        "actor": state.actor,
+        "action": state.action,
+        "deleted": state.deleted,
+        "state": state.text,
+        **{name: data.get(name) for name in _OWN[state.table]},
+    }
+
+
+def rows_of(table: str, states: Iterable[State]) -> pa.Table:
+    """The states as rows of the projection `table`."""
+    import pyarrow as pa
+
+    declared = {t.name: t for t in (THINGS, RELATIONSHIPS, MODEL_VERSIONS, APPROVALS)}[table]
+    rows = [row_of(state) for state in states]
+    return pa.table({n: [row[n] for row in rows] for n in declared.column_names}, schema=declared.schema)
+
+
+STATE_COLUMNS = (
+    "tenant",
+    "type",
+    "id",
+    "from_sequence",
+    "position",
+    "recorded_at",
+    "valid_from",
+    "actor",
+    "action",
+    "state",
+)
+"""Columns that make a `State`, in the order of `state_of`."""
+
+
+def from_rows(table: str, rows: pa.Table) -> list[State]:
+    """Rows of a projection as states."""
+    columns = [rows[name].to_pylist() for name in STATE_COLUMNS]
+    return [state_of(table, *row) for row in zip(*columns, strict=True)]
+
+
+def state_of(table: str, tenant: str, kind: str, entity: str, *rest: Any) -> State:
+    """One row of the projection `table`, as `STATE_COLUMNS` lists it, as a state."""
+    kinds = {"relationships": RELATIONSHIP, "model_versions": MODEL_VERSION, "approvals": APPROVAL}
+    return State(tenant, kinds.get(table, kind), entity, *rest)

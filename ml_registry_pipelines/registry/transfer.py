@@ -1,0 +1,116 @@
+"""A tenant from one root to another: history, chain and artifacts verbatim.
+
+An export is a folder: `events.parquet`, the files of bulk events below `bulk/`, manifests
+and blobs below `artifacts/`. An import verifies all of it before its one commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ml_registry_pipelines.registry.artifacts import ArtifactError, ArtifactStore
+from ml_registry_pipelines.registry.bulk import BulkFileDamaged
+from ml_registry_pipelines.registry.errors import DamagedExport, NotFound, TenantExists
+from ml_registry_pipelines.registry.events import BULK, Event, event_hash, from_arrow, to_arrow
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.names import checked_tenant
+from ml_registry_pipelines.registry.states import MODEL_VERSION
+from ml_registry_pipelines.registry.view import View
+
+
+def export_tenant(log: Log, tenant: str, target: Path) -> int:
+    """Write all of a tenant below the folder `target`; return the number of events.
+
+    Exporting what was imported gives the same bytes again.
+
+    Raises:
+        NotFound: the tenant has no history.
+    """
+    import pyarrow.parquet as pq
+
+    head, _ = log.head(checked_tenant(tenant))
+    if not head:
+        raise NotFound("history", tenant, tenant)
+    events = log.events(tenant, range(1, head + 1))
+    # Positions belong to the root that the tenant leaves.
+    placed = [replace(event, position=event.sequence) for event in events]
+    target.mkdir(parents=True, exist_ok=True)
+    store = ArtifactStore(log.lake)
+    for event in events:
+        for digest in _artifacts(event):
+            store.export(digest, target / "artifacts")
+        if event.entity_type == BULK:
+            digest = str(event.state["file"])
+            (target / "bulk").mkdir(exist_ok=True)
+            (target / "bulk" / f"{digest}.parquet").write_bytes(log.bulk.bytes_of(digest))
+    pq.write_table(to_arrow(placed), target / "events.parquet", compression="zstd")
+    return len(events)
+
+
+def import_tenant(log: Log, source: Path) -> tuple[str, int]:
+    """Take in what `export_tenant` wrote; return tenant and number of events.
+
+    Raises:
+        TenantExists: the tenant has a history here.
+        DamagedExport: the chain, a file or an artifact does not verify; nothing was imported.
+    """
+    events = _events(source)
+    tenant = events[0].tenant
+    _absent(log.view(tenant), log)
+    for path in sorted((source / "bulk").glob("*.parquet")):
+        if log.bulk.keep(path.read_bytes()) != path.stem:
+            raise DamagedExport(f"{path} is not what its name says; export again")
+    store = ArtifactStore(log.lake)
+    try:
+        store.take_in(source / "artifacts")
+        for event in events:
+            for digest in _artifacts(event):
+                store.check_whole(digest)
+            if event.entity_type == BULK:
+                log.bulk.bytes_of(str(event.state["file"]))
+    except (ArtifactError, BulkFileDamaged) as failure:
+        raise DamagedExport(f"{source} is damaged: {failure}") from failure
+    log.append_verbatim(events, absent=lambda view: _absent(view, log))
+    return tenant, len(events)
+
+
+def _absent(view: View, log: Log) -> None:
+    if log.head(view.tenant)[0]:
+        raise TenantExists(view.tenant)
+
+
+def _events(source: Path) -> list[Event]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        events = from_arrow(pq.read_table(source / "events.parquet"))
+    except (OSError, pa.ArrowException, KeyError, TypeError) as failure:
+        raise DamagedExport(f"{source} is no export of a tenant: {failure}") from failure
+    if not events:
+        raise DamagedExport(f"{source} holds no event")
+    previous = ""
+    for number, event in enumerate(events, start=1):
+        fields: dict[str, Any] = vars(event)
+        if (
+            event.sequence != number
+            or event.tenant != events[0].tenant
+            or event.previous_hash != previous
+            or event_hash(fields) != event.hash
+        ):
+            raise DamagedExport(
+                f"event {number} of {source} was changed, dropped, inserted or reordered; export again"
+            )
+        previous = event.hash
+    checked_tenant(events[0].tenant)
+    return events
+
+
+def _artifacts(event: Event) -> list[str]:
+    """Digests of what a version is made of."""
+    if event.entity_type != MODEL_VERSION:
+        return []
+    state = event.state
+    return [str(state["content_digest"]), *(str(a["digest"]) for a in state["artifacts"])]

@@ -1,0 +1,208 @@
+"""Model versions: what one is, what is recorded of it, and the stages that it goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from ml_registry_pipelines.registry.artifacts import Content
+from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
+from ml_registry_pipelines.registry.names import TagValue, tag_values
+from ml_registry_pipelines.registry.states import State
+
+
+class Stage(Enum):
+    REGISTERED = "registered"
+    STAGING = "staging"
+    SHADOW = "shadow"
+    PRODUCTION = "production"
+    ARCHIVED = "archived"
+
+
+LEADS_TO: Mapping[Stage, frozenset[Stage]] = {
+    Stage.REGISTERED: frozenset({Stage.STAGING, Stage.SHADOW, Stage.PRODUCTION, Stage.ARCHIVED}),
+    Stage.STAGING: frozenset({Stage.REGISTERED, Stage.SHADOW, Stage.PRODUCTION, Stage.ARCHIVED}),
+    Stage.SHADOW: frozenset({Stage.REGISTERED, Stage.STAGING, Stage.PRODUCTION, Stage.ARCHIVED}),
+    Stage.PRODUCTION: frozenset({Stage.STAGING, Stage.SHADOW, Stage.ARCHIVED}),
+    Stage.ARCHIVED: frozenset({Stage.REGISTERED, Stage.STAGING}),
+}
+"""Steps between stages; back from the archive into production leads only `rollback`."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Another artifact of a version: a checkpoint, an evaluation result, a model card ..."""
+
+    kind: str
+    content: Content
+
+
+@dataclass(frozen=True)
+class VersionFacts:
+    """What is recorded of a version beside its content, and never changes.
+
+    Args:
+        signature: input and output schema, as JSON.
+        metrics: finite numbers by name.
+        parameters: hyperparameters, as JSON.
+        trained_on: dataset versions, `credit@v2` or ids; a mapping says which columns were used.
+        evaluated_on: dataset versions.
+        base_model: the version that it was made from.
+        licence: licence id, such as Apache-2.0.
+    """
+
+    signature: Mapping[str, Any] | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    framework: str | None = None
+    code_commit: str | None = None
+    trained_on: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    evaluated_on: Sequence[str] = ()
+    base_model: str | None = None
+    licence: str | None = None
+
+    def recorded(self) -> dict[str, Any]:
+        """The facts as they stand in the log, without the lineage, which is resolved there."""
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise InvalidInput(f"metric {name!r} is a {type(value).__name__}; a metric is a number")
+        return {
+            "signature": None if self.signature is None else dict(self.signature),
+            "metrics": dict(self.metrics),
+            "parameters": dict(self.parameters),
+            "framework": self.framework,
+            "code_commit": self.code_commit,
+            "licence": self.licence,
+        }
+
+    def asked(self) -> dict[str, Any]:
+        """The lineage as it was asked for."""
+        return {
+            "trained_on": {name: columns and sorted(columns) for name, columns in self.training().items()},
+            "evaluated_on": list(self.evaluated_on),
+            "base_model": self.base_model,
+        }
+
+    def training(self) -> dict[str, Sequence[str] | None]:
+        """Dataset versions with the columns that were used, None for all."""
+        if isinstance(self.trained_on, Mapping):
+            return {name: list(columns) for name, columns in self.trained_on.items()}
+        return dict.fromkeys(self.trained_on)
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version as it is in one state. Content and facts are the same in all of them."""
+
+    id: str
+    model: str
+    model_id: str
+    number: int
+    stage: Stage
+    description: str
+    tags: Mapping[str, TagValue]
+    content: Mapping[str, Any]
+    content_digest: str
+    size: int | None
+    artifacts: tuple[Mapping[str, Any], ...]
+    signature: Mapping[str, Any] | None
+    metrics: Mapping[str, float]
+    parameters: Mapping[str, Any]
+    framework: str | None
+    code_commit: str | None
+    licence: str | None
+    trained_on: tuple[str, ...]
+    evaluated_on: tuple[str, ...]
+    base_version: str | None
+    deleted: bool
+    sequence: int
+    recorded_at: datetime
+    valid_from: datetime
+    actor: str
+
+    @property
+    def reference(self) -> str:
+        return f"{self.model}@v{self.number}"
+
+
+def version_of(state: State, model: str) -> Version:
+    """The state of a version as a value."""
+    data = state.data
+    return Version(
+        id=state.id,
+        model=model,
+        model_id=data["model_id"],
+        number=data["version"],
+        stage=Stage(data["stage"]),
+        description=data["description"],
+        tags=tag_values(data["tags"]),
+        content=data["content"],
+        content_digest=data["content_digest"],
+        size=data["size"],
+        artifacts=tuple(data["artifacts"]),
+        signature=data["signature"],
+        metrics=data["metrics"],
+        parameters=data["parameters"],
+        framework=data["framework"],
+        code_commit=data["code_commit"],
+        licence=data["licence"],
+        trained_on=tuple(data["trained_on"]),
+        evaluated_on=tuple(data["evaluated_on"]),
+        base_version=data["base_version"],
+        deleted=state.deleted,
+        sequence=state.sequence,
+        recorded_at=state.recorded_at,
+        valid_from=state.valid_from,
+        actor=state.actor,
+    )
+
+
+def check_step(reference: str, now: Stage, to: Stage) -> None:
+    """Raises `IllegalTransition` when no step leads from one stage to the other."""
+    if to not in LEADS_TO[now]:
+        allowed = ", ".join(sorted(stage.value for stage in LEADS_TO[now]))
+        already = "is already" if now is to else "cannot go"
+        rest = (
+            f"in {to.value}"
+            if now is to
+            else f"from {now.value} to {to.value}; from there it can go to {allowed}"
+        )
+        raise IllegalTransition(f"{reference} {already} {rest}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What two versions have different, by field: the first one's value and the second one's."""
+
+    first: str
+    second: str
+    fields: Mapping[str, tuple[Any, Any]]
+
+
+def difference(first: Version, second: Version) -> Difference:
+    """Compare content, metrics, parameters, schema, data and the rest, name by name."""
+    fields: dict[str, tuple[Any, Any]] = {}
+    for name in ("metrics", "parameters", "signature", "tags"):
+        one, two = getattr(first, name) or {}, getattr(second, name) or {}
+        for key in sorted({*one, *two}):
+            if one.get(key) != two.get(key):
+                fields[f"{name}.{key}"] = (one.get(key), two.get(key))
+    for name in (
+        "content_digest",
+        "size",
+        "framework",
+        "code_commit",
+        "licence",
+        "trained_on",
+        "evaluated_on",
+        "base_version",
+        "stage",
+        "description",
+    ):
+        one, two = getattr(first, name), getattr(second, name)
+        if one != two:
+            fields[name] = (one.value, two.value) if isinstance(one, Stage) else (one, two)
+    return Difference(first.reference, second.reference, fields)

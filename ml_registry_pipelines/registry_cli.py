@@ -1,0 +1,380 @@
+"""`mlreg models|audit|history`: the registry from a shell.
+
+A door and no more, like `cli.py`, which attaches these groups, and those of `lineage_cli.py`,
+by `attach(cli)`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ml_registry_pipelines.cli_support import (
+    as_of_option,
+    key_option,
+    open_log,
+    parsed_tags,
+    registry_of,
+    show_events,
+    show_thing,
+    show_version,
+    tenant,
+    utc,
+)
+from ml_registry_pipelines.lineage_cli import datasets, deployments, lineage
+
+# -- models ----------------------------------------------------------------------------------
+
+
+@click.group()
+def models() -> None:
+    """Models and their versions. A version is MODEL@v3, MODEL@ALIAS, MODEL@production or MODEL@latest."""
+
+
+@models.command("register")
+@click.argument("name")
+@click.option("--description", default="")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
+@click.option("--owner", "owners", multiple=True, help="A team, or a person's pseudonym.")
+@key_option
+def models_register(
+    name: str, description: str, tags: tuple[str, ...], owners: tuple[str, ...], key: str | None
+) -> None:
+    """Register a model."""
+    with open_log() as log:
+        show_thing(
+            registry_of(log).register_model(
+                name, description=description, tags=parsed_tags(tags), owners=owners, idempotency_key=key
+            )
+        )
+
+
+@models.command("list")
+@click.option("--text", help="Occurs in name or description.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
+@click.option("--owner")
+@click.option("--stage", help="A version is in this stage.")
+@click.option("--alias", help="The model has this alias.")
+@click.option("--limit", default=100, show_default=True)
+@as_of_option
+def models_list(
+    text: str | None,
+    tags: tuple[str, ...],
+    owner: str | None,
+    stage: str | None,
+    alias: str | None,
+    limit: int,
+    as_of: datetime | None,
+) -> None:
+    """List or search models."""
+    from ml_registry_pipelines.registry.versions import Stage
+
+    with open_log() as log:
+        found = registry_of(log).search_models(
+            text,
+            tags=parsed_tags(tags),
+            owner=owner,
+            stage=Stage(stage) if stage else None,
+            alias=alias,
+            limit=limit,
+            as_of=utc(as_of),
+        )
+    for model in found:
+        aliases = " ".join(f"{name}=v{number}" for name, number in sorted(model.aliases.items()))
+        click.echo("  ".join(part for part in (model.name, model.status, aliases) if part))
+
+
+@models.command("show")
+@click.argument("name")
+@as_of_option
+def models_show(name: str, as_of: datetime | None) -> None:
+    """Show a model with its versions, or one version."""
+    with open_log() as log:
+        registry = registry_of(log)
+        if "@" in name:
+            show_version(registry.get_version(name, as_of=utc(as_of)))
+            return
+        show_thing(registry.get_model(name, as_of=utc(as_of)))
+        for version in registry.list_versions(name, as_of=utc(as_of)):
+            click.echo(
+                f"{'v' + str(version.number):>12}  {version.stage.value}  {version.content_digest[:12]}"
+            )
+
+
+@models.command("add-version")
+@click.argument("model")
+@click.argument("content")
+@click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER")
+@click.option("--framework")
+@click.option("--licence")
+@click.option("--code-commit")
+@click.option("--trained-on", multiple=True, metavar="DATASET@v2")
+@click.option("--base-model", metavar="MODEL@v1")
+@click.option("--description", default="")
+@key_option
+def models_add_version(
+    model: str,
+    content: str,
+    metrics: tuple[str, ...],
+    framework: str | None,
+    licence: str | None,
+    code_commit: str | None,
+    trained_on: tuple[str, ...],
+    base_model: str | None,
+    description: str,
+    key: str | None,
+) -> None:
+    """Store a file or folder as the next version of a model."""
+    from ml_registry_pipelines.registry.versions import VersionFacts
+
+    try:
+        numbers = {name: float(value) for name, _, value in (m.partition("=") for m in metrics)}
+    except ValueError as wrong:
+        raise click.UsageError(f"--metric wants NAME=NUMBER: {wrong}") from wrong
+    facts = VersionFacts(
+        metrics=numbers,
+        framework=framework,
+        licence=licence,
+        code_commit=code_commit,
+        trained_on=trained_on,
+        base_model=base_model,
+    )
+    with open_log() as log:
+        registry = registry_of(log)
+        show_version(
+            registry.create_model_version(model, content, facts, description=description, idempotency_key=key)
+        )
+
+
+@models.command("promote")
+@click.argument("version")
+@click.option("--reason", default="")
+@key_option
+def models_promote(version: str, reason: str, key: str | None) -> None:
+    """Put a version into production; the former one is archived."""
+    with open_log() as log:
+        show_version(registry_of(log).promote_to_production(version, reason=reason, idempotency_key=key))
+
+
+@models.command("rollback")
+@click.argument("model")
+@click.option("--reason", default="")
+def models_rollback(model: str, reason: str) -> None:
+    """Put the version back into production that was there before."""
+    with open_log() as log:
+        show_version(registry_of(log).rollback(model, reason=reason))
+
+
+@models.command("stage")
+@click.argument("version")
+@click.argument("stage", type=click.Choice(["registered", "staging", "shadow", "archived"]))
+def models_stage(version: str, stage: str) -> None:
+    """Move a version to another stage."""
+    from ml_registry_pipelines.registry.versions import Stage
+
+    with open_log() as log:
+        show_version(registry_of(log).set_stage(version, Stage(stage)))
+
+
+@models.command("alias")
+@click.argument("version")
+@click.argument("alias")
+@click.option("--protect", is_flag=True, help="Let it not be moved until it is unprotected.")
+def models_alias(version: str, alias: str, protect: bool) -> None:
+    """Let an alias mean a version."""
+    with open_log() as log:
+        registry = registry_of(log)
+        model = registry.set_alias(version, alias)
+        show_thing(registry.protect_alias(model.id, alias) if protect else model)
+
+
+@models.command("tag")
+@click.argument("name")
+@click.argument("tags", nargs=-1, metavar="NAME=VALUE...")
+@click.option("--remove", multiple=True)
+def models_tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...]) -> None:
+    """Set and remove tags of a model; numbers, true, false and dates keep their type."""
+    with open_log() as log:
+        show_thing(registry_of(log).tag_model(name, parsed_tags(tags), remove=remove))
+
+
+@models.command("rename")
+@click.argument("name")
+@click.argument("to")
+def models_rename(name: str, to: str) -> None:
+    """Give a model another name."""
+    with open_log() as log:
+        show_thing(registry_of(log).rename_model(name, to))
+
+
+@models.command("deprecate")
+@click.argument("name")
+@click.option("--reason", required=True)
+@click.option("--replacement", help="Model to use in its place.")
+def models_deprecate(name: str, reason: str, replacement: str | None) -> None:
+    """Mark a model as deprecated."""
+    with open_log() as log:
+        show_thing(registry_of(log).deprecate_model(name, reason=reason, replacement=replacement))
+
+
+@models.command("delete")
+@click.argument("name")
+def models_delete(name: str) -> None:
+    """Delete a model, or a version, so that it can be restored."""
+    with open_log() as log:
+        registry = registry_of(log)
+        if "@" in name:
+            show_version(registry.delete_version(name))
+        else:
+            show_thing(registry.delete_model(name))
+
+
+@models.command("restore")
+@click.argument("name")
+def models_restore(name: str) -> None:
+    """Take back the deletion of a model or version."""
+    with open_log() as log:
+        registry = registry_of(log)
+        if "@" in name:
+            show_version(registry.restore_version(name))
+        else:
+            show_thing(registry.restore_model(name))
+
+
+@models.command("get")
+@click.argument("version")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--kind", help="Not the content but its artifact of this kind.")
+def models_get(version: str, path: Path, kind: str | None) -> None:
+    """Download a version below PATH, verified; what is there already is left alone."""
+    with open_log() as log:
+        for file in registry_of(log).download(version, path, kind=kind):
+            click.echo(file)
+
+
+@models.command("verify")
+@click.argument("version")
+def models_verify(version: str) -> None:
+    """Read everything that a version is made of and compare digests."""
+    with open_log() as log:
+        registry_of(log).verify_version(version)
+    click.echo(f"{version} is what was registered")
+
+
+@models.command("diff")
+@click.argument("first")
+@click.argument("second")
+def models_diff(first: str, second: str) -> None:
+    """Compare two versions: metrics, schema, data, parameters."""
+    with open_log() as log:
+        found = registry_of(log).compare_versions(first, second)
+    for field, (one, two) in found.fields.items():
+        click.echo(f"{field}: {json.dumps(one)} -> {json.dumps(two)}")
+
+
+# -- audit ---------------------------------------------------------------------------------------
+
+
+@click.group()
+def audit() -> None:
+    """The log itself."""
+
+
+@audit.command("verify")
+@click.option("--tenant", "only", help="Only this organisation.")
+@click.option("--anchors", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def audit_verify(only: str | None, anchors: Path | None, public_key: Path | None) -> None:
+    """Check every chain; exit status 1 and the first damaged event if one is not whole."""
+    from ml_registry_pipelines.registry.anchors import read_anchors
+    from ml_registry_pipelines.registry.chain import verify
+
+    if (anchors is None) != (public_key is None):
+        raise click.UsageError("--anchors and --public-key belong together")
+    with open_log() as log:
+        known = read_anchors(anchors, public_key) if anchors and public_key else []
+        verdicts = verify(log.lake, tenant=only, anchors=known)
+    for verdict in verdicts:
+        if verdict.damage:
+            click.echo(f"{verdict.tenant}: DAMAGED, {verdict.damage.what}: {verdict.damage.text}")
+        else:
+            caveat = f"; {verdict.caveat}" if verdict.caveat else ""
+            click.echo(f"{verdict.tenant}: {verdict.events:,} events are whole{caveat}")
+    if not verdicts:
+        click.echo("the log is empty")
+    if any(verdict.damage for verdict in verdicts):
+        sys.exit(1)
+
+
+@audit.command("log")
+@click.option("--limit", default=50, show_default=True, help="Newest events.")
+def audit_log(limit: int) -> None:
+    """List the newest events."""
+    with open_log() as log:
+        head, _ = log.head(tenant())
+        show_events(log, range(max(1, head - limit + 1), head + 1))
+
+
+@audit.command("keys")
+@click.argument("private", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("public", type=click.Path(dir_okay=False, path_type=Path))
+def audit_keys(private: Path, public: Path) -> None:
+    """Make a key pair for anchors; keep the private one off the platform's machines."""
+    from ml_registry_pipelines.registry.anchors import make_keys
+
+    make_keys(private, public)
+    click.echo(f"{private} signs anchors, {public} verifies them")
+
+
+@audit.command("anchor")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--public-key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def audit_anchor(folder: Path, key: Path, public_key: Path) -> None:
+    """Sign the heads of all chains into FOLDER, which lies outside MLREG_HOME."""
+    from ml_registry_pipelines.registry.anchors import write_anchor
+
+    with open_log() as log:
+        click.echo(write_anchor(log.lake, folder, key, public=public_key, now=datetime.now(UTC)))
+
+
+@audit.command("export")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+def audit_export(folder: Path) -> None:
+    """Write the tenant's whole history and artifacts below FOLDER."""
+    from ml_registry_pipelines.registry.transfer import export_tenant
+
+    with open_log() as log:
+        click.echo(f"{export_tenant(log, tenant(), folder):,} events written to {folder}")
+
+
+@audit.command("import")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def audit_import(folder: Path) -> None:
+    """Take in what `audit export` wrote, verified, into an absent tenant."""
+    from ml_registry_pipelines.registry.transfer import import_tenant
+
+    with open_log() as log:
+        tenant, events = import_tenant(log, folder)
+        click.echo(f"{events:,} events of tenant {tenant} imported")
+
+
+@click.command("history")
+@click.argument("name")
+@click.option("--kind", default="model", show_default=True)
+def history(name: str, kind: str) -> None:
+    """Every event about a thing, and about a model's versions."""
+    with open_log() as log:
+        registry = registry_of(log)
+        events = registry.history(name) if kind == "model" else registry.things.history(kind, name)
+        show_events(log, [event.sequence for event in events])
+
+
+def attach(cli: click.Group) -> None:
+    """Add the registry's commands to `mlreg`."""
+    for command in (models, datasets, deployments, lineage, audit, history):
+        cli.add_command(command)

@@ -1,0 +1,264 @@
+"""Lineage as its users ask for it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from deltalake import write_deltalake
+
+from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable
+from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
+from ml_registry_pipelines.registry.errors import (
+    IllegalTransition,
+    InvalidInput,
+    LineageCycle,
+    NotFound,
+    StillNeeded,
+    VersionNotFound,
+)
+from ml_registry_pipelines.registry.relationships import Flow
+from ml_registry_pipelines.registry.versions import VersionFacts
+
+HOSTED = HostedModel("p", "s")
+
+
+def day(n: int) -> datetime:
+    return datetime(2026, 3, n, tzinfo=UTC)
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    path = tmp_path / "credit.csv"
+    path.write_text("age,income,label\n30,1000,0\n40,2000,1\n")
+    return path
+
+
+def shape(thing) -> tuple[str, int | None, list[str]]:
+    return thing.metadata["format"], thing.metadata["rows"], [c["name"] for c in thing.metadata["columns"]]
+
+
+def test_a_csv_file_a_parquet_folder_and_a_delta_table_are_fingerprinted(tracker, csv, tmp_path):
+    assert shape(tracker.track_dataset("a", csv)) == ("csv", 2, ["age", "income", "label"])
+    rows = pa.table({"x": [1, 2, 3], "y": ["a", "b", "c"]})
+    (tmp_path / "parts" / "_tmp").mkdir(parents=True)
+    for n in range(2):
+        pq.write_table(rows, tmp_path / "parts" / f"{n}.parquet")
+    (tmp_path / "parts" / "_tmp" / "half.parquet").write_bytes(b"not yet")
+    assert shape(tracker.track_dataset("b", tmp_path / "parts")) == ("parquet", 6, ["x", "y"])
+    write_deltalake(str(tmp_path / "delta"), rows)
+    first = tracker.track_dataset("c", tmp_path / "delta")
+    assert (shape(first), first.metadata["delta_version"]) == (("delta", 3, ["x", "y"]), 0)
+    write_deltalake(str(tmp_path / "delta"), rows, mode="append")
+    assert shape(tracker.track_dataset("c", str(tmp_path / "delta"))) == ("delta", 6, ["x", "y"])
+    far = tracker.track_dataset("d", Uri("https://example.com/d.csv", "ab" * 32), columns=[("x", "int64")])
+    assert (far.metadata["location"], shape(far)) == ("https://example.com/d.csv", ("uri", None, ["x"]))
+
+
+def test_a_dataset_gets_a_new_version_only_when_its_content_changed(tracker, csv, log):
+    first = tracker.track_dataset("credit", csv)
+    head = log.head(tracker.tenant)
+    assert tracker.track_dataset("credit", csv).id == first.id
+    assert log.head(tracker.tenant) == head
+    csv.write_text("age,income,label\n30,1000,1\n")
+    assert tracker.track_dataset("credit", csv).name == "credit@v2"
+    assert [v.metadata["number"] for v in tracker.dataset_versions("credit")] == [1, 2]
+
+
+def test_what_cannot_be_read_is_no_dataset(tracker, tmp_path):
+    (tmp_path / "broken.parquet").write_bytes(b"no parquet")
+    (tmp_path / "notes.txt").write_text("x")
+    for source in (tmp_path / "absent", tmp_path / "broken.parquet", tmp_path / "notes.txt"):
+        with pytest.raises(DatasetUnreadable):
+            tracker.track_dataset("x", source)
+    with pytest.raises(NotFound):
+        tracker.dataset_versions("x")
+
+
+@pytest.fixture
+def world(registry, tracker, relationships, csv) -> None:
+    """raw -> clean -> fraud v1 (age), v2 (all) -> base of chat v1; v1 live in the EU; an app uses fraud."""
+    tracker.track_dataset("raw", Uri("https://example.com/raw.csv", "aa" * 32))
+    tracker.track_dataset("credit", csv, derived_from=["raw@v1"])
+    registry.register_model("fraud", owners=["team:risk"])
+    registry.create_model_version("fraud", HOSTED, VersionFacts(trained_on={"credit@v1": ["age"]}))
+    registry.create_model_version("fraud", HOSTED, VersionFacts(trained_on=["credit@latest"]))
+    registry.register_model("chat", owners=["team:chat"])
+    registry.create_model_version("chat", HOSTED, VersionFacts(base_model="fraud@v2"))
+    tracker.track_deployment("eu", "fraud@v1", environment="production", owners=["team:ops"])
+    registry.things.register("application", "till")
+    relationships.relate("used_by", ("model", "fraud"), ("application", "till"))
+
+
+def names(reached) -> set[str]:
+    return {r.node.name for r in reached}
+
+
+@pytest.mark.usefixtures("world")
+def test_full_lineage_goes_both_ways_to_any_depth_with_the_shortest_path(tracker):
+    found = tracker.get_full_lineage("model_version", "fraud@v2")
+    assert names(found.upstream) == {"credit@v1", "raw@v1"}
+    assert names(found.downstream) == {"fraud", "till", "chat@v1", "chat"}
+    raw = next(r for r in found.upstream if r.node.name == "raw@v1")
+    assert raw.depth == 2
+    assert len(raw.path) == 3
+    assert names(tracker.get_full_lineage("model_version", "fraud@v2", depth=1).upstream) == {"credit@v1"}
+    of_kind = tracker.get_full_lineage("dataset", "raw", types=["deployment"])
+    assert names(of_kind.downstream) == {"eu"}
+    followed = tracker.get_full_lineage("dataset_version", "raw@v1", relations=["derived_from"])
+    assert names(followed.downstream) == {"credit@v1"}
+
+
+@pytest.mark.usefixtures("world")
+def test_impact_names_live_deployments_and_their_owners_first(tracker):
+    found = tracker.get_impact_analysis("dataset", "raw")
+    assert names(found.deployments) == {"eu"}
+    assert found.owners == ("team:ops", "team:risk")
+    assert next(iter(found.counts)) == "deployment"
+    assert found.counts == {
+        "deployment": 1,
+        "model_version": 3,
+        "dataset": 1,
+        "dataset_version": 1,
+        "model": 2,
+        "application": 1,
+    }
+
+
+@pytest.mark.usefixtures("world")
+def test_a_column_affects_what_learned_from_it_or_did_not_say_from_which(tracker):
+    age = tracker.get_impact_analysis("dataset", "credit", column="age")
+    income = tracker.get_impact_analysis("dataset", "credit", column="income")
+    assert names(age.deployments) == {"eu"}
+    assert names(income.deployments) == set()
+    assert names(income.affected["model_version"]) == {"fraud@v2", "chat@v1"}
+    with pytest.raises(NotFound, match=r"credit\.salary"):
+        tracker.get_impact_analysis("dataset", "credit", column="salary")
+
+
+@pytest.mark.usefixtures("world")
+def test_columns_and_features_can_be_nodes_of_their_own(tracker, registry, relationships):
+    registry.things.register("column", "credit.income")
+    registry.things.register("feature", "wealth")
+    relationships.relate("derived_from", ("feature", "wealth"), ("column", "credit.income"))
+    relationships.relate("feeds", ("feature", "wealth"), ("model_version", "fraud@v1"))
+    assert names(tracker.get_impact_analysis("dataset", "credit", column="income").deployments) == {"eu"}
+
+
+@pytest.mark.usefixtures("world")
+def test_the_graph_for_drawing_has_every_node_and_edge_once(tracker):
+    graph = tracker.get_lineage_graph("dataset_version", "credit@v1")
+    assert {n.name for n in graph.nodes} == {
+        "raw",
+        "raw@v1",
+        "credit",
+        "credit@v1",
+        "fraud@v1",
+        "fraud@v2",
+        "chat@v1",
+        "fraud",
+        "chat",
+        "eu",
+        "till",
+    } - {"raw"}
+    assert len(graph.edges) == len(set(graph.edges))
+    ids = {n.id for n in graph.nodes}
+    assert all(e.upstream in ids and e.downstream in ids for e in graph.edges)
+
+
+@pytest.mark.usefixtures("world")
+def test_a_removed_edge_still_answers_as_of_earlier(tracker, relationships):
+    before = datetime.now(UTC)
+    relationships.unrelate("used_by", ("model", "fraud"), ("application", "till"))
+    assert "till" not in names(tracker.get_full_lineage("model", "fraud").downstream)
+    assert "till" in names(tracker.get_full_lineage("model", "fraud", as_of=before).downstream)
+    with pytest.raises(NotFound):
+        relationships.unrelate("used_by", ("model", "fraud"), ("application", "till"))
+
+
+@pytest.mark.usefixtures("world")
+def test_a_cycle_is_refused_with_its_path_and_nothing_is_written(tracker, relationships, log):
+    head = log.head(tracker.tenant)
+    with pytest.raises(LineageCycle) as refused:
+        relationships.relate("derived_from", ("dataset_version", "raw@v1"), ("model_version", "chat@v1"))
+    assert refused.value.path == ("chat@v1", "raw@v1", "credit@v1", "fraud@v2", "chat@v1")
+    assert "'chat@v1' -> 'raw@v1' -> 'credit@v1'" in str(refused.value)
+    with pytest.raises(LineageCycle):
+        relationships.relate("used_by", ("model", "fraud"), ("model", "fraud"))
+    assert log.head(tracker.tenant) == head
+
+
+def test_relationships_of_any_type_are_listed_and_know_which_way_influence_flows(registry, relationships):
+    for name in ("a", "b"):
+        registry.things.register("team", name)
+    drawn = relationships.relate(
+        "advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 1}
+    )
+    again = relationships.relate(
+        "advises", ("team", "a"), ("team", "b"), flow=Flow.TO_TARGET, properties={"n": 2}
+    )
+    assert drawn.id == again.id
+    (found,) = relationships.list("team", "b", type_="advises")
+    assert (found.properties, found.upstream[0], found.downstream) == (
+        {"n": 2},
+        "team",
+        ("team", again.target_id),
+    )
+    with pytest.raises(NotFound):
+        relationships.relate("advises", ("team", "a"), ("team", "c"))
+
+
+def test_a_dataset_version_that_a_live_version_needs_is_not_deleted(registry, tracker, csv):
+    tracker.track_dataset("credit", csv)
+    registry.register_model("fraud")
+    registry.create_model_version("fraud", HOSTED, VersionFacts(trained_on=["credit@v1"]))
+    registry.promote_to_production("fraud@v1")
+    for kind, name in (("dataset", "credit"), ("dataset_version", "credit@v1")):
+        with pytest.raises(StillNeeded, match="v1 of 'fraud' is in production"):
+            registry.things.delete(kind, name)
+
+
+def test_training_on_what_is_not_there_is_refused(registry, tracker, csv):
+    tracker.track_dataset("credit", csv)
+    registry.register_model("fraud")
+    with pytest.raises(VersionNotFound, match="dataset 'credit' has no version 'v7'; it has v1"):
+        registry.create_model_version("fraud", HOSTED, VersionFacts(trained_on=["credit@v7"]))
+    with pytest.raises(InvalidInput, match="no column 'salary'"):
+        registry.create_model_version("fraud", HOSTED, VersionFacts(trained_on={"credit@v1": ["salary"]}))
+    with pytest.raises(NotFound):
+        registry.create_model_version("fraud", HOSTED, VersionFacts(evaluated_on=["other@v1"]))
+    assert registry.list_versions("fraud") == []
+
+
+def test_what_was_deployed_on_a_day_and_by_whom(registry, tracker):
+    registry.register_model("fraud")
+    for _ in range(2):
+        registry.create_model_version("fraud", HOSTED)
+    tracker.track_deployment(
+        "eu", "fraud@v1", environment="production", endpoint="/s", traffic_share=0.5, start=day(1)
+    )
+    tracker.track_deployment("eu", "fraud@v2", environment="production", start=day(10))
+    tracker.track_deployment("lab", "fraud@v2", environment="staging", start=day(10))
+    tracker.end_deployment("eu", end=day(20))
+
+    def on(n: int, **options) -> list[tuple[str, str]]:
+        return [(d.deployment.name, d.version) for d in tracker.deployments_on(day(n), **options)]
+
+    assert on(5) == [("eu", "fraud@v1")]
+    (first,) = tracker.deployments_on(day(5))
+    assert (first.traffic_share, first.endpoint, first.since, first.actor) == (0.5, "/s", day(1), "p1")
+    assert on(15) == [("eu", "fraud@v2"), ("lab", "fraud@v2")]
+    assert on(15, environment="staging") == [("lab", "fraud@v2")]
+    assert on(25) == [("lab", "fraud@v2")]
+    with pytest.raises(IllegalTransition):
+        tracker.end_deployment("eu")
+    # The lineage of now follows the version that is served now.
+    assert names(tracker.get_impact_analysis("model_version", "fraud@v1").deployments) == set()
+    assert names(tracker.get_impact_analysis("model_version", "fraud@v2").deployments) == {"lab"}
+    with pytest.raises(StillNeeded, match="is deployed to 'lab'"):
+        registry.delete_version("fraud@v2")
+    with pytest.raises(InvalidInput, match="between 0 and 1"):
+        tracker.track_deployment("x", "fraud@v1", environment="production", traffic_share=1.5)

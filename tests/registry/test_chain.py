@@ -1,0 +1,259 @@
+"""Tampering is found and located; what cannot be found without an anchor is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
+from ml_registry_pipelines.registry.chain import Damage, verify
+from ml_registry_pipelines.registry.events import event_hash
+from ml_registry_pipelines.registry.log import Log, LogDamaged
+from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.registry.things import NewThing
+from tests.registry.conftest import ACTOR
+
+Rows = list[dict[str, Any]]
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve events of tenant a, three of b."""
+    root = tmp_path_factory.mktemp("whole")
+    with Lake(str(root)) as lake, Log(lake) as log:
+        registry = ModelRegistry(log, actor=ACTOR, tenant="a")
+        for n in range(11):
+            registry.register_model(f"m{n}")
+        registry.register_many([NewThing("bulk")])
+        for n in range(3):
+            ModelRegistry(log, actor=ACTOR, tenant="b").register_model(f"m{n}")
+    return root
+
+
+@pytest.fixture
+def root(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "lake")
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def rewrite(root: Path) -> Callable[[Callable[[Rows], Rows]], None]:
+    """Does what somebody with the storage credentials could: writes the whole table anew."""
+
+    def forge(change: Callable[[Rows], Rows]) -> None:
+        table = DeltaTable(str(root / "tables" / "governance_events"))
+        rows = table.to_pyarrow_table()
+        ordered = rows.sort_by([("tenant", "ascending"), ("sequence", "ascending")]).to_pylist()
+        write_deltalake(table, pa.Table.from_pylist(change(ordered), schema=rows.schema), mode="overwrite")
+
+    return forge
+
+
+def found(root: Path, **options: object) -> dict[str, Damage | None]:
+    with Lake(str(root)) as lake:
+        return {v.tenant: v.damage for v in verify(lake, **options)}  # type: ignore[arg-type]
+
+
+def test_a_whole_log_verifies_and_says_what_it_cannot_know(root):
+    with Lake(str(root)) as lake:
+        a, b = verify(lake)
+        assert (a.events, a.damage, b.events, b.damage) == (12, None, 3, None)
+        assert a.caveat is not None
+        assert "cut off" in a.caveat
+        assert [v.tenant for v in verify(lake, tenant="b")] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "column",
+    ["payload", "actor", "recorded_at", "valid_from", "action", "idempotency_key", "command_id", "hash"],
+)
+def test_a_changed_field_is_found_and_named(root, rewrite, column):
+    def change(rows: Rows) -> Rows:
+        row = rows[4]
+        row[column] = NOW if column.endswith(("_at", "_from")) else f"{row[column] or ''}x"
+        return rows
+
+    rewrite(change)
+    damage = found(root)
+    assert damage["a"] is not None
+    assert (damage["a"].sequence, damage["a"].what) == (5, "changed")
+    assert damage["b"] is None
+
+
+def test_a_dropped_event_is_found_and_named(root, rewrite):
+    rewrite(lambda rows: rows[:6] + rows[7:])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what, damage.text) == (
+        7,
+        "dropped",
+        "event 7 is missing; event 8 is the next",
+    )
+
+
+def test_a_dropped_beginning_is_found(root, rewrite):
+    rewrite(lambda rows: rows[2:])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (1, "dropped")
+
+
+def test_an_inserted_event_is_found_and_named(root, rewrite):
+    def insert(rows: Rows) -> Rows:
+        forged = {**rows[4], "payload": '{"change":{},"state":{"name":"evil"}}'}
+        forged["hash"] = event_hash(forged)
+        return [*rows[:5], forged, *rows[5:]]
+
+    rewrite(insert)
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (5, "inserted")
+
+
+def test_a_doubled_event_is_found(root, rewrite):
+    rewrite(lambda rows: [*rows, rows[3]])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (4, "inserted")
+
+
+def test_reordered_events_are_found_and_named(root, rewrite):
+    def swap(rows: Rows) -> Rows:
+        rows[2]["sequence"], rows[7]["sequence"] = rows[7]["sequence"], rows[2]["sequence"]
+        return rows
+
+    rewrite(swap)
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (3, "reordered")
+    assert damage.text == "event 8 stands as event 3: events were reordered"
+
+
+def test_an_event_that_was_replaced_with_a_fitting_hash_breaks_the_link(root, rewrite):
+    def replace(rows: Rows) -> Rows:
+        rows[5]["actor"] = "somebody"
+        rows[5]["hash"] = event_hash(rows[5])
+        return rows
+
+    rewrite(replace)
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (6, "changed")
+
+
+def test_a_changed_or_lost_file_of_a_bulk_event_is_found(root):
+    (file,) = Path(root, "artifacts", "bulk").rglob("*.parquet")
+    data = file.read_bytes()
+    file.write_bytes(data + b"x")
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (12, "changed")
+    file.unlink()
+    damage = found(root)["a"]
+    assert damage is not None
+    assert "is gone" in damage.text
+
+
+def test_rows_in_another_order_are_the_same_log(root, rewrite):
+    rewrite(lambda rows: rows[::-1])
+    assert set(found(root).values()) == {None}
+
+
+def forged_from(rows: Rows, start: int) -> Rows:
+    """The chain of tenant a with event `start` changed, and everything after it computed anew."""
+    previous = rows[start - 2]["hash"]
+    for row in rows[start - 1 : 12]:
+        row["actor"] = "somebody" if row["sequence"] == start else row["actor"]
+        row["previous_hash"] = previous
+        previous = row["hash"] = event_hash(row)
+    return rows
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    make_keys(tmp_path / "private.pem", tmp_path / "public.pem")
+    return tmp_path / "private.pem", tmp_path / "public.pem"
+
+
+@pytest.fixture
+def anchors(root: Path, tmp_path: Path, keys: tuple[Path, Path]) -> Path:
+    """Two anchors, one at the end and one two events later."""
+    folder = tmp_path / "anchors"
+    with Lake(str(root)) as lake, Log(lake) as log:
+        write_anchor(lake, folder, keys[0], public=keys[1], now=NOW)
+        registry = ModelRegistry(log, actor=ACTOR, tenant="b")
+        registry.register_model("later")
+        write_anchor(lake, folder, keys[0], public=keys[1], now=NOW)
+        registry.register_model("after the anchors")
+    return folder
+
+
+def test_a_forgery_computed_to_the_end_is_seen_by_an_anchor_alone(root, rewrite, anchors, keys):
+    known = read_anchors(anchors, keys[1])
+    assert set(found(root, anchors=known).values()) == {None}
+    rewrite(lambda rows: forged_from(rows, 4))
+    assert found(root)["a"] is None
+    damage = found(root, anchors=known)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (4, "changed")
+
+
+def test_a_lost_end_is_seen_by_an_anchor(root, rewrite, anchors, keys):
+    known = read_anchors(anchors, keys[1])
+    rewrite(lambda rows: rows[:10] + rows[12:])
+    damage = found(root, anchors=known)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (11, "dropped")
+    rewrite(lambda rows: [r for r in rows if r["tenant"] == "b"])
+    damage = found(root, anchors=known)["a"]
+    assert damage is not None
+    assert damage.text == "all 12 events are missing, which an anchor has seen"
+
+
+def test_a_lost_end_is_seen_by_its_positions_when_others_wrote_later(root, rewrite):
+    rewrite(lambda rows: rows[:11] + rows[12:])
+    (damage,) = [d for d in found(root).values() if d]
+    assert "a tenant's newest events are missing" in damage.text
+
+
+def test_an_anchor_says_how_far_it_reaches(root, anchors, keys):
+    with Lake(str(root)) as lake:
+        a, b = verify(lake, anchors=read_anchors(anchors, keys[1]))
+    assert a.caveat is None
+    assert b.anchored == 4
+    assert b.caveat is not None
+    assert b.caveat.startswith("events 5 to 5 are newer than the last anchor")
+
+
+def test_a_forged_or_missing_anchor_is_refused(root, anchors, keys, tmp_path):
+    first, second = sorted(anchors.glob("*.json"))
+    signed = json.loads(first.read_text())
+    first.write_text(json.dumps({**signed, "content": signed["content"].replace('"a"', '"c"')}))
+    with pytest.raises(AnchorError, match="forged"):
+        read_anchors(anchors, keys[1])
+    first.unlink()
+    with pytest.raises(AnchorError, match="missing"):
+        read_anchors(anchors, keys[1])
+    second.unlink()
+    make_keys(tmp_path / "k2", tmp_path / "p2")
+    with pytest.raises(AnchorError, match="not overwritten"):
+        make_keys(tmp_path / "k2", tmp_path / "p2")
+    with Lake(str(root)) as lake, pytest.raises(AnchorError, match="inside"):
+        write_anchor(lake, root / "anchors", keys[0], public=keys[1], now=NOW)
+
+
+def test_commands_are_refused_on_a_log_with_a_hole(root, rewrite):
+    rewrite(lambda rows: rows[:6] + rows[7:])
+    with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
+        ModelRegistry(log, actor=ACTOR, tenant="a").register_model("x")
