@@ -135,7 +135,10 @@ def run(folder: Path, commits: int, appends: int) -> None:
             f"{kept - made:.1f} s; afterwards every {COMPACT_EVERY} commits, beside the writer"
         )
     names = ("p50", "p95", "max", "1st half", "2nd half", "rows/s")
-    print(f"\n{'milliseconds':<46} " + " ".join(f"{n:>{w}}" for n, w in zip(names, (8, 8, 8, 9, 9, 11), strict=True)))
+    print(
+        f"\n{'milliseconds':<46} "
+        + " ".join(f"{n:>{w}}" for n, w in zip(names, (8, 8, 8, 9, 9, 11), strict=True))
+    )
     with Lake(str(folder / "home")) as lake:
         tracker = PerformanceTracker(lake)
         one = rows(1)

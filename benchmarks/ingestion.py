@@ -205,7 +205,7 @@ def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]
             finally:
                 deciding += time.perf_counter() - started
 
-        worker._deduplicated = timed  # type: ignore[assignment]
+        worker._deduplicated = timed
         began = time.perf_counter()
         while files := sources.look(lake, scope=Scope.ALL, settled=True).files:
             rows += worker.take(files).taken
@@ -255,12 +255,12 @@ def main() -> None:
         found = answer.get()
         alone = floor(root / "landing")
         size = sum(f.stat().st_size for f in (root / "landing").rglob("*.gz"))
-        print(
-            f"{options.dialect}, {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip, {options.stored:,} stored before"
-        )
+        print(f"{options.dialect}: {found['rows']:,.0f} events, {size / 1e6:,.0f} MB gzip")
+        print(f"  {options.stored:>12,} rows stored before")
         print(f"  {found['rows'] / found['seconds']:>12,.0f} events/s in all ({found['seconds']:.1f} s)")
         print(
-            f"  {found['dedupe'] / found['seconds']:>12.1%} of it deduplication, {found['pricing'] / found['seconds']:.1%} pricing"
+            f"  {found['dedupe'] / found['seconds']:>12.1%} of it deduplication, "
+            f"{found['pricing'] / found['seconds']:.1%} pricing"
         )
         print(f"  {found['peak_mb']:>12,.0f} MB peak memory")
         print(

@@ -5,7 +5,7 @@ over the same Parquet files: plain DuckDB and, where it is installed, chDB. Neit
 to merge: they count, sum and sketch once, which is the least that any rollup has to do.
 
     python -m benchmarks.rollup                        # 100 million events in 30 days, 8 GB of disk
-    python -m benchmarks.rollup --rows 10000000 --home /mnt/big/bench
+    python -m benchmarks.rollup --rows 10000000 --home /mnt/big
 """
 
 from __future__ import annotations
@@ -184,9 +184,9 @@ def main() -> None:
     )
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--days", type=int, default=30)
-    parser.add_argument("--home", type=Path, help="folder for the data, removed afterwards")
+    parser.add_argument("--home", type=Path, help="folder below which the data is put for the run")
     options = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="mlreg-bench-", dir=options.home and options.home.parent))
+    root = Path(tempfile.mkdtemp(prefix="mlreg-bench-", dir=options.home))
     try:
         free, needed = shutil.disk_usage(root).free, options.rows * BYTES_PER_ROW * 1.2
         if free < needed:

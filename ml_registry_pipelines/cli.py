@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ml_registry_pipelines import registry_cli
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.settings import Environment, Settings
 
@@ -58,6 +59,9 @@ def _lake() -> Iterator[Lake]:
 @click.version_option(package_name="ml-registry-pipelines")
 def cli() -> None:
     """A model registry that is a Dagster data platform. MLREG_HOME says where it lives."""
+
+
+registry_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------
@@ -217,9 +221,10 @@ def sources() -> None:
     configured = Sources.load(Settings.from_environment())
     for source in configured:
         where = f"{source.folder}/{source.prefix}".rstrip("/")
+        named = f"from {source.tenant_field}" if source.tenant_field else "from the record"
         click.echo(
             f"{source.name}  {where}  {source.pattern}  dialect {source.dialect or 'detected'}  "
-            f"tenant {source.tenant or (f'from {source.tenant_field}' if source.tenant_field else 'from the record')}"
+            f"tenant {source.tenant or named}"
         )
     with _lake() as lake:
         look = configured.look(lake, scope=Scope.ALL, settled=True)
@@ -350,7 +355,8 @@ def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout:
     tenant = tenant or settings.tenant
     if tenant is None and settings.environment is not Environment.DEV:
         raise MlregError(
-            f"outside dev a query needs a tenant; give --tenant or set MLREG_TENANT (MLREG_ENV is {settings.environment.value})"
+            "outside dev a query needs a tenant; give --tenant or set MLREG_TENANT "
+            f"(MLREG_ENV is {settings.environment.value})"
         )
     if form == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")

@@ -132,15 +132,16 @@ class Commit:
         self.begins_at(handle)
         note = {} if transaction is None else {SEQUENCE: str(transaction.version)}
         try:
-            write_deltalake(
-                handle,
-                with_stored_columns(self.rows, handle, declared),
-                mode="append" if predicate is None else "overwrite",
-                predicate=predicate,
-                writer_properties=writer_properties(declared),
-                commit_properties=self.properties(note, transaction=transaction, retries=retries),
-                post_commithook_properties=no_hooks(),
-            )
+            rows = with_stored_columns(self.rows, handle, declared)
+            how: dict[str, Any] = {
+                "writer_properties": writer_properties(declared),
+                "commit_properties": self.properties(note, transaction=transaction, retries=retries),
+                "post_commithook_properties": no_hooks(),
+            }
+            if predicate is None:
+                write_deltalake(handle, rows, mode="append", **how)
+            else:
+                write_deltalake(handle, rows, mode="overwrite", predicate=predicate, **how)
         except store_errors() as failure:
             self.failure = failure
             return False
@@ -214,8 +215,8 @@ def as_declared(rows: pa.Table, declared: Table) -> pa.Table:
                     column = column.cast(field.type)
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as failure:
                     raise LakeError(
-                        f"{declared.name}.{field.name} is a {field.type} and was given a {column.type} that does not "
-                        f"fit: {reason(failure)}"
+                        f"{declared.name}.{field.name} is a {field.type} and was given a {column.type} that "
+                        f"does not fit: {reason(failure)}"
                     ) from failure
         if not field.nullable and column.null_count:
             raise LakeError(f"{declared.name}.{field.name} is required and {column.null_count} rows lack it")

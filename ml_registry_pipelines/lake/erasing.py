@@ -130,7 +130,7 @@ def _bar_older_writers(place: Writer, folder: Folder) -> datetime | None:
 
 def _any(handle: DeltaTable, predicate: str) -> bool:
     return any(
-        len(batch) for batch in handle.scan(columns=[handle.schema().fields[0].name], predicate=predicate)
+        batch.num_rows for batch in handle.scan(columns=[handle.schema().fields[0].name], predicate=predicate)
     )
 
 

@@ -68,7 +68,7 @@ class Folder(ABC):
 
     @abstractmethod
     def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
-        """Files whose path starts with `prefix`, a folder's path or empty, and sorts after `after`; in order."""
+        """Files below the folder `prefix` whose path sorts after `after`, in order."""
 
     @abstractmethod
     def subfolders(self, prefix: str = "") -> list[str]:
@@ -229,7 +229,7 @@ _S3_CLIENT = {
     "region_name": "AWS_REGION",
     "aws_access_key_id": "AWS_ACCESS_KEY_ID",
     "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-    "aws_session_token": "AWS_SESSION_TOKEN",
+    "aws_session_token": "AWS_SESSION_CREATOR",
 }
 """Arguments of the client by the setting that they come from; None leaves it to the environment."""
 
@@ -258,7 +258,9 @@ class S3Folder(Folder):
         if self._client is None:
             import boto3
 
-            given: dict[str, Any] = {argument: self._options.get(name) for argument, name in _S3_CLIENT.items()}
+            given: dict[str, Any] = {
+                argument: self._options.get(name) for argument, name in _S3_CLIENT.items()
+            }
             self._client = boto3.client("s3", **given)
         return self._client
 
@@ -310,13 +312,13 @@ class S3Folder(Folder):
                     Key=self.prefix + path,
                     Body=data,
                     IfNoneMatch="*",
-                    Metadata={_TOKEN: token},
+                    Metadata={_CREATOR: token},
                 )
             except self.client.exceptions.ClientError as failure:
                 if _code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
                     raise
                 there = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path)
-                return there.get("Metadata", {}).get(_TOKEN) == token
+                return bool(there.get("Metadata", {}).get(_CREATOR) == token)
         return True
 
     def delete(self, path: str) -> None:
@@ -324,7 +326,7 @@ class S3Folder(Folder):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
 
-_TOKEN = "mlreg-token"
+_CREATOR = "mlreg-creator"
 """Metadata of an object by which its creator knows it again."""
 
 

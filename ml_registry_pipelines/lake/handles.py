@@ -243,12 +243,13 @@ class Handles:
             if name in wanted and column.type != wanted[name].type:
                 raise LakeError(
                     f"{declared.name}.{name} is stored as {_type_name(column)} and declared as "
-                    f"{_type_name(wanted[name])} at {self.uri(declared.name)}; a type cannot change, name a new column"
+                    f"{_type_name(wanted[name])} at {self.uri(declared.name)}; "
+                    "a type cannot change, name a new column"
                 )
             if name not in wanted and not column.nullable:
                 raise LakeError(
-                    f"{declared.name} at {self.uri(declared.name)} requires {name!r}, which this version does not "
-                    "know; use the version that made it"
+                    f"{declared.name} at {self.uri(declared.name)} requires {name!r}, which this version "
+                    "does not know; use the version that made it"
                 )
         missing = [name for name in wanted if name not in stored]
         statistics = ",".join(declared.statistics)

@@ -334,9 +334,10 @@ class Lake:
         import pyarrow as pa
 
         rows = pa.Table.from_pylist(timings, schema=declaration("query_timings").schema)
+        failures: tuple[type[Exception], ...] = (LakeError, *store_errors())
         try:
             self.append_next("query_timings", rows, source="query_timings")
-        except (LakeError, *store_errors()) as failure:
+        except failures as failure:
             _log.warning("%d query timings were not kept: %s", len(timings), reason(failure))
 
     def close(self) -> None:

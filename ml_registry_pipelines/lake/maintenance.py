@@ -181,9 +181,10 @@ class Maintainer:
 
 
 def _logged(work: Callable[[str], None], table: str) -> None:
+    failures: tuple[type[Exception], ...] = (LakeError, FilesError, *store_errors())
     try:
         work(table)
-    except (LakeError, FilesError, *store_errors()) as failure:
+    except failures as failure:
         _log.warning("upkeep of %s failed, the next round tries again: %s", table, reason(failure))
 
 

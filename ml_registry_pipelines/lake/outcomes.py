@@ -29,7 +29,8 @@ class OutOfSequence(LakeError):
 
     def __init__(self, table: str, source: str, *, last: int, given: int) -> None:
         super().__init__(
-            f"{table}: batch {given} of {source!r} does not follow {last}; read the table again and take {last + 1}"
+            f"{table}: batch {given} of {source!r} does not follow {last}; "
+            f"read the table again and take {last + 1}"
         )
 
 

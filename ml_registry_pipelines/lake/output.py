@@ -100,7 +100,8 @@ def as_table(rows: pa.Table, *, widest: int = WIDEST, longest: int | None = LONG
     for row in zip(*cells, strict=True):
         yield _line(row, widths, right)
     hidden = rows.num_rows - shown.num_rows
-    yield f"({rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}{f', {hidden:,} of them not shown' if hidden else ''})"
+    count = f"{rows.num_rows:,} row{'' if rows.num_rows == 1 else 's'}"
+    yield f"({count}, {hidden:,} of them not shown)" if hidden else f"({count})"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:

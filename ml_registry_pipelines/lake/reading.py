@@ -22,6 +22,7 @@ from ml_registry_pipelines.lake.tables import TABLES
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+    import pyarrow.dataset as pads
     from deltalake import DeltaTable
 
     from ml_registry_pipelines.lake.lake import Lake
@@ -90,7 +91,7 @@ class Reading:
         return self.connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
     def _lost_files(self) -> bool:
-        """Whether a newer version has dropped files of this snapshot; a missing live file is another matter."""
+        """Whether a newer version has dropped files of this snapshot; a lost live file is another matter."""
         for name, snapshot in self._snapshots.items():
             if set(snapshot.file_uris()) - set(self._lake.snapshot(name).file_uris()):
                 return True
@@ -213,7 +214,7 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def arrow_dataset(snapshot: DeltaTable, declared: Table) -> object:
+def arrow_dataset(snapshot: DeltaTable, declared: Table) -> pads.Dataset:
     """The snapshot as an Arrow dataset with the declared columns; older files give NULL for newer ones."""
     import pyarrow as pa
 

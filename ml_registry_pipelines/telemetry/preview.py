@@ -75,10 +75,8 @@ class Preview:
             yield f"  {self.assumed_times:,} records state no time of their own: it is assumed from the file or --base-time"
         if self.repeated:
             yield f"  {self.repeated:,} records repeat the identity of another one in the file"
-        for quality, meaning in (
-            ("missing", "state no tokens"),
-            ("inconsistent", "state a total that is not their sum"),
-        ):
+        meanings = {"missing": "state no tokens", "inconsistent": "state a total that is not their sum"}
+        for quality, meaning in meanings.items():
             if self.qualities[quality]:
                 yield f"  {self.qualities[quality]:,} records {meaning} and would not be priced"
         for reason, count in self.reasons.most_common():

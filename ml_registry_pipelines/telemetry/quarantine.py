@@ -106,7 +106,8 @@ def open_rows(
             "quarantine.open_rows",
             f"""
             SELECT * FROM ({OPEN_ROWS})
-            WHERE (len($ids) = 0 OR len(list_filter($ids, lambda wanted: starts_with(quarantine_id, wanted))) > 0)
+            WHERE (len($ids) = 0
+                   OR len(list_filter($ids, lambda wanted: starts_with(quarantine_id, wanted))) > 0)
               AND ($reason IS NULL OR reason = $reason) AND ($source IS NULL OR source = $source)
             ORDER BY recorded_at, source, file, line, part LIMIT $limit
             """,
@@ -120,7 +121,10 @@ def open_among(lake: Lake, rows: pa.Table) -> pa.Table:
         reading.register("given", rows)
         still = reading.query(
             "quarantine.open_among",
-            f"SELECT given.* FROM given SEMI JOIN ({OPEN_ROWS}) USING (quarantine_id) ORDER BY source, file, line, part",
+            f"""
+            SELECT given.* FROM given SEMI JOIN ({OPEN_ROWS}) USING (quarantine_id)
+            ORDER BY source, file, line, part
+            """,
         )
     return still.cast(QUARANTINED_ROWS.schema)
 

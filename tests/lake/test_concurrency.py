@@ -41,13 +41,15 @@ def test_threads_that_send_the_same_batches_land_each_once_while_others_look(lak
 
 
 def test_of_threads_that_expect_the_same_version_one_is_let_in(lake, home):
-    lakes = [lake, Lake(str(home)), Lake(str(home))]
+    lakes: list[Lake] = [lake, Lake(str(home)), Lake(str(home))]
 
     def attempt(number: int) -> int:
         by = lakes[number % 3]
         for _ in itertools.count():
             try:
-                return by.append_expecting(TABLE, points([number]), version=by.version(TABLE))
+                version: int = by.version(TABLE)
+                by.append_expecting(TABLE, points([number]), version=version)
+                return version
             except LostRace:
                 continue
         raise AssertionError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -136,4 +135,3 @@ def test_rows_that_arrive_during_erasures_are_all_there(lake, home):
     assert values(lake) == {float(n): 1 for n in range(100, 130)}
     lake.erase(TABLE, f"model = '{SECRET}'")
     assert files_that_hold(Path(lake.uri(TABLE)), SECRET) == []
-    assert os.listdir(lake.uri(TABLE))

@@ -20,7 +20,7 @@ KILLS = int(os.environ.get("MLREG_TEST_KILLS", "4"))
 @pytest.mark.timeout(120 + 10 * KILLS)
 def test_killed_writers_leave_every_batch_once_and_nothing_that_stays(lake, home):
     chance = random.Random(KILLS)
-    told = 0
+    told = landed = 0
     for _ in range(KILLS):
         with writers(("once", home, "s")) as (writer,):
             go(writer)

@@ -118,7 +118,7 @@ def test_values_of_every_type_have_a_text(capsys):
         "day": date(2026, 1, 2),
         "clock": time(1, 2, 3),
         "took": timedelta(seconds=90),
-        "local": datetime(2026, 1, 2, 3, 4),
+        "local": datetime(2026, 1, 2, 3, 4),  # noqa: DTZ001 - a time without a zone is the point
         "bytes": b"\x00\xff",
         "infinite": float("inf"),
         "list": [1, 2],
@@ -148,7 +148,7 @@ def test_a_file_is_written_whole(tmp_path):
 
 
 def test_what_cannot_be_written_is_told_in_one_sentence(tmp_path):
-    with pytest.raises(OutputError, match="nowhere/out.csv cannot be written: No such file or directory"):
+    with pytest.raises(OutputError, match=r"nowhere/out\.csv cannot be written: No such file or directory"):
         write_result(ROWS, form="csv", output=tmp_path / "nowhere" / "out.csv")
     with pytest.raises(OutputError, match="cannot be printed; name a file with --output"):
         write_result(ROWS, form="parquet")

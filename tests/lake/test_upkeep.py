@@ -121,7 +121,7 @@ def test_an_open_reading_keeps_its_snapshot_through_compaction(lake):
 def remove_dropped_files(lake: Lake) -> None:
     """Compact, then remove what the newest version no longer names, as upkeep does after an hour."""
     lake.maintain(TABLE)
-    named = set(Path(uri).name for uri in lake.snapshot(TABLE).file_uris())
+    named = {Path(uri).name for uri in lake.snapshot(TABLE).file_uris()}
     for path in Path(lake.uri(TABLE)).rglob("*.parquet"):
         if "_delta_log" not in path.parts and path.name not in named:
             path.unlink()
