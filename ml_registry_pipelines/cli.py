@@ -201,7 +201,7 @@ def _named_file(file: str, source: Source) -> FileRef:
 def _preview(file: str, source: Source) -> None:
     from ml_registry_pipelines.telemetry.preview import preview
 
-    for line in preview(source, _named_file(file, source)).lines():
+    for line in preview(source, _named_file(file, source), named=file).lines():
         click.echo(line)
 
 

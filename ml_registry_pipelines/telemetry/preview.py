@@ -72,7 +72,7 @@ class Preview:
             yield f"  days {min(self.days)} to {max(self.days)}, tenants {', '.join(sorted(self.tenants)[:8])}"
             yield f"  {self.input_tokens:,} input and {self.output_tokens:,} output tokens"
         if self.assumed_times:
-            yield f"  {self.assumed_times:,} records state no time of their own: it is assumed from the file or --base-time"
+            yield f"  {self.assumed_times:,} records state no time: that of the file or of --base-time is assumed"
         if self.repeated:
             yield f"  {self.repeated:,} records repeat the identity of another one in the file"
         meanings = {"missing": "state no tokens", "inconsistent": "state a total that is not their sum"}
@@ -86,8 +86,8 @@ class Preview:
         yield "  nothing was written"
 
 
-def preview(source: Source, file: FileRef) -> Preview:
-    """Decode a file and count; nothing is written.
+def preview(source: Source, file: FileRef, *, named: str | None = None) -> Preview:
+    """Decode a file and count; nothing is written. `named` is how a person calls the file.
 
     Raises:
         FilesError: the file cannot be read.
@@ -104,7 +104,7 @@ def preview(source: Source, file: FileRef) -> Preview:
         time_zone=source.time_zone,
     )
     seen: set[int] = set()
-    found = Preview(path=file.path)
+    found = Preview(path=named or file.path)
     with source.files.open(file.path) as stream:
         log = LogFile(stream, origin, dialect=DIALECTS[forced] if forced else None)
         for decoded in log:

@@ -141,7 +141,9 @@ def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datet
     connection.register("failed", failed)
     states = connection.sql(
         """
-        SELECT tried.* REPLACE (NULL::VARCHAR AS raw, 'replayed' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at)
+        SELECT tried.* REPLACE (
+            NULL::VARCHAR AS raw, 'replayed' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at
+        )
         FROM tried ANTI JOIN failed USING (source, file, line, part)
         """,
         params={"batch": batch, "now": now},
