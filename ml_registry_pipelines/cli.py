@@ -135,7 +135,8 @@ def ingest(
         if files:
             refs = [_named_file(file, named) for file in files]
             done = _take(lake, sources.with_source(named), refs)
-            click.echo(_sentence(done))
+            before = len(refs) - done.files
+            click.echo(_sentence(done) + (f"; {before:,} files were taken before" if before else ""))
         else:
             _take_everything(lake, sources, rescan=rescan)
         _derive(lake)

@@ -23,6 +23,7 @@ from typing import IO, TYPE_CHECKING
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.lake.outcomes import LakeError
 from ml_registry_pipelines.lake.statement import SqlError, names_of, plain
 from ml_registry_pipelines.lake.tables import TABLES
@@ -192,14 +193,6 @@ def _too_slow(limits: SqlLimits) -> str:
 # -- the process of its own ------------------------------------------------------------
 
 
-class _WithoutPandas:
-    """Keeps pyarrow from importing pandas, which it would do at its first scalar: a second per query."""
-
-    def find_spec(self, name: str, *_: object) -> None:
-        if name == "pandas":
-            raise ImportError("not needed here")
-
-
 def _bound_this_process(limits: SqlLimits) -> None:
     """Let the kernel end what ignores DuckDB's limits: by alarm, and by refusing memory."""
     import resource
@@ -235,5 +228,5 @@ def serve(request: Mapping[str, object], output: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    sys.meta_path.insert(0, _WithoutPandas())
+    without_pandas()
     serve(json.load(sys.stdin), sys.stdout.buffer)

@@ -214,6 +214,7 @@ tbody th { font-weight: 400; overflow-wrap: anywhere; min-width: 8rem; }
 .n { text-align: right; }
 td.n { white-space: nowrap; }
 .quiet { color: var(--muted); }
+.mark { color: var(--mark); }
 dl.reading dt { color: var(--ink); font-weight: 600; margin-top: 0.7rem; }
 dl.reading dd { max-width: 46rem; color: var(--muted); }
 @media print {
@@ -226,7 +227,7 @@ dl.reading dd { max-width: 46rem; color: var(--muted); }
   main { max-width: none; padding: 0; }
   figure, dl.headlines, tr, .notice { break-inside: avoid; }
   dl.headlines { grid-template-columns: repeat(3, 1fr); }
-  dd strong { font-size: 1.1rem; }
+  dd strong { font-size: 1rem; }
   h2 { margin-top: 1.5rem; }
   figure { margin: 1rem 0 1.25rem; }
   h2, h3, caption { break-after: avoid; }

@@ -55,16 +55,13 @@ class AssumedColumn:
 
     @property
     def columns(self) -> list[Column]:
-        return (
-            [Column("Also assumed" if self._common else "Assumed", number=False)] if any(self._rows) else []
-        )
+        head = "Also assumed" if self._common else "Assumed"
+        return [Column(head, number=False)] if any(self._rows) else []
 
     def cells(self, index: int) -> list[Cell]:
+        """What row `index` rests on besides; the row after the last listed one sums all others."""
         if not self.columns:
             return []
-        parts = (
-            self._rows[index]
-            if index < TABLE_ROWS
-            else sorted({p for row in self._rows[TABLE_ROWS:] for p in row})
-        )
-        return [Cell([ASSUMED, f" {listed(parts)}"] if parts else formats.NOTHING)]
+        more = sorted({part for row in self._rows[TABLE_ROWS:] for part in row})
+        parts = self._rows[index] if index < TABLE_ROWS else more
+        return [Cell(el("span", ", ".join(parts), class_="mark") if parts else formats.NOTHING)]

@@ -85,18 +85,23 @@ def test_a_damaged_log_is_told_in_one_sentence(lake, home):
     assert "\n" not in str(told.value)
 
 
-def in_a_process(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    prelude = """
-        import sys
-        from ml_registry_pipelines.errors import MlregError
-        from ml_registry_pipelines.lake.lake import Lake
-        from tests.lake.points import TABLE, points, values
-    """
+PRELUDE = """
+    import sys
+    from ml_registry_pipelines.lake.lean import without_pandas
+    without_pandas()
+    from ml_registry_pipelines.errors import MlregError
+    from ml_registry_pipelines.lake.lake import Lake
+    from tests.lake.points import TABLE, points, values
+"""
+
+
+def in_a_process(
+    script: str, *arguments: str, inside: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a script with the lake at hand; `inside` is a command that runs the command after it."""
+    code = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
     return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(script), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
+        [*inside, sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
     )
 
 
@@ -128,14 +133,12 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_the_table_stays_whole(lake
 
 
 def test_a_full_disk_is_one_sentence_and_the_table_stays_whole(tmp_path):
-    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
-    small = 'mount -t tmpfs -o size=600k tmpfs "$1" && shift && exec "$@"'
-    if subprocess.run(
-        [*mount, small, "sh", str(tmp_path), "true"], capture_output=True, check=False
-    ).returncode:
+    mounted = 'mount -t tmpfs -o size=600k tmpfs "$1" && shift && exec "$@"'
+    small = ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", str(tmp_path))
+    if subprocess.run([*small, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this system lets nobody mount a small disk")
-    script = """
-        from collections import Counter
+    done = in_a_process(
+        """
         lake = Lake(sys.argv[1])
         landed, refused = [], set()
         for n in range(60):
@@ -146,20 +149,9 @@ def test_a_full_disk_is_one_sentence_and_the_table_stays_whole(tmp_path):
                 refused.add(str(failure))
         print(len(landed), sorted(refused), lake.sequence(TABLE, "s"), sum(values(lake).values()))
         lake.close()
-    """
-    code = textwrap.dedent(
-        """
-        import sys
-        from ml_registry_pipelines.errors import MlregError
-        from ml_registry_pipelines.lake.lake import Lake
-        from tests.lake.points import TABLE, points, values
-        """
-    ) + textwrap.dedent(script)
-    done = subprocess.run(
-        [*mount, small, "sh", str(tmp_path), sys.executable, "-c", code, str(tmp_path / "home")],
-        capture_output=True,
-        text=True,
-        check=False,
+        """,
+        str(tmp_path / "home"),
+        inside=small,
     )
     assert done.returncode == 0, done.stderr
     count, rest = done.stdout.split(" ", 1)

@@ -10,7 +10,11 @@ from __future__ import annotations
 import sys
 
 from ml_registry_pipelines.lake.lake import Lake
-from tests.lake.points import TABLE, points
+from ml_registry_pipelines.lake.lean import without_pandas
+
+without_pandas()
+
+from tests.lake.points import TABLE, points  # noqa: E402 - it makes Arrow's first values
 
 
 def once(lake: Lake, source: str) -> None:

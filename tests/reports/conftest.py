@@ -48,30 +48,33 @@ def set_prices(lake: Lake, *contracts: str) -> None:
     lake.append_once("price_catalog", rows, source="catalog", sequence=1)
 
 
+def take(lake: Lake, events: Iterable[Mapping[str, object]]) -> int:
+    """Take events as one file of one batch, price them and roll them up; the number of the batch."""
+    import pyarrow as pa
+
+    rows = list(events)
+    number = lake.sequence("inference_events", "ingestion")
+    batch = land(lake, [{**row, "file": f"made-{number}"} for row in rows])
+    file = {
+        "source": "landing", "path": f"made-{number}", "part": 0, "first_line": 1, "last_line": len(rows) + 3,
+        "complete": True, "size": 1, "modified_at": START, "batch": batch, "rows_in": len(rows) + 3,
+        "taken": len(rows), "duplicates": 2, "quarantined": 1, "ignored": 0, "recorded_at": START,
+    }  # fmt: skip
+    table = pa.Table.from_pylist([file], schema=INGESTED_FILES.schema)
+    lake.append_once("ingested_files", table, source="inference_events", sequence=batch)
+    catch_up_costs(lake)
+    roll_up_costs(lake)
+    refresh_performance(lake)
+    return batch
+
+
 @pytest.fixture
 def log(lake) -> Log:
-    """Take events as one file of one batch, price them and roll them up; the number of the batch."""
+    """`take` into the lake, at a price of the test's own where it set none."""
 
-    def take(events: Iterable[Mapping[str, object]]) -> int:
-        import pyarrow as pa
-
+    def take_here(events: Iterable[Mapping[str, object]]) -> int:
         if not lake.sequence("price_catalog", "catalog"):
             set_prices(lake, CONTRACT.format(assumed="false"))
-        rows = list(events)
-        batch = land(
-            lake, [{**row, "file": f"made-{lake.sequence('inference_events', 'ingestion')}"} for row in rows]
-        )
-        file = {
-            "source": "landing", "path": f"made-{batch - 1}", "part": 0, "first_line": 1,
-            "last_line": len(rows) + 3, "complete": True, "size": 1, "modified_at": START, "batch": batch,
-            "rows_in": len(rows) + 3,
-            "taken": len(rows), "duplicates": 2, "quarantined": 1, "ignored": 0, "recorded_at": START,
-        }  # fmt: skip
-        table = pa.Table.from_pylist([file], schema=INGESTED_FILES.schema)
-        lake.append_once("ingested_files", table, source="inference_events", sequence=batch)
-        catch_up_costs(lake)
-        roll_up_costs(lake)
-        refresh_performance(lake)
-        return batch
+        return take(lake, events)
 
-    return take
+    return take_here

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from ml_registry_pipelines.lake.files import open_folder
+from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.reports import formats
 from ml_registry_pipelines.reports.costs import cost_overview, daily_cost_report
 from ml_registry_pipelines.reports.words import TABLE_ROWS
 from tests.made_events import event
-from tests.reports.conftest import CONTRACT, EUROS, START, set_prices
+from tests.reports.conftest import CONTRACT, EUROS, START, set_prices, take
 
 DAY = date(2026, 10, 1)
 HOUR = timedelta(hours=1)
@@ -235,7 +237,7 @@ def test_figures_that_rest_on_assumed_records_say_what_is_assumed(lake, log):
     assert "1 of 2 requests stand in logs that call their latency and tenant assumed" in page.text
     assert "Providers comparedassumed in every row: latency" in page.tables
     tenants = {row["Tenant"]: row["Assumed"] for row in page.table("Cost by tenant")}
-    assert tenants == {"acme": "assumed tenant", "globex": formats.NOTHING}
+    assert tenants == {"acme": "tenant", "globex": formats.NOTHING}
 
 
 def test_measured_figures_bear_no_mark(lake, log):
@@ -323,3 +325,16 @@ def test_the_day_is_the_utc_day(lake, log):
     )
     (row,) = read(lake, daily_cost_report(lake, DAY)).table("Cost by model")
     assert row["Requests"] == "1"
+
+
+def test_on_an_object_store_the_report_says_the_same(lake, log, s3_root):
+    events = [event(START + number * HOUR, latency_ms=100.0 + number) for number in range(30)]
+    log(events)
+    local = daily_cost_report(lake, DAY)
+    with Lake(s3_root) as stored:
+        set_prices(stored, CONTRACT.format(assumed="false"))
+        take(stored, events)
+        written = daily_cost_report(stored, DAY)
+        assert not daily_cost_report(stored, DAY).recorded
+    page = open_folder(s3_root).read(written.path)
+    assert hashlib.sha256(page).hexdigest() == local.digest == written.digest

@@ -1,0 +1,20 @@
+"""A lean start for processes that live for one task and need Arrow, but no pandas.
+
+pyarrow imports pandas at its first scalar or array, wherever pandas is installed: a second of
+CPU time that such a process spends for nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+class _WithoutPandas:
+    def find_spec(self, name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ImportError("this process does without pandas")
+
+
+def without_pandas() -> None:
+    """Make pandas look absent to this process, for good; to be called before anything imports it."""
+    sys.meta_path.insert(0, _WithoutPandas())
