@@ -11,7 +11,7 @@ from ml_registry_pipelines.operations.late_reports import FIRST_DAY
 from resources import LakeResource
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.reports.costs import Written
+    from ml_registry_pipelines.reports.writing import Written
 
 ROOM = "reports"
 ROLLUPS = [dg.AssetKey(["costs", "cost_rollup"]), dg.AssetKey(["telemetry", "performance_rollup"])]

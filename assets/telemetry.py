@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from assets.tables import FIRST, FLOWING, table_spec, written
 from ml_registry_pipelines.telemetry.sources import FileRef, Scope
@@ -27,7 +28,7 @@ class LogFile(dg.Config):
 class LogBatch(dg.Config):
     """Files to take. None: whatever lies in the sources and is not taken yet."""
 
-    files: list[LogFile] = []
+    files: list[LogFile] = Field(default_factory=list)
 
 
 def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
@@ -62,7 +63,7 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
         for files in _batches(config, lake, sources):
             taken = taken.plus(taker.take(files))
         taker.recover()
-        context.log.info(f"{taken.rows_in} rows in, {taken.taken} taken, from {taken.files} files")
+        context.log.info("%d rows in, %d taken, from %d files", taken.rows_in, taken.taken, taken.files)
         for table in (LEADING, *FOLLOWERS):
             figures = taken.metadata() if table == LEADING else {}
             yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))

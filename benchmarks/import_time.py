@@ -63,13 +63,17 @@ def main() -> None:
     found = [measure() for _ in range(given.repeats)]
     for name in ("dagster", "location", "definitions"):
         values = sorted(getattr(each, name) for each in found)
-        cpu = f", CPU {statistics.median(getattr(each, f'{name}_cpu') for each in found):.2f} s" if name != "definitions" else ""
+        cpu = ""
+        if name != "definitions":
+            cpu = f", CPU {statistics.median(getattr(each, f'{name}_cpu') for each in found):.2f} s"
         title = {
             "dagster": "import dagster",
             "location": "import ml_registry_pipelines.definitions, on top",
             "definitions": "building and resolving its definitions, on top",
         }[name]
-        print(f"{title:<50} median {statistics.median(values):.2f} s, {values[0]:.2f} to {values[-1]:.2f}{cpu}")
+        print(
+            f"{title:<50} median {statistics.median(values):.2f} s, {values[0]:.2f} to {values[-1]:.2f}{cpu}"
+        )
 
 
 if __name__ == "__main__":

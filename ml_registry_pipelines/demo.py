@@ -62,7 +62,8 @@ class Left:
         days = self.all_days
         return (
             f"{self.all_files - self.files} of {self.all_files} files taken, "
-            f"{days - self.days} of {days} days rolled up, {max(0, days + 1 - self.reports)} of {days + 1} reports written"
+            f"{days - self.days} of {days} days rolled up, "
+            f"{max(0, days + 1 - self.reports)} of {days + 1} reports written"
         )
 
 

@@ -24,7 +24,7 @@ FAILING = "sensor_failing"
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def watch(context: dg.SensorEvaluationContext, lake: LakeResource, alerts: AlertsResource) -> dg.SkipReason:
-    """Alerts on stale tables and on sensors that stand still or fail, resolves what is over, tells what was not told."""
+    """Alerts on stale tables and on sensors that stand still or fail; resolves what is over; tells what was not."""
     idle = {i.name: i for i in idle_instigators(context.instance, WATCHED)}
     # At the daemon's start every sensor looks idle: only what was so a minute ago, too, is.
     before = set(json.loads(context.cursor or "[]"))
@@ -37,7 +37,8 @@ def watch(context: dg.SensorEvaluationContext, lake: LakeResource, alerts: Alert
                 name,
                 Severity.ERROR,
                 f"{name} {idle[name].reason}",
-                "What it does is not done meanwhile. Turn it on under Automation in the UI, or look at the daemon's log.",
+                "What it does is not done meanwhile. Turn it on under Automation in the UI, "
+                "or look at the daemon's log.",
             )
             for name in sorted(before & set(idle))
         ),

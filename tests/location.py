@@ -88,7 +88,9 @@ class Location:
 
     def execute(self, request: dg.RunRequest, *, job: str = "ingest_logs") -> dg.ExecuteInProcessResult:
         """Carry out a request, as the daemon would."""
-        result: dg.ExecuteInProcessResult = self.repository.get_job(request.job_name or job).execute_in_process(
+        result: dg.ExecuteInProcessResult = self.repository.get_job(
+            request.job_name or job
+        ).execute_in_process(
             instance=self.instance,
             run_config=dict(request.run_config),
             tags=dict(request.tags),
@@ -101,7 +103,9 @@ class Location:
         """Tick, and carry out what is requested."""
         return [self.execute(request) for request in self.requested(sensor)]
 
-    def under_way(self, job: str, status: dg.DagsterRunStatus, tags: Mapping[str, str] | None = None) -> dg.DagsterRun:
+    def under_way(
+        self, job: str, status: dg.DagsterRunStatus, tags: Mapping[str, str] | None = None
+    ) -> dg.DagsterRun:
         """A run of a job that somebody else works on."""
         return self.instance.create_run_for_job(
             job_def=self.repository.get_job(job), status=status, tags=dict(tags or {}), run_id=str(uuid4())
@@ -109,10 +113,8 @@ class Location:
 
     def events(self) -> dict[str, int]:
         """How often each event id is in inference_events."""
-        return dict(
-            (row["event_id"], row["n"])
-            for row in self.rows("SELECT event_id, count(*) AS n FROM inference_events GROUP BY ALL")
-        )
+        rows = self.rows("SELECT event_id, count(*) AS n FROM inference_events GROUP BY ALL")
+        return {row["event_id"]: row["n"] for row in rows}
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
         """Rows of a query over all tables."""

@@ -35,7 +35,9 @@ def run(location: Location, job: str = "ingest_logs", **tags: str) -> dg.Execute
 
 def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
     """The metadata of an asset's materialization in a run."""
-    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset.split("/"))]
+    (event,) = [
+        e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey(asset.split("/"))
+    ]
     return {name: value.value for name, value in event.materialization.metadata.items()}
 
 
@@ -143,15 +145,26 @@ def test_one_run_writes_the_reports_of_all_its_days(location: Location) -> None:
     result = run(
         location,
         "write_reports",
-        **{"dagster/asset_partition_range_start": "2026-05-01", "dagster/asset_partition_range_end": "2026-05-03"},
+        **{
+            "dagster/asset_partition_range_start": "2026-05-01",
+            "dagster/asset_partition_range_end": "2026-05-03",
+        },
     )
     assert result.success
     partitions = location.instance.get_materialized_partitions(dg.AssetKey(["reports", "daily_cost_report"]))
     assert partitions == {"2026-05-01", "2026-05-02", "2026-05-03"}
-    written = location.rows("SELECT partition, path FROM reports WHERE report = 'daily_cost_report' ORDER BY partition")
+    written = location.rows(
+        "SELECT partition, path FROM reports WHERE report = 'daily_cost_report' ORDER BY partition"
+    )
     assert [row["partition"] for row in written] == ["2026-05-01", "2026-05-02", "2026-05-03"]
     for row in written:
-        assert (location.home / row["path"]).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
+        assert (
+            (location.home / row["path"])
+            .read_text(encoding="utf-8")
+            .lstrip()
+            .lower()
+            .startswith("<!doctype html")
+        )
 
 
 def test_the_overview_shows_its_key_chart_in_the_ui(location: Location) -> None:
@@ -160,7 +173,10 @@ def test_the_overview_shows_its_key_chart_in_the_ui(location: Location) -> None:
     result = run(
         location,
         "write_reports",
-        **{"dagster/asset_partition_range_start": "2026-05-02", "dagster/asset_partition_range_end": "2026-05-02"},
+        **{
+            "dagster/asset_partition_range_start": "2026-05-02",
+            "dagster/asset_partition_range_end": "2026-05-02",
+        },
     )
     chart = metadata(result, "reports/cost_overview")["chart"]
     picture = b64decode(chart.split("base64,")[1].rstrip(")"))
@@ -181,8 +197,12 @@ def test_upkeep_shows_every_table_and_removes_orphans_when_asked(location: Locat
     assert not orphan.exists() or found["dagster/row_count"] >= 6
 
 
-def test_a_run_whose_process_was_killed_is_marked_as_failed_and_does_not_hold_up_others(location: Location) -> None:
-    worker = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+def test_a_run_whose_process_was_killed_is_marked_as_failed_and_does_not_hold_up_others(
+    location: Location,
+) -> None:
+    worker = subprocess.Popen(
+        [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     lost = location.under_way("ingest_logs", dg.DagsterRunStatus.STARTED)
     said = EngineEventData.in_process(worker.pid)
     location.instance.report_engine_event("Started process for run.", lost, said)

@@ -16,10 +16,10 @@ from ml_registry_pipelines.settings import Environment, Settings
 from resources.instigators import SCHEDULES, SENSOR_SECONDS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-HEAVY = (
-    "altair boto3 dagster_aws daft deltalake duckdb genai_prices great_expectations lancedb numpy pandas pyarrow ray "
-    "requests vl_convert"
-).split()
+HEAVY = [
+    *("altair", "boto3", "dagster_aws", "daft", "deltalake", "duckdb", "genai_prices", "great_expectations"),
+    *("lancedb", "numpy", "pandas", "pyarrow", "ray", "requests", "vl_convert"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,9 @@ def test_every_asset_that_is_written_here_has_a_freshness_policy(
 
 def test_every_table_asset_shows_its_columns_with_units_and_meanings(specs: list[dg.AssetSpec]) -> None:
     tables = {spec.key.path[-1]: spec for spec in specs if spec.key.path[-1] in TABLES}
-    assert {"inference_events", "model_costs", "cost_rollup", "performance_rollup", "price_catalog"} <= set(tables)
+    assert {"inference_events", "model_costs", "cost_rollup", "performance_rollup", "price_catalog"} <= set(
+        tables
+    )
     for name, spec in tables.items():
         schema = spec.metadata["dagster/column_schema"]
         assert isinstance(schema, dg.TableSchema)
@@ -73,10 +75,17 @@ def test_the_graph_starts_at_the_sources_and_has_no_island_on_the_way_to_the_rep
     graph = repository.asset_graph
     above = graph.get_ancestor_asset_keys(dg.AssetKey(["reports", "cost_overview"]), include_self=True)
     names = {key.to_user_string() for key in above}
-    assert {"sources/landing", "telemetry/inference_events", "costs/price_catalog", "costs/cost_rollup"} <= names
+    assert {
+        "sources/landing",
+        "telemetry/inference_events",
+        "costs/price_catalog",
+        "costs/cost_rollup",
+    } <= names
 
 
-def test_everything_that_keeps_the_platform_going_is_on_from_the_start(repository: dg.RepositoryDefinition) -> None:
+def test_everything_that_keeps_the_platform_going_is_on_from_the_start(
+    repository: dg.RepositoryDefinition,
+) -> None:
     sensors = {sensor.name: sensor for sensor in repository.sensor_defs}
     assert set(sensors) == set(SENSOR_SECONDS)
     assert all(sensor.default_status is dg.DefaultSensorStatus.RUNNING for sensor in sensors.values())
@@ -99,7 +108,9 @@ def test_a_writer_of_a_table_never_runs_twice_at_once(repository: dg.RepositoryD
 def test_a_sources_file_that_cannot_be_used_costs_its_nodes_and_not_the_location(tmp_path: Path) -> None:
     broken = tmp_path / "sources.yaml"
     broken.write_text("sources: nonsense")
-    settings = Settings(home=str(tmp_path), environment=Environment.DEV, sources_file=str(broken), tenant=None)
+    settings = Settings(
+        home=str(tmp_path), environment=Environment.DEV, sources_file=str(broken), tenant=None
+    )
     keys = build_defs(settings).get_repository_def().asset_graph.get_all_asset_keys()
     assert dg.AssetKey(["telemetry", "inference_events"]) in keys
     assert not [key for key in keys if key.path[0] == "sources"]
@@ -112,12 +123,17 @@ def test_every_configured_source_is_a_node(tmp_path: Path) -> None:
         "  - {name: gateway, folder: 's3://logs/gateway', tenant_field: org}\n"
         "  - {name: local, folder: logs, tenant: acme}\n"
     )
-    settings = Settings(home=str(tmp_path), environment=Environment.DEV, sources_file=str(configured), tenant=None)
+    settings = Settings(
+        home=str(tmp_path), environment=Environment.DEV, sources_file=str(configured), tenant=None
+    )
     graph = build_defs(settings).get_repository_def().asset_graph
     gateway = graph.get(dg.AssetKey(["sources", "gateway"]))
     assert gateway.kinds == {"s3"}
     assert "s3://logs/gateway" in (gateway.description or "")
-    assert dg.AssetKey(["sources", "local"]) in graph.get(dg.AssetKey(["telemetry", "inference_events"])).parent_keys
+    assert (
+        dg.AssetKey(["sources", "local"])
+        in graph.get(dg.AssetKey(["telemetry", "inference_events"])).parent_keys
+    )
 
 
 def test_nothing_beta_preview_or_deprecated_is_used(settings: Settings) -> None:
@@ -128,7 +144,11 @@ def test_nothing_beta_preview_or_deprecated_is_used(settings: Settings) -> None:
 
 def test_importing_the_location_imports_nothing_heavy() -> None:
     listed = subprocess.run(
-        [sys.executable, "-c", "import sys, ml_registry_pipelines.definitions as d; d.defs(); print(*sys.modules)"],
+        [
+            sys.executable,
+            "-c",
+            "import sys, ml_registry_pipelines.definitions as d; d.defs(); print(*sys.modules)",
+        ],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -36,7 +36,9 @@ def test_every_file_lands_exactly_once_whatever_hour_or_day_it_is_of(location: L
         assert result.success
         assert location.take() == []
     assert location.events() == dict.fromkeys(["a1", "a2", "b1", "b2", "c1", "c2"], 1)
-    days = location.rows("SELECT day, sum(requests) AS n FROM performance_rollup WHERE grain = 'day' GROUP BY day")
+    days = location.rows(
+        "SELECT day, sum(requests) AS n FROM performance_rollup WHERE grain = 'day' GROUP BY day"
+    )
     assert {row["day"].isoformat(): row["n"] for row in days} == {"2026-05-01": 2, "2026-05-02": 4}
     assert location.rows("SELECT count(*) AS n FROM model_costs WHERE cost_status = 'priced'") == [{"n": 6}]
 
@@ -82,7 +84,9 @@ def test_a_failed_run_is_requested_again_under_a_new_key_and_with_growing_patien
     (first,) = location.requested("new_inference_logs")
     failed = location.under_way("ingest_logs", dg.DagsterRunStatus.STARTED, first.tags)
     location.instance.report_run_failed(failed)
-    assert "1 attempts failed; the next is made at" in (location.tick("new_inference_logs").skip_message or "")
+    assert "1 attempts failed; the next is made at" in (
+        location.tick("new_inference_logs").skip_message or ""
+    )
     monkeypatch.setattr(requests, "FIRST_PAUSE", timedelta(0))
     (second,) = location.requested("new_inference_logs")
     assert (first.run_key, second.run_key) == ("inference_events/1/1", "inference_events/1/2")
@@ -208,17 +212,13 @@ def test_a_file_that_changed_after_it_was_taken_is_named_and_its_end_resolved(lo
     assert location.alerts() == [(changed, "opened"), (changed, "resolved")]
 
 
-def test_a_source_that_cannot_be_listed_is_an_alert_and_the_others_are_taken(
-    tmp_path: Path
-) -> None:
+def test_a_source_that_cannot_be_listed_is_an_alert_and_the_others_are_taken(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "loop").symlink_to(home / "loop")
     configured = tmp_path / "sources.yaml"
     configured.write_text(
-        "sources:\n"
-        "  - {name: broken, folder: '{home}/loop'}\n"
-        "  - {name: landing, folder: '{home}/landing'}\n"
+        "sources:\n  - {name: broken, folder: '{home}/loop'}\n  - {name: landing, folder: '{home}/landing'}\n"
     )
     sources = SourcesResource(home=str(home), sources_file=str(configured), settle_seconds=0)
     with open_location(home, sources=sources) as location:
@@ -226,7 +226,9 @@ def test_a_source_that_cannot_be_listed_is_an_alert_and_the_others_are_taken(
         assert [result.success for result in location.take()] == [True]
         assert location.events() == {"a1": 1}
         location.tick("new_inference_logs")
-        assert [(key.split("/")[0], state) for key, state in location.alerts()] == [("source_unreadable", "opened")]
+        assert [(key.split("/")[0], state) for key, state in location.alerts()] == [
+            ("source_unreadable", "opened")
+        ]
         (home / "loop").unlink()
         location.tick("reconcile_inference_logs")
         assert [state for _, state in location.alerts()] == ["opened", "resolved"]
@@ -274,7 +276,10 @@ def test_a_failed_run_becomes_one_alert_with_its_reason_until_a_later_run_succee
         contract.unlink()
         assert location.execute(dg.RunRequest(), job="sync_prices").success
         location.tick("watch")
-        assert location.alerts() == [("run_failed/sync_prices", "opened"), ("run_failed/sync_prices", "resolved")]
+        assert location.alerts() == [
+            ("run_failed/sync_prices", "opened"),
+            ("run_failed/sync_prices", "resolved"),
+        ]
         location.lake.close()
 
 
@@ -287,7 +292,8 @@ def test_the_reports_of_exactly_the_touched_days_are_requested(location: Locatio
     location.take()
     requested = location.requested("reports_of_touched_days")
     ranges = [
-        (r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"]) for r in requested
+        (r.tags["dagster/asset_partition_range_start"], r.tags["dagster/asset_partition_range_end"])
+        for r in requested
     ]
     assert ranges == [("2026-05-01", "2026-05-02"), ("2026-05-09", "2026-05-09")]
     assert [len(request.asset_selection or []) for request in requested] == [2, 1]

@@ -148,8 +148,11 @@ def prices_cover_requests(lake: Lake) -> Finding:
     share = priced / billable
     missing = [f"{row['provider']}/{row['model']}" for row in found if row["billable"] > row["priced"]]
     figures: dict[str, int | float | str] = {
-        "billable": billable, "priced": priced, "coverage": round(share, 4), "without_price": ", ".join(missing[:10]) or "none",
-    }  # fmt: skip
+        "billable": billable,
+        "priced": priced,
+        "coverage": round(share, 4),
+        "without_price": ", ".join(missing[:10]) or "none",
+    }
     sentence = f"{share:.1%} of {billable:,} billable requests of the newest {COVERAGE_DAYS} days are priced"
     return Finding(
         share >= LEAST_COVERAGE, f"{sentence}; most missing: {', '.join(missing[:3]) or 'none'}.", figures

@@ -28,10 +28,13 @@ class Upkept:
 
     def markdown(self) -> str:
         """The tables as a Markdown table."""
-        head = "| table | rows | files | MB | version | commits since checkpoint | orphans |\n|---|--:|--:|--:|--:|--:|--:|\n"
+        head = (
+            "| table | rows | files | MB | version | commits since checkpoint | orphans |\n"
+            "|---|--:|--:|--:|--:|--:|--:|\n"
+        )
         return head + "".join(
             f"| {t.name} | {t.rows:,} | {t.files:,} | {t.bytes / 1e6:,.1f} | {t.version:,} "
-            f"| {t.commits_since_checkpoint} | {t.orphans if t.orphans is not None else ''} |\n"
+            f"| {t.commits_since_checkpoint} | {t.orphans} |\n"
             for t in self.tables
         )
 

@@ -39,7 +39,6 @@ class Gunzip:
         self._member = zlib.decompressobj(wbits=31)
         self._input = b""
         self._held = b""
-        self._begun = False
         self._ended = False
         self.fault: Fault | None = None
 
@@ -61,16 +60,14 @@ class Gunzip:
                 self._input = self._packed.read(_BLOCK)
                 if not self._input:
                     self._end()
-                    break
-            if self._member.eof and not self._next_member():
-                break
-            if unpacked := self._advance(min(size, _MOST_AT_ONCE)):
+            elif self._member.eof:
+                self._next_member()
+            elif unpacked := self._advance(min(size, _MOST_AT_ONCE)):
                 return unpacked
         return b""
 
     def _advance(self, size: int) -> bytes:
-        before = self._member.copy()
-        given, self._begun = self._input, True
+        before, given = self._member.copy(), self._input
         try:
             unpacked = self._member.decompress(given, size)
         except zlib.error as failure:
@@ -80,20 +77,16 @@ class Gunzip:
         self._input = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
         return unpacked
 
-    def _next_member(self) -> bool:
-        """Begin the next member; False where nothing but padding or foreign bytes follow."""
-        rest = self._input.lstrip(b"\0")
-        if not rest:
-            self._input = b""
-            return True
-        if not (rest + self._packed.read(1) if len(rest) == 1 else rest).startswith(b"\x1f\x8b"):
+    def _next_member(self) -> None:
+        """Begin the next member, behind any padding with zeros."""
+        self._input = self._input.lstrip(b"\0")
+        if len(self._input) == 1:
+            self._input += self._packed.read(1)
+        if self._input.startswith(b"\x1f\x8b"):
+            self._member = zlib.decompressobj(wbits=31)
+        elif self._input:
             self._ended = True
             self.fault = Fault("corrupt_gzip", "bytes follow the gzip data that are no gzip data")
-            return False
-        self._input = rest
-        self._member = zlib.decompressobj(wbits=31)
-        self._begun = False
-        return True
 
     def _end(self) -> None:
         self._ended = True

@@ -48,7 +48,9 @@ def test_the_demo_takes_prices_and_reports_every_shipped_log(
     assert "p99" in demo.stdout
     report = next(line.split(maxsplit=1)[1] for line in demo.stdout.splitlines() if line.startswith("report"))
     assert Path(report).read_text(encoding="utf-8").lstrip().lower().startswith("<!doctype html")
-    reports = rows(demo_home, "SELECT DISTINCT partition FROM reports WHERE report = 'daily_cost_report'", "reports")
+    reports = rows(
+        demo_home, "SELECT DISTINCT partition FROM reports WHERE report = 'daily_cost_report'", "reports"
+    )
     assert len(reports) == 30
 
 
@@ -81,7 +83,9 @@ def test_runs_and_ticks_of_the_demo_are_shown_in_the_ui(ui: Ui) -> None:
 
 
 @pytest.mark.parametrize(
-    "folder", ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"], ids=["12", "09", "yesterday"]
+    "folder",
+    ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"],
+    ids=["12", "09", "yesterday"],
 )
 def test_a_file_dropped_while_the_ui_runs_is_rolled_up(ui: Ui, folder: str) -> None:
     day, hour = folder[3:13], folder[-2:]
@@ -103,7 +107,9 @@ def test_a_file_dropped_while_the_ui_runs_is_rolled_up(ui: Ui, folder: str) -> N
         return found == [{"costs": 10, "performance": 10}]
 
     wait_for(f"the rollup of {folder}", rolled_up)
-    found = rows(ui.home, f"SELECT event_id FROM inference_events WHERE event_id LIKE '{folder}%'", "inference_events")
+    found = rows(
+        ui.home, f"SELECT event_id FROM inference_events WHERE event_id LIKE '{folder}%'", "inference_events"
+    )
     assert sorted(row["event_id"] for row in found) == ids
 
 
@@ -113,7 +119,9 @@ def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
     contract.write_text("prices: all of them\n")
 
     def told() -> list[str]:
-        return [line for file in (ui.home / "alerts").glob("*.jsonl") for line in file.read_text().splitlines()]
+        return [
+            line for file in (ui.home / "alerts").glob("*.jsonl") for line in file.read_text().splitlines()
+        ]
 
     try:
         wait_for("an alert", lambda: [line for line in told() if "run_failed/sync_prices" in line])

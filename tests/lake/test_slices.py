@@ -7,7 +7,6 @@ import pytest
 
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.rollups import complete_sequence, roll_up_costs, rollup_rows
-from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.outcomes import LostRace
 from ml_registry_pipelines.lake.slices import ATTEMPTS, days_behind, refresh_days
 from ml_registry_pipelines.telemetry.rollups import refresh_performance, roll_up
@@ -15,12 +14,6 @@ from tests.made_events import event, land
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
 DAY, NEXT = date(2026, 10, 1), date(2026, 10, 2)
-
-
-@pytest.fixture
-def lake(tmp_path):
-    with Lake(str(tmp_path)) as opened:
-        yield opened
 
 
 def taken(reading):

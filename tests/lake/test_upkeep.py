@@ -53,7 +53,7 @@ def test_the_log_is_cut_by_count_behind_a_checkpoint(lake, monkeypatch):
     fill(lake, 85)
     lake.settle()
     log = sorted(path.name for path in Path(lake.uri(TABLE), "_delta_log").glob("0*.json"))
-    assert log[0] == f"{50:020}.json"
+    assert 50 <= int(log[0].split(".")[0]) <= 55
     assert status(lake).log_files < 45
     assert lake.sequence(TABLE, "s") == 85
     assert values(lake) == {float(n): 1 for n in range(85)}

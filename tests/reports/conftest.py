@@ -35,12 +35,6 @@ prices:
 Log = Callable[[Iterable[Mapping[str, object]]], int]
 
 
-@pytest.fixture
-def lake(tmp_path):
-    with Lake(str(tmp_path)) as opened:
-        yield opened
-
-
 def set_prices(lake: Lake, *contracts: str) -> None:
     """Make these contracts the whole catalogue."""
     prices = [price for text in contracts for price in read_contract(text, file="prices.yaml").prices]

@@ -122,7 +122,9 @@ LLMPERF_HEAD = (
 
 def test_an_llmperf_call_has_seconds_and_no_time_of_day():
     base = datetime(2026, 10, 31, 5, tzinfo=UTC)
-    row = read(LLMPERF_HEAD + "anyscale,llama-2,0,,,0.5575,1.528,0.01,34.0,550,151\n", "a.csv", base_time=base).row
+    row = read(
+        LLMPERF_HEAD + "anyscale,llama-2,0,,,0.5575,1.528,0.01,34.0,550,151\n", "a.csv", base_time=base
+    ).row
     assert (row["event_ts"], row["time_quality"]) == (base, "assumed")
     assert (row["ttft_ms"], row["latency_ms"]) == (557.5, 1528.0)
     assert buckets(row) == {"in_uncached": 550, "out_text": 151}
@@ -156,7 +158,7 @@ def attribute(key: str, value: object) -> dict[str, Any]:
     return {"key": key, "value": {kinds[type(value)]: str(value) if type(value) is int else value}}
 
 
-def span(span_id: str = "a1", parent: str = "", **attributes: Any) -> dict[str, Any]:
+def span(span_id: str = "a1", parent: str = "", /, **attributes: Any) -> dict[str, Any]:
     given = {
         "operation.name": "chat", "provider.name": "openai", "request.model": "gpt-4o",
         "response.model": "gpt-4o-2024-08-06", "usage.input_tokens": 1200, "usage.output_tokens": 180, **attributes,
@@ -178,7 +180,12 @@ def test_a_span_has_cached_tokens_inside_its_input_and_reasoning_inside_its_outp
     found = read([span(**{"usage.cache_read.input_tokens": 1024, "usage.reasoning.output_tokens": 80,
                           "response.time_to_first_chunk": 0.42})])  # fmt: skip
     assert found.dialect == "otel_genai"
-    assert buckets(found.row) == {"in_uncached": 176, "in_cache_read": 1024, "out_text": 100, "out_reasoning": 80}
+    assert buckets(found.row) == {
+        "in_uncached": 176,
+        "in_cache_read": 1024,
+        "out_text": 100,
+        "out_reasoning": 80,
+    }
     assert (found.row["latency_ms"], found.row["ttft_ms"]) == (2350.0, 420.0)
     assert (found.row["model"], found.row["requested_model"]) == ("gpt-4o-2024-08-06", "gpt-4o")
 
@@ -188,8 +195,9 @@ def test_more_cached_than_input_tokens_is_inconsistent():
 
 
 def test_spans_of_an_export_request_are_records_of_their_own_and_other_spans_are_ignored():
-    other = {"traceId": "1", "spanId": "z", "name": "GET /", "startTimeUnixNano": "1763821200000000000",
-             "endTimeUnixNano": "1763821200000000001", "attributes": [attribute("http.request.method", "GET")]}  # fmt: skip
+    moments = {"startTimeUnixNano": "1763821200000000000", "endTimeUnixNano": "1763821200000000001"}
+    method = [attribute("http.request.method", "GET")]
+    other = {"traceId": "1", "spanId": "z", "name": "GET /", "attributes": method, **moments}
     found = read([request(span("a1"), other, span("a2"), service_name="search")])
     assert [row["part"] for row in found.rows] == [0, 2]
     assert found.ignored == 1

@@ -18,12 +18,6 @@ HOUR = timedelta(hours=1)
 WITHIN = RELATIVE_ERROR + 1e-9
 
 
-@pytest.fixture
-def lake(tmp_path):
-    with Lake(str(tmp_path)) as opened:
-        yield opened
-
-
 def made(count, *, seed, tenants=("acme", "globex"), models=("big", "big", "big", "rare")):
     """Attempts over three days; `rare` models are too rare for a sketch by hour."""
     chance = random.Random(seed)

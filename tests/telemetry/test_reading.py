@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import random
 
@@ -41,7 +42,8 @@ def test_gzip_is_seen_whatever_the_name(name: str):
 
 
 @pytest.mark.parametrize(
-    ("ending", "first"), [("\n", ""), ("\r\n", ""), ("\n\n \t\n\n", ""), ("\n", "\ufeff"), ("\r\n\r\n", "\n\n")]
+    ("ending", "first"),
+    [("\n", ""), ("\r\n", ""), ("\n\n \t\n\n", ""), ("\n", "\ufeff"), ("\r\n\r\n", "\n\n")],
 )
 def test_line_ends_blank_lines_and_a_byte_order_mark_change_nothing(ending: str, first: str):
     found = read(first + ending.join(map(json.dumps, TEN)))
@@ -56,7 +58,9 @@ def test_lines_are_counted_from_one_and_blank_ones_too():
     assert found.reasons == [(6, "invalid_json")]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n", b"  ", b"\xef\xbb\xbf", gz(""), gz("\n"), b"[]", b"[\n]\n"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n", b"  ", b"\xef\xbb\xbf", gz(""), gz("\n"), b"[]", b"[\n]\n"]
+)
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])
 def test_an_empty_file_holds_no_records_and_no_error(content: bytes, name: str):
     if name == "a.jsonl" and content.startswith(b"["):
@@ -84,7 +88,10 @@ def test_pretty_printed_objects_one_after_the_other_are_records():
 
 
 def test_brackets_commas_and_quotes_within_texts_do_not_cut_a_document():
-    odd = [native(number, application=text) for number, text in enumerate(['],[{"', "\\", '\\"}', "a\\\\", ",\n}]"])]
+    odd = [
+        native(number, application=text)
+        for number, text in enumerate(['],[{"', "\\", '\\"}', "a\\\\", ",\n}]"])
+    ]
     found = read(json.dumps(odd, indent=1), "a.json")
     assert [row["application"] for row in found.rows] == ['],[{"', "\\", '\\"}', "a\\\\", ",\n}]"]
 
@@ -127,7 +134,9 @@ def test_csv_needs_no_name_and_no_last_line_end():
 
 
 def test_quotes_in_csv_hold_commas_quotes_and_line_ends():
-    found = read(HEADER + csv_row(1, '"a,b"') + csv_row(2, '"two\nlines"') + csv_row(3, '"say ""hi"""'), "a.csv")
+    found = read(
+        HEADER + csv_row(1, '"a,b"') + csv_row(2, '"two\nlines"') + csv_row(3, '"say ""hi"""'), "a.csv"
+    )
     assert [row["application"] for row in found.rows] == ["a,b", "two\nlines", 'say "hi"']
     assert [row["line"] for row in found.rows] == [2, 3, 5]
 
@@ -200,8 +209,11 @@ def test_parquet_is_seen_by_its_first_bytes_and_read_from_a_stream_without_seeki
     ],
 )
 def test_times_in_parquet_mean_what_their_type_says(type_: pa.DataType, expected: str):
-    column = pa.chunked_array([[1793448000250]]).cast(pa.timestamp("ms", "UTC") if pa.types.is_timestamp(type_) else type_)
-    table = pa.table({"event_id": ["r1"], "ts": column.cast(type_), "provider": ["openai"], "model": ["gpt-4o"]})
+    first = pa.timestamp("ms", "UTC") if pa.types.is_timestamp(type_) else type_
+    column = pa.chunked_array([[1793448000250]]).cast(first)
+    table = pa.table(
+        {"event_id": ["r1"], "ts": column.cast(type_), "provider": ["openai"], "model": ["gpt-4o"]}
+    )
     found = read(parquet(table), "a.parquet", time_zone="America/New_York")
     assert found.row["event_ts"].isoformat(timespec="microseconds") == expected
 
@@ -219,14 +231,20 @@ def test_amounts_in_parquet_stay_exact():
 
 def test_bytes_that_are_not_utf8_cost_their_line_alone():
     good = [json.dumps(native(number)).encode() for number in (1, 2)]
-    found = read(good[0] + b"\n{\"event_id\": \"caf\xe9\"}\r\n" + good[1] + b"\n")
+    found = read(good[0] + b'\n{"event_id": "caf\xe9"}\r\n' + good[1] + b"\n")
     assert found.ids == ["r1", "r2"]
     assert found.reject["reason"] == "not_utf8"
     assert found.reject["line"] == 2
     assert found.reject["raw"] == '{"event_id": "caf\\xe9"}'
 
 
-@pytest.mark.parametrize("line", ["\0\0\0", '{"event_id":', "oops", "{} {}", '{"a": "\0"}', "\ud800".encode("utf-8", "surrogatepass").decode("latin1")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("\0\0\0", '{"event_id":', "oops", "{} {}", '{"a": "\0"}'),
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin1"),
+    ],
+)
 def test_what_is_not_json_is_rejected_with_its_line_and_text(line: str):
     found = read([native(1), line, native(2)])
     assert found.ids == ["r1", "r2"]
@@ -246,7 +264,9 @@ def test_json_that_is_no_object_is_rejected_as_such(line: str):
 
 
 def test_a_gzip_file_that_breaks_off_gives_all_whole_lines_and_says_where_it_broke():
-    records = [native(number, trace_id=random.Random(number).randbytes(16).hex()) for number in range(1, 2001)]
+    records = [
+        native(number, trace_id=random.Random(number).randbytes(16).hex()) for number in range(1, 2001)
+    ]
     whole = gz(lines(records))
     found = read(whole[: len(whole) // 2], "a.jsonl.gz")
     assert 100 < len(found.rows) < 2000
@@ -259,7 +279,9 @@ def test_a_gzip_file_that_breaks_off_gives_all_whole_lines_and_says_where_it_bro
 @given(cut=st.integers(0, 600))
 @settings(deadline=None, max_examples=40)
 def test_a_gzip_file_may_break_off_anywhere(cut: int):
-    whole = gz(lines([native(number, trace_id=hashlib.sha256(bytes([number])).hexdigest()) for number in range(12)]))
+    whole = gz(
+        lines([native(number, trace_id=hashlib.sha256(bytes([number])).hexdigest()) for number in range(12)])
+    )
     found = read(whole[: min(cut, len(whole) - 1)], "a.jsonl.gz", dialect="native")
     assert found.ids == [f"r{number}" for number in range(len(found.rows))]
     if cut > 2:
@@ -284,7 +306,9 @@ def test_foreign_bytes_behind_gzip_data_are_reported_after_the_records(size: int
 
 
 def test_damage_within_gzip_data_keeps_what_lies_before():
-    records = [native(number, trace_id=random.Random(number).randbytes(16).hex()) for number in range(1, 5001)]
+    records = [
+        native(number, trace_id=random.Random(number).randbytes(16).hex()) for number in range(1, 5001)
+    ]
     whole = bytearray(gz(lines(records)))
     whole[len(whole) // 2 : len(whole) // 2 + 64] = bytes(64)
     found = read(bytes(whole), "a.jsonl.gz")
@@ -367,14 +391,15 @@ def raw(content: bytes, name: str, **limits: int) -> tuple[list[tuple[int, str]]
     chunks = list(reader)
     edges = [(chunk.first_line, chunk.last_line) for chunk in chunks]
     assert all(first <= last for first, last in edges)
-    assert all(before[1] < after[0] for before, after in zip(edges, edges[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(edges))
     assert reader.digest == hashlib.sha256(content).hexdigest()
     records = [(row["line"], row["raw"].strip()) for chunk in chunks for row in chunk.records.to_pylist()]
-    rejected = [tuple(row[name] for name in ("line", "reason", "raw")) for c in chunks for row in c.rejected.to_pylist()]
+    rejects = [row for chunk in chunks for row in chunk.rejected.to_pylist()]
+    rejected = [(row["line"], row["reason"], row["raw"]) for row in rejects]
     for chunk in chunks:
         seen = [*chunk.records["line"].to_pylist(), *chunk.rejected["line"].to_pylist()]
         assert all(chunk.first_line <= line <= chunk.last_line for line in seen if line)
-    return records, rejected  # type: ignore[return-value]
+    return records, rejected
 
 
 TEXTS = st.one_of(
@@ -382,7 +407,9 @@ TEXTS = st.one_of(
     st.sampled_from(["", "  ", "{", "[]", "null", '"', "a,b", 'a,"b', '"a"",b",c']),
     st.text(st.characters(exclude_characters="\n\r\ufeff", exclude_categories=["Cs"]), max_size=40),
 )
-CUTS = st.one_of(st.builds(dict, chunk_bytes=st.integers(1, 300)), st.builds(dict, chunk_rows=st.integers(1, 9)))
+CUTS: st.SearchStrategy[dict[str, int]] = st.one_of(
+    st.builds(dict, chunk_bytes=st.integers(1, 300)), st.builds(dict, chunk_rows=st.integers(1, 9))
+)
 
 
 @given(st.lists(TEXTS, max_size=30), st.sampled_from(["\n", "\r\n"]), CUTS)
@@ -391,14 +418,23 @@ def test_how_lines_are_cut_into_chunks_changes_nothing(texts: list[str], ending:
     content = ending.join(texts).encode()
     records, rejected = raw(content, "a.jsonl", **cut)
     assert (records, rejected) == raw(content, "a.jsonl")
-    assert records == [(line, text.strip()) for line, text in enumerate(texts, start=1) if text.strip(" \t\r\n")]
+    assert records == [
+        (line, text.strip()) for line, text in enumerate(texts, start=1) if text.strip(" \t\r\n")
+    ]
 
 
-@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.booleans()), max_size=25), CUTS)
+CELLS = st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=12), st.booleans())
+
+
+@given(st.lists(CELLS, max_size=25), CUTS)
 @settings(deadline=None)
 def test_how_csv_is_cut_into_chunks_changes_nothing(cells: list[tuple[str, bool]], cut: dict[str, int]):
     def cell(text: str, quoted: bool) -> str:
-        return '"' + text.replace('"', '""') + '"' if quoted else "".join(c for c in text if c not in ',;\t|"\r\n')
+        return (
+            '"' + text.replace('"', '""') + '"'
+            if quoted
+            else "".join(c for c in text if c not in ',;\t|"\r\n')
+        )
 
     content = ("first,second\n" + "".join(f"x,{cell(*it)}\n" for it in cells)).encode()
     records, rejected = raw(content, "a.csv", **cut)

@@ -16,12 +16,6 @@ START = datetime(2026, 10, 1, tzinfo=UTC)
 DAYS = [date(2026, 10, 1), date(2026, 10, 2), date(2026, 10, 3)]
 
 
-@pytest.fixture
-def lake(tmp_path):
-    with Lake(str(tmp_path)) as opened:
-        yield opened
-
-
 def many(count, *, day=0, seed=0, **given_fields):
     chance = random.Random(seed)
     return [
@@ -231,14 +225,14 @@ def test_many_days_are_computed_in_portions_of_bounded_size(lake, monkeypatch):
     assert lake.version("performance_rollup") == version + 3
 
 
-def test_two_that_refresh_at_once_leave_the_newest_figures(lake, tmp_path):
+def test_two_that_refresh_at_once_leave_the_newest_figures(lake):
     for day in range(3):
         land(lake, many(40, day=day))
     failures = []
 
     def refresh_until_done():
         try:
-            with Lake(str(tmp_path)) as other:
+            with Lake(lake.root) as other:
                 for _ in range(4):
                     refresh_performance(other)
         except LostRace as failure:
@@ -256,7 +250,7 @@ def test_two_that_refresh_at_once_leave_the_newest_figures(lake, tmp_path):
     assert totals(rollup(lake, where="grain = 'day'"), "requests") == {"requests": 150}
 
 
-def test_figures_of_an_older_snapshot_do_not_replace_newer_ones(lake, tmp_path):
+def test_figures_of_an_older_snapshot_do_not_replace_newer_ones(lake):
     land(lake, many(20))
     taken: list[int] = []
 
@@ -266,7 +260,7 @@ def test_figures_of_an_older_snapshot_do_not_replace_newer_ones(lake, tmp_path):
         rows = roll_up(reading, days, sequence)
         if not taken:
             taken.append(sequence)
-            with Lake(str(tmp_path)) as other:
+            with Lake(lake.root) as other:
                 land(other, many(5, seed=4))
                 refresh_performance(other)
         return rows
