@@ -48,7 +48,8 @@ class Table:
     """One Delta table.
 
     `statistics` names the columns that carry min/max per file in the Delta log.
-    `sort_by` is the order that compaction writes. `retention_days` None keeps rows for ever.
+    `sort_by` is the order of the rows of a commit, which compaction keeps; batches of more
+    than 50,000 rows stay as they come. `retention_days` None keeps rows for ever.
     """
 
     name: str

@@ -35,15 +35,21 @@ STALE_AFTER = 3 * CHECKPOINT_EVERY
 REMOVED_FILE_RETENTION = "interval 1 hours"
 _UNUSABLE = re.compile(r"[\[\]^|\\%*?\x00-\x1f]")
 """Characters that delta-rs or DuckDB read as something else than part of a folder's name."""
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[\w.=+@,-]+)*", re.ASCII)
 
 
 def checked_root(root: str) -> str:
-    """The root in the form that addresses are built from: absolute, without a slash at its end.
+    """The root as addresses are built from it: absolute, without a slash at its end.
 
     Raises:
-        LakeError: the folder's name has a character that the table format cannot hold.
+        LakeError: its name has a character that the table format cannot hold.
     """
     if root.startswith("s3://"):
+        if not _BUCKET.fullmatch(root.rstrip("/")):
+            raise LakeError(
+                f"{root} cannot hold tables; an address is s3://bucket/prefix, "
+                "with a prefix of letters, digits and -_.=+@,"
+            )
         return root.rstrip("/")
     absolute = str(Path(root).absolute())
     if found := _UNUSABLE.search(absolute):

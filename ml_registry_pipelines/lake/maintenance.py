@@ -91,14 +91,13 @@ class Maintainer:
         self._checkpointed = checkpointed
         self._lock = Lock()
         self._thread: ThreadPoolExecutor | None = None
-        self._pending: list[Future[object]] = []
+        self._pending: list[Future[None]] = []
+        self._waiting: set[tuple[str, bool]] = set()
 
     def committed(self, table: str, version: int) -> None:
         """Note a commit; set off what its version makes due."""
-        if version and version % COMPACT_EVERY == 0:
-            self._submit(self._round, table)
-        elif version and version % CHECKPOINT_EVERY == 0:
-            self._submit(self._checkpoint, table)
+        if version and (version % CHECKPOINT_EVERY == 0 or version % COMPACT_EVERY == 0):
+            self._submit(table, compact=version % COMPACT_EVERY == 0)
 
     def maintain(self, table: str, *, full: bool = False) -> Maintained:
         """Compact small files, checkpoint, cut the log, remove what nobody reads any more.
@@ -147,22 +146,35 @@ class Maintainer:
             version=handle.version(),
         )
 
-    def _round(self, table: str) -> None:
-        # Full, because a checkpoint forgets removed files after an hour, and the vacuum of
-        # what the log still knows would leave them for ever.
-        self.maintain(table, full=True)
-
     def _checkpoint(self, table: str) -> None:
         self._open(table).create_checkpoint()
         cut_log(self._folder(table))
         self._checkpointed(table)
 
-    def _submit(self, work: Callable[[str], None], table: str) -> None:
+    def _submit(self, table: str, *, compact: bool) -> None:
+        """Have a round of upkeep done; one that still waits will see this commit too."""
         with self._lock:
+            if (table, compact) in self._waiting:
+                return
+            self._waiting.add((table, compact))
             if self._thread is None:
                 self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlreg-upkeep")
             self._pending = [future for future in self._pending if not future.done()]
-            self._pending.append(self._thread.submit(_logged, work, table))
+            self._pending.append(self._thread.submit(self._round, table, compact))
+
+    def _round(self, table: str, compact: bool) -> None:
+        with self._lock:
+            self._waiting.discard((table, compact))
+        failures: tuple[type[Exception], ...] = (LakeError, FilesError, *store_errors())
+        try:
+            if compact:
+                # Full, because a checkpoint forgets removed files after an hour, and a vacuum of
+                # what the log still knows would leave them for ever.
+                self.maintain(table, full=True)
+            else:
+                self._checkpoint(table)
+        except failures as failure:
+            _log.warning("upkeep of %s failed, the next round tries again: %s", table, reason(failure))
 
     def settle(self) -> None:
         """Wait for what is under way."""
@@ -178,14 +190,6 @@ class Maintainer:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=True)
-
-
-def _logged(work: Callable[[str], None], table: str) -> None:
-    failures: tuple[type[Exception], ...] = (LakeError, FilesError, *store_errors())
-    try:
-        work(table)
-    except failures as failure:
-        _log.warning("upkeep of %s failed, the next round tries again: %s", table, reason(failure))
 
 
 def cut_log(folder: Folder) -> None:

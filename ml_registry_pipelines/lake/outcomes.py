@@ -85,6 +85,7 @@ HOPELESS = {
     "AccessDenied": "the store denies access; check credentials and bucket policy",
     "InvalidAccessKeyId": "the store does not know the access key; check the credentials",
     "SignatureDoesNotMatch": "the store refuses the secret key; check the credentials",
+    "http://169.254.169.254/": "no credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "NoSuchBucket": "the bucket does not exist; make it, or mend the address",
 }
 """What a store says when waiting will not help, in words for a person."""
@@ -96,6 +97,8 @@ _REFUSED = (
     "sql parser error",
     "Error during planning",
 )
+_CAUSE = "\u21b3"
+_COLOUR = re.compile(r"\x1b\[\d*m")
 _WRAPPING = re.compile(
     r"^(Generic DeltaTable error|External error|Generic error|Kernel error|Failed to commit transaction|"
     r"Schema error|Commit failed|IO Error|Arrow error): "
@@ -133,6 +136,9 @@ def reason(failure: Exception) -> str:
     for sign, meaning in HOPELESS.items():
         if sign in text:
             return meaning
+    if _CAUSE in text:
+        # A chain of causes, the last of which says most: "Connection refused".
+        return _COLOUR.sub("", text.rsplit(_CAUSE, 1)[1]).strip(" .\n")
     first = text.splitlines()[0] if text else type(failure).__name__
     while found := _WRAPPING.match(first):
         first = first[found.end() :]

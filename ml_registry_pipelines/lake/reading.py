@@ -6,11 +6,12 @@ through `sandbox.py`, which trusts nobody.
 
 from __future__ import annotations
 
-import os
+import atexit
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from functools import cache
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import unquote
 
@@ -199,12 +200,10 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     """An in-memory DuckDB with the platform's limits: UTC, bounded memory, no look at local variables."""
     import duckdb
 
-    # Without a folder of its own it would spill into the current one.
-    spill = Path(tempfile.gettempdir(), f"mlreg-duckdb-{os.getpid()}")
     connection = duckdb.connect(
         config={
             "memory_limit": MEMORY_LIMIT,
-            "temp_directory": str(spill),
+            "temp_directory": _spill_folder(),
             "preserve_insertion_order": "false",
             "python_enable_replacements": "false",
         }
@@ -212,6 +211,14 @@ def open_duckdb() -> duckdb.DuckDBPyConnection:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET enable_progress_bar = false")
     return connection
+
+
+@cache
+def _spill_folder() -> str:
+    """A folder of this process for what does not fit into memory; else DuckDB takes the current one."""
+    folder = tempfile.mkdtemp(prefix="mlreg-duckdb-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def arrow_dataset(snapshot: DeltaTable, declared: Table) -> pads.Dataset:

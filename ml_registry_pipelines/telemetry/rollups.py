@@ -99,27 +99,38 @@ def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
 
 
 def _register_keys(reading: Reading, days: Sequence[date]) -> int:
-    """Make the keys of some days the relation `keys`, each with a number of its own; returns its salt.
+    """Make the groups of some days the relation `groups`, each with a number; returns their salt.
 
-    Millions of rows are grouped by that number: by the four strings themselves it takes twice the time.
+    A group of a day has its tenant, one of an hour has none. Millions of rows are grouped by
+    these numbers: by the strings themselves it takes twice the time. Should two groups get the
+    same number, another salt tells them apart.
     """
     for salt in count():
-        keys = reading.query(
-            "rollups.performance_keys",
+        groups = reading.query(
+            "rollups.performance_groups",
             f"""
-            SELECT tenant, provider, model, status, hash(tenant, provider, model, status, $salt) AS number
-            FROM attempts
-            WHERE {DAY_FILTER}
-            GROUP BY ALL
+            WITH named AS (
+                SELECT DISTINCT tenant, provider, model, status
+                FROM attempts
+                WHERE {DAY_FILTER}
+            )
+            SELECT 'day' AS grain, tenant, provider, model, status,
+                   hash(tenant, provider, model, status, $salt) AS number,
+                   hash(provider, model, status, $salt) AS of_all_tenants
+            FROM named
+            UNION ALL
+            SELECT DISTINCT 'hour', NULL, provider, model, status, hash(provider, model, status, $salt), NULL
+            FROM named
             """,
             day_parameters(days) | {"salt": salt},
         )
-        if len(keys["number"].unique()) == keys.num_rows:
-            reading.register("keys", keys)
+        if len(groups["number"].unique()) == groups.num_rows:
+            reading.register("groups", groups)
             return salt
     raise AssertionError("unreachable")
 
 
+# A period is an hour since 1970, or the complement of a day, which is below zero.
 _ROLL_UP = f"""
     WITH chosen AS MATERIALIZED (
         SELECT hour, hash(tenant, provider, model, status, $salt) AS number,
@@ -132,7 +143,7 @@ _ROLL_UP = f"""
         FROM attempts
         WHERE {DAY_FILTER}
     ),
-    counted AS (
+    counted AS MATERIALIZED (
         SELECT hour, number, count(*) AS requests,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                count(latency_us) AS timed_requests, sum(latency_us) AS latency_us,
@@ -142,94 +153,100 @@ _ROLL_UP = f"""
                count(ttft_us) AS first_token_requests, sum(ttft_us) AS ttft_us,
                count(assumed) AS assumed_requests
         FROM chosen
-        GROUP BY ALL
+        GROUP BY hour, number
     ),
-    latencies AS (
+    latencies AS MATERIALIZED (
         SELECT hour, number, latency_bucket AS bucket, count(*) AS n
         FROM chosen
         WHERE latency_bucket IS NOT NULL
-        GROUP BY ALL
+        GROUP BY hour, number, bucket
     ),
-    first_tokens AS (
+    first_tokens AS MATERIALIZED (
         SELECT hour, number, ttft_bucket AS bucket, count(*) AS n
         FROM chosen
         WHERE ttft_bucket IS NOT NULL
-        GROUP BY ALL
+        GROUP BY hour, number, bucket
     ),
-    assumptions AS (
+    assumptions AS MATERIALIZED (
         SELECT DISTINCT hour, number, unnest(string_split(assumed, ' ')) AS part
         FROM chosen
         WHERE assumed IS NOT NULL
     ),
-    totals AS (
-        SELECT hour // 24 AS day, hour, tenant, provider, model, status,
-               sum(requests) AS requests,
+    of_tenants AS (
+        SELECT number, of_all_tenants FROM groups WHERE grain = 'day'
+    ),
+    totals AS MATERIALIZED (
+        SELECT period, number, sum(requests) AS requests,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                sum(timed_requests) AS timed_requests, sum(latency_us) AS latency_us,
                max(latency_max_us) AS latency_max_us,
                sum(timed_output_tokens) AS timed_output_tokens, sum(output_latency_us) AS output_latency_us,
                sum(first_token_requests) AS first_token_requests, sum(ttft_us) AS ttft_us,
                sum(assumed_requests) AS assumed_requests
-        FROM counted JOIN keys USING (number)
-        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status),
-                                (hour // 24, tenant, provider, model, status))
+        FROM (
+            SELECT ~(hour // 24) AS period, * EXCLUDE (hour) FROM counted
+            UNION ALL BY NAME
+            SELECT hour AS period, of_all_tenants AS number, counted.* EXCLUDE (hour, number)
+            FROM counted JOIN of_tenants USING (number)
+        )
+        GROUP BY period, number
     ),
     latency_sketches AS (
-        SELECT day, hour, tenant, provider, model, status, sketch_of(bucket, n) AS sketch
+        SELECT period, number, sketch_of(bucket, n) AS sketch
         FROM (
-            SELECT hour // 24 AS day, hour, tenant, provider, model, status, bucket, sum(n) AS n
-            FROM latencies JOIN keys USING (number)
-            GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status, bucket),
-                                    (hour // 24, tenant, provider, model, status, bucket))
+            SELECT period, number, bucket, sum(n) AS n
+            FROM (
+                SELECT ~(hour // 24) AS period, number, bucket, n FROM latencies
+                UNION ALL
+                SELECT hour, of_all_tenants, bucket, n FROM latencies JOIN of_tenants USING (number)
+            )
+            SEMI JOIN (FROM totals WHERE timed_requests >= {SKETCHED_FROM}) USING (period, number)
+            GROUP BY period, number, bucket
         )
-        GROUP BY ALL
-        HAVING sum(n) >= {SKETCHED_FROM}
+        GROUP BY period, number
     ),
     ttft_sketches AS (
-        SELECT day, hour, tenant, provider, model, status, sketch_of(bucket, n) AS sketch
+        SELECT period, number, sketch_of(bucket, n) AS sketch
         FROM (
-            SELECT hour // 24 AS day, hour, tenant, provider, model, status, bucket, sum(n) AS n
-            FROM first_tokens JOIN keys USING (number)
-            GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status, bucket),
-                                    (hour // 24, tenant, provider, model, status, bucket))
+            SELECT period, number, bucket, sum(n) AS n
+            FROM (
+                SELECT ~(hour // 24) AS period, number, bucket, n FROM first_tokens
+                UNION ALL
+                SELECT hour, of_all_tenants, bucket, n FROM first_tokens JOIN of_tenants USING (number)
+            )
+            SEMI JOIN (FROM totals WHERE first_token_requests >= {SKETCHED_FROM}) USING (period, number)
+            GROUP BY period, number, bucket
         )
-        GROUP BY ALL
-        HAVING sum(n) >= {SKETCHED_FROM}
+        GROUP BY period, number
     ),
     assumed_parts AS (
-        SELECT hour // 24 AS day, hour, tenant, provider, model, status,
-               string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
-        FROM assumptions JOIN keys USING (number)
-        GROUP BY GROUPING SETS ((hour // 24, hour, provider, model, status),
-                                (hour // 24, tenant, provider, model, status))
-    ),
-    joined AS (
-        SELECT t.*, l.sketch AS latency_sketch, f.sketch AS ttft_sketch, a.parts AS assumed_parts
-        FROM totals t
-        LEFT JOIN latency_sketches l
-            ON (t.day, t.hour, t.tenant, t.provider, t.model, t.status)
-            IS NOT DISTINCT FROM (l.day, l.hour, l.tenant, l.provider, l.model, l.status)
-        LEFT JOIN ttft_sketches f
-            ON (t.day, t.hour, t.tenant, t.provider, t.model, t.status)
-            IS NOT DISTINCT FROM (f.day, f.hour, f.tenant, f.provider, f.model, f.status)
-        LEFT JOIN assumed_parts a
-            ON (t.day, t.hour, t.tenant, t.provider, t.model, t.status)
-            IS NOT DISTINCT FROM (a.day, a.hour, a.tenant, a.provider, a.model, a.status)
+        SELECT period, number, string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
+        FROM (
+            SELECT ~(hour // 24) AS period, number, part FROM assumptions
+            UNION ALL
+            SELECT hour, of_all_tenants, part FROM assumptions JOIN of_tenants USING (number)
+        )
+        GROUP BY period, number
     )
-    SELECT CASE WHEN hour IS NULL THEN 'day' ELSE 'hour' END AS grain,
-           to_timestamp(coalesce(hour, day * 24) * 3600) AS period_start,
-           DATE '1970-01-01' + day::INTEGER AS day,
-           tenant, provider, model, status,
+    SELECT g.grain,
+           to_timestamp(CASE g.grain WHEN 'hour' THEN period ELSE ~period * 24 END * 3600) AS period_start,
+           DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN period // 24 ELSE ~period END)::INTEGER AS day,
+           g.tenant, g.provider, g.model, g.status,
            requests::BIGINT AS requests,
-           CASE WHEN status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT AS errors,
+           CASE WHEN g.status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT AS errors,
            input_tokens::BIGINT AS input_tokens, output_tokens::BIGINT AS output_tokens,
            timed_requests::BIGINT AS timed_requests, latency_us / 1000 AS latency_sum_ms,
            timed_output_tokens::BIGINT AS timed_output_tokens,
            output_latency_us / 1000 AS output_latency_sum_ms,
-           latency_max_us / 1000 AS latency_max_ms, latency_sketch,
-           first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms, ttft_sketch,
-           assumed_requests::BIGINT AS assumed_requests, assumed_parts,
+           latency_max_us / 1000 AS latency_max_ms, l.sketch AS latency_sketch,
+           first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms,
+           f.sketch AS ttft_sketch,
+           assumed_requests::BIGINT AS assumed_requests, a.parts AS assumed_parts,
            $sequence::BIGINT AS sequence
-    FROM joined
-    ORDER BY grain, period_start, tenant, provider, model, status
+    FROM totals t
+    JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain = 'day')
+    LEFT JOIN latency_sketches l ON t.period = l.period AND t.number = l.number
+    LEFT JOIN ttft_sketches f ON t.period = f.period AND t.number = f.number
+    LEFT JOIN assumed_parts a ON t.period = a.period AND t.number = a.number
+    ORDER BY g.grain, period_start, g.tenant, g.provider, g.model, g.status
 """

@@ -310,7 +310,7 @@ def _give_up(text: Text, splitter: Splitter, data: bytes, line: int, limits: Lim
             break
     if lost:
         message = f"line {line}: a quote that it opens is not closed within {splitter.most_lines} lines"
-        return Reject(line, "bad_csv_row", message, _shown(beginning[:end])), data[end:]
+        return Reject(line, "bad_csv_row", message, _shown(beginning[:end].rstrip(b"\r\n"))), data[end:]
     return Reject(line, "record_too_large", _too_large(line, limits), _shown(beginning)), data[end:]
 
 
@@ -325,7 +325,8 @@ def _records(
     import numpy as np
     import pyarrow as pa
 
-    buffer = np.frombuffer(data, dtype=np.uint8)
+    # What lies behind the last end is not yet a record: no search may look into it.
+    buffer = np.frombuffer(data, dtype=np.uint8)[: int(ends[-1])]
     starts = np.concatenate([[0], ends[:-1]])
     blank = _blank(buffer, starts)
     widths = _widths(buffer, ends, blank, splitter.numbering)

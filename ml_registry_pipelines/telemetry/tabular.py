@@ -196,9 +196,10 @@ def _parsed(piece: Records, header: _Header) -> tuple[pa.Table, list[tuple[int, 
     except pa.ArrowInvalid:
         return None
     left_open = piece.raw[-1].as_py().count('"') % 2 == 1
-    cut_wrongly = left_open or table.num_rows + len(wrong) != len(piece.raw)
+    if left_open or table.num_rows + len(wrong) != len(piece.raw):
+        return None
     swallowed = any(piece.raw[number].as_py().count("\n") > 1 for number, _ in wrong)
-    return None if cut_wrongly or swallowed else (table, wrong)
+    return None if swallowed else (table, wrong)
 
 
 def _mended(piece: Records, header: _Header) -> Records:

@@ -95,6 +95,26 @@ def test_a_bucket_that_does_not_exist_is_named_in_one_sentence(s3_root):
         list(open_folder("s3://no-such-bucket-here/lake").entries())
 
 
+def test_a_store_that_cannot_be_reached_is_told_in_one_sentence():
+    nowhere = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true", "AWS_REGION": "us-east-1"}
+    keys = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "max_retries": "0", "retry_timeout": "1s"}
+    with (
+        Lake("s3://bucket/lake", storage_options={**nowhere, **keys}) as lake,
+        pytest.raises(LakeError, match="cannot be opened: Connection refused") as told,
+    ):
+        lake.append_next(TABLE, points([1]), source="s")
+    assert str(told.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "root",
+    ["s3://", "s3://Bucket/lake", "s3://b/lake", "s3://bucket/a b", "s3://bucket//a", "s3://bucket/a[1]"],
+)
+def test_an_address_that_cannot_be_is_refused(root):
+    with pytest.raises(LakeError, match="an address is s3://bucket/prefix"):
+        Lake(root)
+
+
 def test_keys_given_to_the_lake_come_before_those_of_the_environment(s3, s3_root, monkeypatch):
     for name in s3.settings():
         monkeypatch.delenv(name)
