@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import dagster as dg
@@ -20,6 +22,26 @@ DAYS_PER_RUN = 92
 RUNS_PER_TICK = 4
 OVERDUE = timedelta(minutes=10)
 """Reports wait for a lull in ingestion, but no longer than this."""
+TABLES = ("cost_rollup", "performance_rollup", "reports")
+NOTHING_LATE = "every report is as new as its figures"
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Cursor: versions of `TABLES` at which nothing was late, or since when something is."""
+
+    versions: list[int] | None = None
+    late_since: str | None = None
+
+    @classmethod
+    def parse(cls, cursor: str | None) -> _Seen:
+        try:
+            return cls(**json.loads(cursor)) if cursor else cls()
+        except (ValueError, TypeError):
+            return cls()
+
+    def text(self) -> str:
+        return json.dumps(asdict(self))
 
 
 @dg.sensor(
@@ -33,13 +55,17 @@ def reports_of_touched_days(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Requests the reports of days whose rollups are newer than their report, neighbouring days in one run."""
     now = datetime.now(UTC)
+    versions = [lake.open().version(table) for table in TABLES]
+    before = _Seen.parse(context.cursor)
+    if before.versions == versions:
+        return dg.SkipReason(NOTHING_LATE)
     late = late_reports(lake.open())
     days = late.days
     if not days and not late.overview:
-        context.update_cursor("")
-        return dg.SkipReason("every report is as new as its figures")
-    since = datetime.fromisoformat(context.cursor) if context.cursor else now
-    context.update_cursor(since.isoformat())
+        context.update_cursor(_Seen(versions=versions).text())
+        return dg.SkipReason(NOTHING_LATE)
+    since = datetime.fromisoformat(before.late_since) if before.late_since else now
+    context.update_cursor(_Seen(late_since=since.isoformat()).text())
     if in_flight(context.instance, JOB):
         return dg.SkipReason(f"{len(days)} days wait: a run is in flight")
     if in_flight(context.instance, "ingest_logs") and now - since < OVERDUE:

@@ -38,7 +38,7 @@ BARRIER = "mlreg.erased"
 """The table property whose change bars writers that read the table before."""
 WITHHELD = "withheld"
 """Stands in the log for the condition of an erasure, which may name whom it was about."""
-LOOK_BACK = 200
+LOOK_BACK = 100
 """Newest commits among which conditions are looked for; an erasure that was killed left one at most."""
 
 

@@ -69,6 +69,9 @@ class _Kept:
     identity: tuple[int, int] | None = None
     successor: tuple[DeltaTable, tuple[int, int] | None] | None = None
     """Opened since the last checkpoint, to take the handle's place when it is next used."""
+    sequences: dict[str, int] = field(default_factory=dict)
+    """Last sequences by source at version `sequences_at`: reading one from the log takes 3 ms."""
+    sequences_at: int = -1
 
     def refreshed(self, identity: tuple[int, int] | None) -> DeltaTable | None:
         """The handle at the newest version, unless it has to be opened anew.
@@ -92,6 +95,7 @@ class _Kept:
     def keep(self, handle: DeltaTable | None, identity: tuple[int, int] | None) -> None:
         """Hold a handle that has just been opened."""
         self.handle, self.identity = handle, identity
+        self.sequences_at = -1
         self.opened_at = 0 if handle is None else handle.version()
 
 
@@ -310,13 +314,25 @@ class Writer:
         Raises:
             LakeError: the log was cut since the handle was opened, or the store failed.
         """
-        handle = self._kept.handle
-        assert handle is not None
-        try:
-            return handle.transaction_version(source) or 0
-        except store_errors() as failure:
-            self.forget()
-            raise LakeError(f"{self._table} cannot be read: {reason(failure)}; try again") from failure
+        kept = self._kept
+        assert kept.handle is not None
+        if kept.handle.version() != kept.sequences_at:
+            kept.sequences, kept.sequences_at = {}, kept.handle.version()
+        if source not in kept.sequences:
+            try:
+                kept.sequences[source] = kept.handle.transaction_version(source) or 0
+            except store_errors() as failure:
+                self.forget()
+                raise LakeError(f"{self._table} cannot be read: {reason(failure)}; try again") from failure
+        return kept.sequences[source]
+
+    def committed(self, source: str, sequence: int) -> None:
+        """Note a commit of the handle's own, made on the version at which `sequence` was asked."""
+        kept = self._kept
+        assert kept.handle is not None
+        if kept.handle.version() == kept.sequences_at + 1:
+            kept.sequences[source] = sequence
+            kept.sequences_at += 1
 
     def forget(self) -> None:
         """Drop a handle whose state a failure has made doubtful."""

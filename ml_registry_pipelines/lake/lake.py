@@ -57,7 +57,7 @@ __all__ = [
     "UnknownTable",
 ]
 
-LOOK_BACK = 200
+LOOK_BACK = 100
 """Newest commits among which `notes` looks."""
 TIMINGS_HELD = 500
 """Query timings that are held in memory before they are written."""
@@ -145,6 +145,7 @@ class Lake:
                 if last + 1 != sequence:
                     raise OutOfSequence(table, source, last=last, given=sequence)
                 if commit.write(handle, declared, transaction=Transaction(source, sequence)):
+                    place.committed(source, sequence)
                     self._maintainer.committed(table, handle.version())
                     return Landed.NOW
                 place.forget()
@@ -170,6 +171,7 @@ class Lake:
                     return int(commit.entry[SEQUENCE])
                 sequence = place.sequence(source) + 1
                 if commit.write(handle, declared, transaction=Transaction(source, sequence)):
+                    place.committed(source, sequence)
                     self._maintainer.committed(table, handle.version())
                     return sequence
                 place.forget()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 20
 COMPACT_EVERY = 250
-LOG_KEPT = 300
+LOG_KEPT = 100
 """Commits that the log keeps before a checkpoint: for the notes in them, for handles that are
 behind, and for writes that look for themselves. Of an older handle delta-rs refuses the commit."""
 KEEP_REMOVED_HOURS = 1

@@ -35,6 +35,8 @@ RAW_KEPT = 1 << 20
 SAMPLE_RECORDS = 256
 """Records that detection looks at, unless fewer make up `SAMPLE_BYTES`."""
 SAMPLE_BYTES = 1 << 20
+SAMPLE_LEAST = 3
+"""Records that detection looks at even where each is longer than that."""
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
 BATCH_ROWS = 8192
@@ -337,12 +339,14 @@ class LogFile:
         waiting: list[Chunk] = []
         sample: list[str] = []
         size = 0
-        while len(sample) < SAMPLE_RECORDS and size < SAMPLE_BYTES:
-            if (chunk := next(chunks, None)) is None:
-                break
+
+        def enough() -> bool:
+            return len(sample) >= SAMPLE_RECORDS or (size >= SAMPLE_BYTES and len(sample) >= SAMPLE_LEAST)
+
+        while not enough() and (chunk := next(chunks, None)) is not None:
             waiting.append(chunk)
             for text in chunk.records["raw"].slice(0, SAMPLE_RECORDS - len(sample)).to_pylist():
-                if size < SAMPLE_BYTES:
+                if not enough():
                     sample.append(text)
                     size += len(text)
         return waiting, sample

@@ -64,7 +64,7 @@ def event_key(tenant: str, source_system: str, event_id: str, attempt: int = 1) 
     """The `event_key` of one attempt, as the tables hold it.
 
     >>> event_key("acme", "native", "req-1")
-    -8124530447297087545
+    -9130886748007357226
     """
     return _key_of("".join(map(_sized, (tenant, source_system, event_id))) + str(attempt))
 

@@ -229,11 +229,14 @@ _ROLL_UP = f"""
         GROUP BY period, number
     )
     SELECT g.grain,
-           to_timestamp(CASE g.grain WHEN 'hour' THEN period ELSE ~period * 24 END * 3600) AS period_start,
-           DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN period // 24 ELSE ~period END)::INTEGER AS day,
+           to_timestamp(CASE g.grain WHEN 'hour' THEN t.period ELSE (~t.period) * 24 END * 3600)
+               AS period_start,
+           DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
+               AS day,
            g.tenant, g.provider, g.model, g.status,
            requests::BIGINT AS requests,
-           CASE WHEN g.status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT AS errors,
+           CASE WHEN g.status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT
+               AS errors,
            input_tokens::BIGINT AS input_tokens, output_tokens::BIGINT AS output_tokens,
            timed_requests::BIGINT AS timed_requests, latency_us / 1000 AS latency_sum_ms,
            timed_output_tokens::BIGINT AS timed_output_tokens,
