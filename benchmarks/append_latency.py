@@ -183,10 +183,11 @@ def run(folder: Path, commits: int, appends: int) -> None:
             )
         )
     with Lake(str(folder / "plain")) as plain:
-        from deltalake import write_deltalake
+        from deltalake import DeltaTable, write_deltalake
 
         give_commits(plain, 1_500)
         address = plain.uri(TABLE)
+        DeltaTable(address).create_checkpoint()
         print(
             line(
                 "delta-rs by itself, 1,500 commits, one row",

@@ -119,16 +119,17 @@ class LogReader:
 def _splitter(head: bytes, name: str) -> Splitter:
     """How a text that begins with `head` is cut: as its first characters say, or else its name."""
     extensions = set(name.lower().rsplit("/", 1)[-1].split(".")[1:])
-    begins = head.lstrip()[:1]
-    line, *more = head.lstrip().split(b"\n", 1)
+    head = head.lstrip()
+    first, *others = head.split(b"\n")
     if extensions & {"jsonl", "ndjson"}:
         return Lines()
-    if begins == b"[":
+    if head.startswith(b"["):
         return Documents()
-    if begins == b"{":
-        # A line that is whole says that the others are; one that breaks off is an object over several lines.
-        return Documents() if more and not _is_json(line) else Lines()
-    if extensions & {"csv", "tsv"} or ("json" not in extensions and b"," in line):
+    if head.startswith(b"{"):
+        # Where a line breaks off, it is one of an object over several lines, unless others are whole.
+        whole = (line.startswith(b"{") and _is_json(line) for line in (first, *others[:-1]))
+        return Documents() if others and not any(whole) else Lines()
+    if extensions & {"csv", "tsv"} or ("json" not in extensions and b"," in first):
         return CsvRecords()
     return Lines()
 

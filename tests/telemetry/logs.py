@@ -97,7 +97,7 @@ def lines(records: Iterable[dict[str, Any] | str]) -> str:
     return "".join(text + "\n" for text in texts)
 
 
-def native(number: int = 1, **fields: Any) -> dict[str, Any]:
+def native(number: int = 1, /, **fields: Any) -> dict[str, Any]:
     """A native record that can be taken."""
     return {
         "event_id": f"r{number}",

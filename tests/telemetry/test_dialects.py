@@ -180,7 +180,7 @@ def test_the_same_native_record_has_the_same_identity_in_every_format():
 
 def test_the_order_of_fields_means_nothing():
     turned = {name: FULL[name] for name in reversed(FULL)}
-    turned["usage"] = {name: FULL["usage"][name] for name in reversed(FULL["usage"])}  # type: ignore[call-overload,index,misc]
+    turned["usage"] = {name: FULL["usage"][name] for name in reversed(FULL["usage"])}  # type: ignore[call-overload,index]
     turned["tags"] = FULL["tags"]
     assert read([turned]).rows == read([FULL]).rows
 
@@ -384,9 +384,9 @@ def attributes(values: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def span(
-    number: int = 1, parent: int | None = None, /, fields: dict[str, Any] | None = None, **values: Any
+    number: int = 1, parent: int | None = None, fields: dict[str, Any] | None = None, /, **values: Any
 ) -> dict[str, Any]:
-    """A model call; `values` change its attributes, an underscore standing for a dot after gen_ai."""
+    """A model call: `values` change its attributes, `fields` the rest."""
     return {
         **SPAN,
         "spanId": f"{number:016x}",
@@ -567,7 +567,7 @@ def test_spans_that_enclose_each_other_end():
 
 
 def test_equal_span_ids_of_other_traces_are_not_kin():
-    other = span(2, 1, fields={"traceId": "f" * 32})
+    other = span(2, 1, {"traceId": "f" * 32})
     assert [row["span_kind"] for row in read([request(span(1), other)]).rows] == ["leaf", "leaf"]
 
 
@@ -595,7 +595,7 @@ def test_equal_span_ids_of_other_traces_are_not_kin():
 def test_a_failed_call_is_billed_where_it_used_tokens(
     fields: dict[str, Any], values: dict[str, Any], status: str, error: str | None
 ):
-    row = read([span(1, fields=fields, **values)]).row
+    row = read([span(1, None, fields, **values)]).row
     assert (row["status"], row["error_type"]) == (status, error)
 
 
@@ -637,7 +637,7 @@ def test_a_span_that_cannot_be_taken_is_rejected(record: dict[str, Any], reason:
 def test_a_rejected_span_stands_alone_without_bodies_and_can_be_replayed():
     secret = {"gen_ai.input.messages": "SECRET", "gen_ai.usage.input_tokens": -1}
     events = {"events": [{"name": "gen_ai.user.message", "attributes": attributes({"content": "SECRET"})}]}
-    found = read([request(span(1), span(2, fields=events, **secret), **{"service.name": "svc"})])
+    found = read([request(span(1), span(2, None, events, **secret), **{"service.name": "svc"})])
     assert (found.reject["line"], found.reject["part"], found.reject["reason"]) == (1, 1, "negative_count")
     assert "`gen_ai.usage.input_tokens` is -1" in found.reject["message"]
     assert "SECRET" not in found.reject["raw"]

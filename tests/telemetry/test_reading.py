@@ -75,13 +75,19 @@ def test_lines_are_counted_from_one_and_blank_ones_too():
     assert found.reasons == [(6, "invalid_json")]
 
 
+NOTHING = [b"", b"\n\n", b"  ", b"\xef\xbb\xbf", gz(""), gz("\n")]
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"\n\n", b"  ", b"\xef\xbb\xbf", gz(""), gz("\n"), b"[]", b"[\n]\n"]
+    ("name", "content"),
+    [
+        *[(name, content) for name in ("a.jsonl", "a.csv", "a.json", "a.parquet") for content in NOTHING],
+        ("a.json", b"[]"),
+        ("a.json", b"[\n]\n"),
+        ("a.csv", b"ts,event_id\n"),
+    ],
 )
-@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.json"])
-def test_an_empty_file_holds_no_records_and_no_error(content: bytes, name: str):
-    if name == "a.jsonl" and content.startswith(b"["):
-        pytest.skip("in JSON lines, a bracket is a record")
+def test_an_empty_file_holds_no_records_and_no_error(name: str, content: bytes):
     found = read(content, name)
     assert found.rows_in == 0
     assert found.digest == hashlib.sha256(content).hexdigest()
@@ -102,6 +108,12 @@ def test_a_pretty_printed_object_is_one_record():
 def test_pretty_printed_objects_one_after_the_other_are_records():
     text = "\n".join(json.dumps(record, indent=2) for record in TEN)
     assert read(text, "a.json").ids == IDS
+
+
+def test_a_broken_first_line_does_not_make_json_lines_a_document():
+    found = read(json.dumps(native(1))[:-9] + "\n" + lines(TEN), "a.json")
+    assert found.ids == IDS
+    assert found.reasons == [(1, "invalid_json")]
 
 
 def test_brackets_commas_and_quotes_within_texts_do_not_cut_a_document():
