@@ -57,8 +57,6 @@ def build_defs(
         ],
         resources={**resources_for(settings), **(overrides or {})},
         executor=dg.in_process_executor,
-        # Every event is in the run's log already; on the console only what goes wrong.
-        loggers={"console": dg.colored_console_logger.configured({"log_level": "WARNING"})},
     )
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that need the S3 server run in one worker, so that one server does."""
     for item in items:

@@ -91,9 +91,8 @@ class Workspace:
     """The DuckDB in which decoders work, one after the other; opening one takes as long as a small file."""
 
     def __init__(self) -> None:
-        self.connection = open_duckdb()
         # Spans are compared along the file, and rows come out as they went in.
-        self.connection.execute("SET preserve_insertion_order = true")
+        self.connection = open_duckdb(ordered=True)
         for macro in (*identity.MACROS, *normalising.MACROS):
             self.connection.execute(macro)
         self._given: dict[str, frozenset[str]] = {}

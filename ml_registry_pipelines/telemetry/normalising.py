@@ -46,7 +46,7 @@ MACROS: tuple[str, ...] = (
     # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count. What no
     # count can be is cut to 10^15, so that no sum of counts overflows before the check speaks.
     r"""
-    CREATE MACRO whole_number(text) AS CASE
+    CREATE TEMP MACRO whole_number(text) AS CASE
         WHEN CAST(try_cast(text AS INTEGER) AS VARCHAR) = text
             THEN CAST(try_cast(text AS INTEGER) AS BIGINT)
         WHEN regexp_full_match(text, '-?\d+(\.0+)?') THEN CAST(greatest(-1e15, least(1e15, coalesce(
@@ -54,18 +54,18 @@ MACROS: tuple[str, ...] = (
             CASE WHEN starts_with(text, '-') THEN -1e15 ELSE 1e15 END))) AS BIGINT)
     END""",
     r"""
-    CREATE MACRO real_number(text) AS CASE
+    CREATE TEMP MACRO real_number(text) AS CASE
         WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
             AND isfinite(try_cast(text AS DOUBLE)) THEN try_cast(text AS DOUBLE)
     END""",
     r"""
-    CREATE MACRO exact_amount(text) AS CASE
+    CREATE TEMP MACRO exact_amount(text) AS CASE
         WHEN regexp_full_match(text, '-?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?')
             THEN try_cast(text AS DECIMAL(38, 12))
     END""",
     # Microseconds since 1970, finer fractions cut off. The connection's TimeZone is for times without one.
     r"""
-    CREATE MACRO instant_us(text) AS CASE
+    CREATE TEMP MACRO instant_us(text) AS CASE
         WHEN regexp_full_match(text,
             '\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d(:?\d\d)?)?')
         THEN epoch_us(try_cast(text AS TIMESTAMPTZ))

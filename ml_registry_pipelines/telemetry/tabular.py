@@ -30,8 +30,7 @@ class _Objects:
     """Turns columns into JSON objects of the given names, by one SQL statement."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._connection: duckdb.DuckDBPyConnection = open_duckdb()
-        self._connection.execute("SET preserve_insertion_order = true")
+        self._connection: duckdb.DuckDBPyConnection = open_duckdb(ordered=True)
         keys: list[str] = []
         self._sql = f"SELECT CAST({_object(_tree(names), keys)} AS VARCHAR) AS raw FROM columns_of_file"
         self._keys = {f"key{number}": key for number, key in enumerate(keys)}

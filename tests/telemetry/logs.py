@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import json
@@ -17,7 +18,11 @@ from ml_registry_pipelines.telemetry.splitting import Limits
 WRITTEN = datetime(2026, 10, 31, 13, 0, tzinfo=UTC)
 """When the files of the tests were written."""
 
-WORKSPACE = Workspace()
+
+@functools.cache
+def workspace() -> Workspace:
+    """Where all files are decoded, one after the other."""
+    return Workspace()
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ def read(
         dialect=None if dialect is None else DIALECTS[dialect],
         limits=limits,
         start_after_line=start_after_line,
-        workspace=WORKSPACE,
+        workspace=workspace(),
     )
     parts = list(log)
     return Read(

@@ -391,8 +391,8 @@ LINES = st.one_of(
 )  # fmt: skip
 
 
-@given(st.lists(LINES, max_size=25), st.sampled_from(sorted(DIALECTS)), st.integers(1, 8))
-@settings(deadline=None, max_examples=40)
+@given(st.lists(LINES, max_size=16), st.sampled_from(sorted(DIALECTS)), st.integers(1, 8))
+@settings(deadline=None, max_examples=25)
 def test_every_record_comes_out_once_and_chunks_change_nothing(texts: list[str], dialect: str, rows: int):
     at_once = read(texts, dialect=dialect)
     assert at_once.rows_in == len(texts)
@@ -402,8 +402,8 @@ def test_every_record_comes_out_once_and_chunks_change_nothing(texts: list[str],
     assert in_chunks.ignored == at_once.ignored
 
 
-@given(st.lists(LINES, min_size=2, max_size=20), st.sampled_from(sorted(DIALECTS)), st.data())
-@settings(deadline=None, max_examples=20)
+@given(st.lists(LINES, min_size=2, max_size=16), st.sampled_from(sorted(DIALECTS)), st.data())
+@settings(deadline=None, max_examples=15)
 def test_a_file_taken_in_two_goes_gives_what_it_gives_at_once(
     texts: list[str], dialect: str, data: st.DataObject
 ):
