@@ -64,7 +64,9 @@ def answer(reading: Reading, question: Question) -> Iterator[Answer]:
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
     sketched = reading.query("performance.sketched", _SKETCHED, plan.rolled_days() | plan.groups())
     reading.register("sketched", sketched)
-    reading.register("raw_counts", reading.query("performance.raw_counts", _RAW_COUNTS, raw))
+    edges = bool(plan.others)
+    if edges:
+        reading.register("raw_counts", reading.query("performance.raw_counts", _RAW_COUNTS, raw))
     reading.register("raw_buckets", reading.query("performance.raw_buckets", _RAW_BUCKETS, raw))
     found = reading.query("performance.quantiles", _QUANTILES)
     if question.exact:
@@ -76,7 +78,7 @@ def answer(reading: Reading, question: Question) -> Iterator[Answer]:
         group = tuple(row[name] for name in GROUPINGS)
         values.setdefault(group, {})[row["metric"]] = row["n"]
         quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
-    for counts in reading.query("performance.counts", _COUNTS, plan.groups()).to_pylist():
+    for counts in reading.query("performance.counts", _counts(edges=edges), plan.groups()).to_pylist():
         group = tuple(counts[name] for name in GROUPINGS)
         yield Answer(counts, values.get(group, {}), quantiles.get(group, {}))
 
@@ -295,15 +297,17 @@ _EXACT = f"""
         IS NOT DISTINCT FROM (p.tenant, p.provider, p.model, p.day, p.metric, p.bucket, p.place)
 """
 
-_COUNTS = f"""
+
+def _counts(*, edges: bool) -> str:
+    """The counts of the parts that the rollup has whole, and of raw rows where the window has edges."""
+    return f"""
     WITH counted AS (
         SELECT {_GROUP}, status,
                requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
                assumed_requests, assumed_parts
         FROM parts
         WHERE counts
-        UNION ALL
-        FROM raw_counts
+        {"UNION ALL FROM raw_counts" if edges else ""}
     )
     SELECT tenant, provider, model, day,
            sum(requests)::BIGINT AS requests,
