@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
+# Where it is set, as in many containers, each process compiles all of Dagster anew: two seconds.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two workers are what two cores carry; `make test ARGS="-m 'not e2e' -k rollup"` picks tests.
 WORKERS ?= 2
 ARGS ?=
