@@ -37,13 +37,13 @@ MODELS = [
 ]
 
 
-def native(number: int, chance: random.Random) -> dict[str, object]:
+def native(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A native record of about 400 bytes."""
     provider, model = MODELS[number % len(MODELS)]
     cached, fresh, out = chance.randrange(0, 2000), chance.randrange(50, 4000), chance.randrange(1, 900)
     return {
         "event_id": f"req-{chance.getrandbits(96):024x}",
-        "ts": _moment(chance).isoformat().replace("+00:00", "Z"),
+        "ts": moment.isoformat().replace("+00:00", "Z"),
         "tenant": f"tenant-{number % 3}",
         "application": f"app-{number % 7}",
         "provider": provider,
@@ -61,10 +61,10 @@ def native(number: int, chance: random.Random) -> dict[str, object]:
     }
 
 
-def litellm(number: int, chance: random.Random) -> dict[str, object]:
+def litellm(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A LiteLLM standard logging payload without bodies."""
     provider, model = MODELS[number % len(MODELS)]
-    start, took = _moment(chance).timestamp(), chance.lognormvariate(0.5, 0.6)
+    start, took = moment.timestamp(), chance.lognormvariate(0.5, 0.6)
     cached, prompt, out = chance.randrange(0, 50), chance.randrange(50, 4000), chance.randrange(1, 900)
     usage = {
         "prompt_tokens": prompt,
@@ -85,10 +85,10 @@ def litellm(number: int, chance: random.Random) -> dict[str, object]:
     }  # fmt: skip
 
 
-def otel_genai(number: int, chance: random.Random) -> dict[str, object]:
+def otel_genai(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """One OTLP span with the attributes that the conventions recommend."""
     provider, model = MODELS[number % len(MODELS)]
-    start = int(_moment(chance).timestamp() * 1e9)
+    start = int(moment.timestamp() * 1e9)
     prompt, out = chance.randrange(50, 4000), chance.randrange(1, 900)
 
     def attribute(key: str, kind: str, value: object) -> dict[str, object]:
@@ -116,29 +116,27 @@ def otel_genai(number: int, chance: random.Random) -> dict[str, object]:
     }  # fmt: skip
 
 
-MAKERS: dict[str, Callable[[int, random.Random], dict[str, object]]] = {
+MAKERS: dict[str, Callable[[int, datetime, random.Random], dict[str, object]]] = {
     "native": native,
     "litellm": litellm,
     "otel_genai": otel_genai,
 }
 
 
-def _moment(chance: random.Random) -> datetime:
-    return START + timedelta(seconds=chance.random() * DAYS * 86400)
-
-
-def make_files(folder: Path, dialect: str, rows: int, *, per_file: int) -> None:
-    """Land `rows` records in files of `per_file`, from a pool whose ids are made new for each file."""
-    pool_size = min(rows, per_file)
+def make_files(folder: Path, dialect: str, rows: int, *, per_file: int, any_day: bool) -> None:
+    """Land `rows` records of 30 days in files of `per_file`: one after the other in time, or each of all days."""
     target = folder / dialect / "dt=2026-10-01" / "hh=00"
     target.mkdir(parents=True)
-    done = 0
-    while done < rows:
-        chance = random.Random(done)
-        count = min(pool_size, rows - done)
-        lines = "".join(json.dumps(MAKERS[dialect](done + n, chance)) + "\n" for n in range(count))
-        (target / f"{done:012d}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 3))
-        done += count
+    for first in range(0, rows, per_file):
+        chance = random.Random(first)
+        last = min(first + per_file, rows)
+        begin, end = (0.0, 1.0) if any_day else (first / rows, last / rows)
+        lines = "".join(
+            json.dumps(MAKERS[dialect](n, START + chance.uniform(begin, end) * timedelta(days=DAYS), chance))
+            + "\n"
+            for n in range(first, last)
+        )
+        (target / f"{first:012d}.jsonl.gz").write_bytes(gzip.compress(lines.encode(), 3))
 
 
 def fill(home: str, rows: int) -> None:
@@ -236,6 +234,7 @@ def main() -> None:
     parser.add_argument("--dialect", choices=sorted(MAKERS), default="native")
     parser.add_argument("--stored", type=int, default=0, help="rows that the table holds before")
     parser.add_argument("--per-file", type=int, default=100_000)
+    parser.add_argument("--any-day", action="store_true", help="each file holds records of all 30 days")
     parser.add_argument("--home", help="folder for the data; by default a temporary one")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="mlreg-bench-", dir=options.home))
@@ -245,7 +244,13 @@ def main() -> None:
             print(f"filling the table with {options.stored:,} rows ...", file=sys.stderr)
             fill(str(root / "home"), options.stored)
         print(f"landing {options.rows:,} {options.dialect} records ...", file=sys.stderr)
-        make_files(root / "landing", options.dialect, options.rows, per_file=options.per_file)
+        make_files(
+            root / "landing",
+            options.dialect,
+            options.rows,
+            per_file=options.per_file,
+            any_day=options.any_day,
+        )
         spawn = multiprocessing.get_context("spawn")
         answer: multiprocessing.Queue[dict[str, float]] = spawn.Queue()
         worker = spawn.Process(target=work, args=(str(root / "home"), str(root / "landing"), answer))

@@ -67,7 +67,7 @@ class Table:
     shared: bool = False
     """Without a tenant column: whether every tenant may read it (prices), or only the operator."""
     plain: tuple[str, ...] = field(default=())
-    """Columns of random bits, which dictionary and compression would only slow down."""
+    """Columns whose values hardly repeat: a dictionary of them would only cost time and space."""
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}

@@ -247,11 +247,11 @@ def writer_properties(declared: Table) -> WriterProperties:
     """How the table's Parquet files are written, by writers and by compaction alike."""
     from deltalake import ColumnProperties, WriterProperties
 
-    random_bits = ColumnProperties(dictionary_enabled=False)
+    no_dictionary = ColumnProperties(dictionary_enabled=False)
     return WriterProperties(
         compression="ZSTD",
         compression_level=1,
-        column_properties=dict.fromkeys(declared.plain, random_bits) or None,
+        column_properties=dict.fromkeys(declared.plain, no_dictionary) or None,
     )
 
 

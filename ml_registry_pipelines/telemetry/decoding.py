@@ -8,6 +8,7 @@ reject, or counted as ignored. Nothing here writes, looks at a clock or at the l
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import json
 from collections import Counter
@@ -265,7 +266,7 @@ class Decoder:
             elif field.name in same:
                 columns.append(pa.repeat(pa.scalar(same[field.name], field.type), rows.num_rows))
             else:
-                columns.append(pa.nulls(rows.num_rows, field.type))
+                columns.append(_nulls(rows.num_rows, field.type))
         return pa.table(columns, schema=schema)
 
     def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
@@ -426,6 +427,22 @@ def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
         while (chunk := pending.result()) is not None:
             pending = pool.submit(next, chunks, None)
             yield chunk
+
+
+def _nulls(length: int, of: pa.DataType) -> pa.Array:
+    """As `pyarrow.nulls`, all over one buffer: half the columns of most logs are empty."""
+    import pyarrow as pa
+
+    zeros = _zeros(16 * (1 << length.bit_length()))
+    return pa.Array.from_buffers(of, length, [zeros] * of.num_buffers, null_count=length)
+
+
+@functools.lru_cache(maxsize=4)
+def _zeros(size: int) -> pa.Buffer:
+    """Zeros: no value is there, none is true, and each begins and ends at 0."""
+    import pyarrow as pa
+
+    return pa.py_buffer(bytes(size))
 
 
 def _in_batches(records: pa.Table) -> pa.Table:

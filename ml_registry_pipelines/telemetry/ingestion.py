@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import io
 import uuid
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import FilesError, Folder, open_folder
@@ -58,6 +59,32 @@ class IngestionError(MlregError):
 
 class LostBatch(Exception):
     """Another worker took the batch number; what is left to do has changed."""
+
+
+class _Committer:
+    """Commits one batch after the other in a thread of its own, while the next one is decoded."""
+
+    def __init__(self, commit: Callable[[Pending, int], Taken]) -> None:
+        self._commit = commit
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._under_way: Future[Taken] | None = None
+
+    def give(self, pending: Pending, batch: int) -> Iterator[Taken]:
+        """Begin to commit a batch, once the one before it has landed, which is what is given."""
+        yield from self.last()
+        self._under_way = self._thread.submit(self._commit, pending, batch)
+
+    def last(self) -> Iterator[Taken]:
+        """What was begun last, once it has landed."""
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            yield under_way.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
 
 
 class Ingestion:
@@ -159,42 +186,42 @@ class Ingestion:
     ) -> Generator[Taken]:
         from ml_registry_pipelines.telemetry.decoding import LogFile, Workspace
 
-        pending = Pending()
-        workspace = Workspace()
-        for file, line, number in files:
-            part = Part(file, number, first_line=line + 1, last_line=line)
-            folder = self.folder_of(file)
-            try:
-                before = folder.entry(file.path)
-                with folder.open(file.path) as stream:
-                    log = LogFile(
-                        stream,
-                        self.origin(file),
-                        dialect=self.dialect_of(file),
-                        start_after_line=line,
-                        workspace=workspace,
-                    )
-                    for decoded in log:
-                        part.take(decoded, log.dialect.name if log.dialect else None)
-                        pending.add(file, decoded, part.dialect)
-                        if pending.full(BATCH_ROWS, BATCH_BYTES):
-                            pending.parts.append(part)
-                            yield self.commit(pending, batch)
-                            pending, part, batch = Pending(), part.next(), batch + 1
-                if folder.entry(file.path).mark != before.mark:
-                    raise FilesError(
-                        f"{file.path} of source {file.source!r} changed while it was read; "
-                        "it is taken up again once it has settled"
-                    )
-                part.complete, part.digest = True, log.digest
-            except FilesError as failure:
-                # Lines of this file that are decoded already stay; the next start goes on behind them.
-                failures.append(str(failure))
-            if part.complete or part.rows_in or part.ignored:
-                pending.parts.append(part)
-        workspace.close()
-        if pending.parts:
-            yield self.commit(pending, batch)
+        with Workspace() as workspace, _Committer(self.commit) as committer:
+            pending = Pending()
+            for file, line, number in files:
+                part = Part(file, number, first_line=line + 1, last_line=line)
+                folder = self.folder_of(file)
+                try:
+                    before = folder.entry(file.path)
+                    with folder.open(file.path) as stream:
+                        log = LogFile(
+                            stream,
+                            self.origin(file),
+                            dialect=self.dialect_of(file),
+                            start_after_line=line,
+                            workspace=workspace,
+                        )
+                        for decoded in log:
+                            part.take(decoded, log.dialect.name if log.dialect else None)
+                            pending.add(file, decoded, part.dialect)
+                            if pending.full(BATCH_ROWS, BATCH_BYTES):
+                                pending.parts.append(part)
+                                yield from committer.give(pending, batch)
+                                pending, part, batch = Pending(), part.next(), batch + 1
+                    if folder.entry(file.path).mark != before.mark:
+                        raise FilesError(
+                            f"{file.path} of source {file.source!r} changed while it was read; "
+                            "it is taken up again once it has settled"
+                        )
+                    part.complete, part.digest = True, log.digest
+                except FilesError as failure:
+                    # Lines of this file that are decoded already stay; the next start goes on behind them.
+                    failures.append(str(failure))
+                if part.complete or part.rows_in or part.ignored:
+                    pending.parts.append(part)
+            if pending.parts:
+                yield from committer.give(pending, batch)
+            yield from committer.last()
 
     def folder_of(self, file: FileRef) -> Folder:
         """Where the file lies."""

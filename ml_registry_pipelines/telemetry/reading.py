@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -206,13 +207,32 @@ class _Stored:
         copy.seek(0)
         return copy
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether bytes that were read can be read again, as in a bucket they cannot."""
+        return self._stream.seekable()
+
+    @contextmanager
+    def again(self, start: int) -> Iterator[IO[bytes]]:
+        """The stream from `start` on once more, past the hash; `read` goes on where it was."""
+        try:
+            at = self._stream.tell()
+            self._stream.seek(start)
+            yield self._stream
+            self._stream.seek(at)
+        except OSError as failure:
+            raise self._unreadable(failure) from failure
+
     def _pull(self, size: int) -> bytes:
         try:
             block = self._stream.read(size)
         except OSError as failure:
-            raise ReadingError(f"{self._name} cannot be read: {failure.strerror or failure}") from failure
+            raise self._unreadable(failure) from failure
         self._hash.update(block)
         return block
+
+    def _unreadable(self, failure: OSError) -> ReadingError:
+        return ReadingError(f"{self._name} cannot be read: {failure.strerror or failure}")
 
 
 class _Plain:

@@ -138,7 +138,7 @@ MODEL_COSTS = Table(
     sort_by=("tenant", "event_ts"),
     retention_days=3650,
     precedence=Precedence.RETENTION,
-    plain=("event_key",),
+    plain=("event_key", "event_ts"),
 )
 
 COST_ROLLUP = Table(

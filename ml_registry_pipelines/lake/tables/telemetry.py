@@ -129,7 +129,17 @@ INFERENCE_EVENTS = Table(
     partition_by=("day",),
     sort_by=("tenant", "event_ts"),
     retention_days=1095,
-    plain=("event_key", "content_key"),
+    plain=(
+        "event_key",
+        "content_key",
+        "event_id",
+        "trace_id",
+        "parent_id",
+        "event_ts",
+        "line",
+        "latency_ms",
+        "ttft_ms",
+    ),
 )
 
 INGESTED_FILES = Table(
