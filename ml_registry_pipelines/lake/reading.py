@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.declarations import Table
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
 
 T = TypeVar("T")
+Definition: TypeAlias = "Callable[[duckdb.DuckDBPyConnection], None]"
 
 MEMORY_LIMIT = "1GB"
 """What a process's queries may hold in memory together before they spill to disk."""
@@ -57,6 +58,7 @@ class Reading:
         self._lake = lake
         self._snapshots = {name: lake.snapshot(name) for name in tables}
         self._registered: dict[str, pa.Table] = {}
+        self._defined: list[Definition] = []
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._told = False
 
@@ -114,12 +116,25 @@ class Reading:
         self.close()
         self._snapshots = {name: self._lake.snapshot(name) for name in self._snapshots}
         for name, rows in self._registered.items():
-            self.connection.register(name, rows)
+            self._put(name, rows)
+        for definition in self._defined:
+            definition(self.connection)
 
     def register(self, name: str, rows: pa.Table) -> None:
-        """Make `rows` a relation of that name, for the queries of this reading."""
+        """Make `rows` a relation of that name, for the queries of this reading; also in place of a table."""
+        self._put(name, rows)
         self._registered[name] = rows
+
+    def _put(self, name: str, rows: pa.Table) -> None:
+        if name in self._snapshots:
+            self.connection.execute(f'DROP VIEW IF EXISTS "{name}"')
         self.connection.register(name, rows)
+
+    def define(self, definition: Definition) -> None:
+        """Let `definition` make temporary views and macros for the queries of this reading, once."""
+        if definition not in self._defined:
+            definition(self.connection)
+            self._defined.append(definition)
 
     def sequence(self, table: str, source: str) -> int:
         """The last sequence of `source` within this snapshot of `table`.
