@@ -244,7 +244,11 @@ def spreads(rows: Sequence[Spread], *, title: str) -> Drawing:
         *(
             chart([{"name": names[row.name], "remark": row.remark} for row in rows if row.loud is loud])
             .mark_text(align="left", dx=8, color=_INK, fontSize=11, fontWeight="bold" if loud else "normal")
-            .encode(x=alt.XValue(width), y=y, text=alt.Text(field="remark", type="nominal"))
+            .encode(
+                x=alt.XValue(width),  # type: ignore[no-untyped-call]
+                y=y,
+                text=alt.Text(field="remark", type="nominal"),
+            )
             for loud in (False, True)
         ),
     )
