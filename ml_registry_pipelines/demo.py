@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
 SHIPPED = REPOSITORY / "demo"
-POLL_SECONDS = 1.0
+POLL_SECONDS = 2.0
+"""Between two looks, each of which takes some tenths of a second of what the runs need, too."""
 PATIENCE_SECONDS = 240.0
 """How long nothing may change before the demo gives up; the slowest single step takes a tenth of it."""
 

@@ -19,9 +19,9 @@ SENSOR_SECONDS: Mapping[str, int] = {
     # The daemon looks at sensors every 5 seconds; 1 means at every look.
     "new_inference_logs": 1,
     "reconcile_inference_logs": 60,
-    "new_prices": 30,
-    "reports_of_touched_days": 15,
-    "run_failures": 15,
+    "new_prices": 10,
+    "reports_of_touched_days": 10,
+    "run_failures": 5,
     "check_failures": 15,
     "watch": 60,
 }

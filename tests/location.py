@@ -17,6 +17,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.tables import TABLES
 from ml_registry_pipelines.settings import Environment, Settings
 from resources import SourcesResource
 
@@ -117,8 +118,8 @@ class Location:
         return {row["event_id"]: row["n"] for row in rows}
 
     def rows(self, sql: str) -> list[dict[str, Any]]:
-        """Rows of a query over all tables."""
-        tables = [status.name for status in self.lake.status()]
+        """Rows of a query over tables that have been made."""
+        tables = [name for name in TABLES if name in sql and self.lake.exists(name)]
         with self.lake.read(*tables) as reading:
             return list(reading.query("test", sql).to_pylist())
 

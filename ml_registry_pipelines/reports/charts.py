@@ -176,8 +176,9 @@ def bars(rows: Sequence[Bar], *, title: str, colour: str = MAIN, percent: bool =
     return alt.layer(
         drawn.encode(
             x=alt.X(field="value", type="quantitative", scale=scale, axis=axis),
-            fillOpacity=alt.condition("datum.hollow", alt.value(0.25), alt.value(1)),
-            strokeDash=alt.condition("datum.hollow", alt.value([3, 2]), alt.value([1, 0])),
+            # By their class: what `alt.condition` makes is tried against the schema of every class there is.
+            fillOpacity=alt.FillOpacityValue(1, condition={"test": "datum.hollow", "value": 0.25}),
+            strokeDash=alt.StrokeDashValue([1, 0], condition={"test": "datum.hollow", "value": [3, 2]}),
         ),
         base.mark_text(align="left", dx=6, color=_INK, fontSize=11).encode(
             x=alt.X(field="at", type="quantitative", scale=scale),
@@ -243,7 +244,11 @@ def spreads(rows: Sequence[Spread], *, title: str) -> Drawing:
         *(
             chart([{"name": names[row.name], "remark": row.remark} for row in rows if row.loud is loud])
             .mark_text(align="left", dx=8, color=_INK, fontSize=11, fontWeight="bold" if loud else "normal")
-            .encode(x=alt.value(width), y=y, text=alt.Text(field="remark", type="nominal"))
+            .encode(
+                x=alt.XValue(width),  # type: ignore[no-untyped-call]
+                y=y,
+                text=alt.Text(field="remark", type="nominal"),
+            )
             for loud in (False, True)
         ),
     )
@@ -339,8 +344,7 @@ def _version() -> str:
 def _chart(values: Sequence[Mapping[str, object]], *, width: int, height: int) -> alt.Chart:
     import altair as alt
 
-    data = alt.Data(values=list(values))  # type: ignore[no-untyped-call]
-    return alt.Chart(data, width=width, height=height)
+    return alt.Chart({"values": list(values)}, width=width, height=height)
 
 
 def _name_axis() -> alt.Axis:

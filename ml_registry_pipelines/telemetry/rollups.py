@@ -91,7 +91,7 @@ def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
 
     Sums of times are taken over whole microseconds, so that they do not depend on the order of rows.
     """
-    define_attempts(reading.connection)
+    reading.define(define_attempts)
     salt = _register_keys(reading, days)
     return reading.query(
         "rollups.performance", _ROLL_UP, day_parameters(days) | {"salt": salt, "sequence": sequence}

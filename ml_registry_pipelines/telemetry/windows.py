@@ -58,7 +58,7 @@ class Answer:
 def answer(reading: Reading, question: Question) -> Iterator[Answer]:
     """The groups of a window, those with most requests first."""
     plan = _Plan.of(reading, question)
-    define_attempts(reading.connection)
+    reading.define(define_attempts)
     parts = reading.query("performance.parts", _PARTS, plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))

@@ -2,7 +2,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.reports import formats
@@ -76,6 +76,7 @@ def test_a_large_count_is_shortened_for_headlines(value, text):
     assert formats.short_count(value) == text
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.text(min_size=1, max_size=60), unique=True, max_size=20))
 def test_shortened_names_stay_short_and_different(names):
     short = formats.short_names(names, longest=20)
