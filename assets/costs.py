@@ -1,13 +1,41 @@
 """What requests cost: prices, priced attempts and their rollup. How, is in the costs room."""
 
+from collections.abc import Sequence
+from datetime import date
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from assets.tables import DAILY, FIRST, FLOWING, table_spec, written
 from assets.telemetry import rolled_up
 from resources import LakeResource, PricesResource
 
+if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.ledger import Repriced
+    from ml_registry_pipelines.lake.lake import Lake
+
 ROOM = "costs"
 EVENTS = ["telemetry", "inference_events"]
+
+
+class PastDays(dg.Config):
+    """Past days, from `since` to `until` (YYYY-MM-DD, UTC, both included; none: no limit), that were or are repriced.
+
+    Nothing is done about past days unless `reprice` says so.
+    """
+
+    reprice: bool = False
+    since: str | None = None
+    until: str | None = None
+
+    def of(self, lake: "Lake") -> list[date]:
+        """The days that have costs, among them."""
+        from ml_registry_pipelines.costs.ledger import days_priced
+
+        if not self.reprice:
+            return []
+        since, until = (None if day is None else date.fromisoformat(day) for day in (self.since, self.until))
+        return days_priced(lake, since=since, until=until)
 
 
 @dg.multi_asset(
@@ -49,13 +77,15 @@ def price_catalog(lake: LakeResource, prices: PricesResource) -> dg.MaterializeR
     pool="model_costs_writer",
     op_tags=FIRST,
 )
-def model_costs(lake: LakeResource, prices: PricesResource) -> dg.MaterializeResult[None]:
-    """Price the batches that inference_events holds and model_costs lacks."""
-    from ml_registry_pipelines.costs.ledger import catch_up_costs
+def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) -> dg.MaterializeResult[None]:
+    """Price the batches that inference_events holds and model_costs lacks, and past days anew where asked to."""
+    from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
 
     prices.sync_first(lake.open())
     batches = catch_up_costs(lake.open())
-    figures = {"batches_priced": ", ".join(map(str, batches)) or "none"}
+    figures: dict[str, object] = {"batches_priced": ", ".join(map(str, batches)) or "none"}
+    if config.reprice:
+        figures |= repriced(reprice(lake.open(), config.of(lake.open())))
     return dg.MaterializeResult(metadata=written(lake.open(), "model_costs", figures))
 
 
@@ -73,9 +103,25 @@ def model_costs(lake: LakeResource, prices: PricesResource) -> dg.MaterializeRes
     pool="cost_rollup_writer",
     op_tags=FIRST,
 )
-def cost_rollup(lake: LakeResource) -> dg.MaterializeResult[None]:
+def cost_rollup(config: PastDays, lake: LakeResource) -> dg.MaterializeResult[None]:
     """Compute again the days that got new costs."""
     from ml_registry_pipelines.costs.rollups import roll_up_costs
 
     done = roll_up_costs(lake.open())
+    if config.reprice:
+        done = done.and_then(roll_up_costs(lake.open(), config.of(lake.open())))
     return dg.MaterializeResult(metadata=written(lake.open(), "cost_rollup", rolled_up(done.days, done.rows)))
+
+
+def repriced(days: "Sequence[Repriced]") -> dict[str, object]:
+    """What pricing past days anew did, for the materialization."""
+    changed = [day for day in days if day.changed]
+    currencies = sorted({currency for day in changed for currency in day.difference})
+    return {
+        "rows_repriced": sum(day.changed for day in changed),
+        "days_repriced": ", ".join(str(day.day) for day in changed[-31:]) or "none",
+        **{
+            f"difference_{currency}": str(sum(day.difference.get(currency, 0) for day in changed))
+            for currency in currencies
+        },
+    }

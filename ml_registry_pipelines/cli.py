@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.costs.catalog import CatalogSync
+    from ml_registry_pipelines.costs.ledger import Repriced
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
+
+
+DAY = click.DateTime(["%Y-%m-%d"])
+SHOWN_DAYS = 10
 
 
 def main() -> None:
@@ -417,10 +423,53 @@ def prices_missing() -> None:
         click.echo("everything that should have a price has one")
 
 
+@prices.command("reprice")
+@click.option("--since", type=DAY, help="First day (UTC); default: the first with costs.")
+@click.option("--until", type=DAY, help="Last day, itself included; default: the last with costs.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and leave all costs as they are.")
+def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool) -> None:
+    """Sync the catalogue, price past days anew with it, and roll them up."""
+    from ml_registry_pipelines.costs.ledger import days_priced, reprice
+    from ml_registry_pipelines.costs.rollups import roll_up_costs
+
+    first, last = (None if day is None else day.date() for day in (since, until))
+    if first and last and first > last:
+        raise click.UsageError(f"--since {first} is after --until {last}")
+    with _lake() as lake:
+        _sync_prices(lake)
+        days = days_priced(lake, since=first, until=last)
+        for line in _repricing(reprice(lake, days, dry_run=dry_run), dry_run=dry_run):
+            click.echo(line)
+        if not dry_run and (rolled := roll_up_costs(lake, days).days):
+            click.echo(f"rolled up {len(rolled)} days, {min(rolled)} to {max(rolled)}")
+
+
+def _repricing(done: list[Repriced], *, dry_run: bool) -> Iterator[str]:
+    """The days that changed, the newest of many, and their sum."""
+    changed = [day for day in done if day.changed]
+    if not changed:
+        yield f"nothing changes: {sum(day.rows for day in done):,} rows of {len(done)} days"
+        return
+    if len(changed) > SHOWN_DAYS:
+        yield f"... {len(changed) - SHOWN_DAYS} earlier days"
+    for day in changed[-SHOWN_DAYS:]:
+        yield f"{day.day}  {day.changed:,} of {day.rows:,} rows  {_amounts([day])}"
+    yield (
+        f"{sum(day.changed for day in changed):,} rows of {len(changed)} days "
+        f"{'would change' if dry_run else 'changed'}: {_amounts(changed)}"
+    )
+
+
+def _amounts(days: list[Repriced]) -> str:
+    sums: dict[str, Decimal] = {}
+    for day in days:
+        for currency, amount in day.difference.items():
+            sums[currency] = sums.get(currency, Decimal(0)) + amount
+    return ", ".join(f"{amount:+,.6f} {currency}" for currency, amount in sorted(sums.items())) or "same cost"
+
+
 @cli.command()
-@click.option(
-    "--day", type=click.DateTime(["%Y-%m-%d"]), help="The report of this day; default: the overview."
-)
+@click.option("--day", type=DAY, help="The report of this day; default: the overview.")
 def report(day: datetime | None) -> None:
     """Write the cost report and say where it is."""
     from ml_registry_pipelines.reports.costs import cost_overview, daily_cost_report

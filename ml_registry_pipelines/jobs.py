@@ -1,11 +1,11 @@
 """The jobs: few, since each costs load time, and in one process each, since starting one takes seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from datetime import date
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import field_validator
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -14,17 +14,44 @@ ONE_AT_A_TIME = "mlreg/one_at_a_time"
 """Of the runs that bear this tag with one value, one runs and the others queue; `dagster.yaml` sees to it."""
 
 
-def _job(name: str, assets: Sequence[str], description: str) -> UnresolvedAssetJobDefinition:
+class PastDays(dg.Config):
+    """First and last UTC day, YYYY-MM-DD; where one is left out, the first or last day that has costs."""
+
+    since: str | None = None
+    until: str | None = None
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_a_day(cls, day: str | None) -> str | None:
+        if day is not None:
+            date.fromisoformat(day)
+        return day
+
+
+@dg.config_mapping
+def past_days(config: PastDays) -> dict[str, Any]:
+    """The days of a `reprice_costs` run, as its ops take them."""
+    days = {"reprice": True, "since": config.since, "until": config.until}
+    return {"ops": {op: {"config": days} for op in ("model_costs", "cost_rollup")}}
+
+
+def _job(
+    name: str,
+    assets: Sequence[str],
+    description: str,
+    config: dg.ConfigMapping | None = None,
+) -> "UnresolvedAssetJobDefinition":
     return dg.define_asset_job(
         name,
         selection=dg.AssetSelection.assets(*(dg.AssetKey(key.split("/")) for key in assets)),
         executor_def=dg.in_process_executor,
         tags={ONE_AT_A_TIME: name},
         description=description,
+        config=config,
     )
 
 
-def all_jobs() -> list[UnresolvedAssetJobDefinition]:
+def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
     """Every job of this location. Checks of the assets run with them."""
     return [
         _job(
@@ -44,6 +71,13 @@ def all_jobs() -> list[UnresolvedAssetJobDefinition]:
             "sync_prices",
             ["costs/price_catalog"],
             "Brings the price catalogue up to price lists and contracts.",
+        ),
+        _job(
+            "reprice_costs",
+            ["costs/price_catalog", "costs/model_costs", "costs/cost_rollup"],
+            "Prices past days anew at the prices of now, and rolls up those that changed; their reports follow. "
+            "Without configuration: all days.",
+            past_days,
         ),
         _job(
             "write_reports",

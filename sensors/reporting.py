@@ -70,17 +70,17 @@ def reports_of_touched_days(
         return dg.SkipReason(f"{len(days)} days wait: a run is in flight")
     if in_flight(context.instance, "ingest_logs") and now - since < OVERDUE:
         return dg.SkipReason(f"{len(days)} days wait for files that are being taken")
-    requests = list(_requests(context.instance, days, late.sequence, now))
+    requests = list(_requests(context.instance, days, late.figures, now))
     return requests or dg.SkipReason(f"{len(days)} days wait: their last attempts failed a moment ago")
 
 
 def _requests(
-    instance: dg.DagsterInstance, days: Sequence[date], sequence: int, now: datetime
+    instance: dg.DagsterInstance, days: Sequence[date], figures: str, now: datetime
 ) -> Iterator[dg.RunRequest]:
     """One run per stretch of days, the first of which also writes the overview."""
     stretches = [(f"{first}..{last}", first, last) for first, last in _stretches(days)]
     for number, (name, first, last) in enumerate(stretches[:RUNS_PER_TICK] or [("overview", None, None)]):
-        about = f"{name}@{sequence}"
+        about = f"{name}@{figures}"
         attempt = next_attempt(instance, REPORT_TAG, about)
         if attempt.waits(now) is not None:
             continue

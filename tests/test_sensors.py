@@ -7,7 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -303,6 +305,51 @@ def test_the_reports_of_exactly_the_touched_days_are_requested(location: Locatio
     location.take()
     (again,) = location.requested("reports_of_touched_days")
     assert again.tags["dagster/asset_partition_range_start"] == "2026-05-02"
+
+
+def test_a_new_price_reaches_past_days_and_exactly_their_reports(location: Location) -> None:
+    location.land("native/dt=2026-05-01/hh=01/a.jsonl", "a1")
+    location.land("native/dt=2026-05-02/hh=01/b.jsonl", "b1", "b2", provider="ours", model="in-house")
+    location.land("native/dt=2026-05-03/hh=01/c.jsonl", "c1", provider="ours", model="in-house")
+    location.take()
+    for request in location.requested("reports_of_touched_days"):
+        assert location.execute(request, job="write_reports").success
+    assert location.requested("reports_of_touched_days") == []
+    (location.home / "contract-prices.yaml").write_text(
+        "contract: ours\n"
+        "currency: USD\n"
+        "prices: [{provider: ours, model: in-house, per_million_tokens: {input: '1', output: '1'}}]\n"
+    )
+    days = {"since": "2026-05-02", "until": "2026-05-02"}
+    for _ in range(2):
+        assert location.execute(dg.RunRequest(run_config=days), job="reprice_costs").success
+    assert {row["day"].day: row["cost"] for row in _daily_costs(location)} == {
+        1: Decimal("0.006"),
+        2: Decimal("0.0024"),
+        3: None,
+    }
+    (request,) = location.requested("reports_of_touched_days")
+    assert request.tags["dagster/asset_partition_range_start"] == "2026-05-02"
+    assert request.tags["dagster/asset_partition_range_end"] == "2026-05-02"
+    assert len(request.asset_selection or []) == 2
+    before = (location.home / "reports/daily_cost_report/2026-05-02.html").read_bytes()
+    assert location.execute(request, job="write_reports").success
+    assert (location.home / "reports/daily_cost_report/2026-05-02.html").read_bytes() != before
+    assert location.requested("reports_of_touched_days") == []
+
+
+def test_days_to_price_anew_are_checked_before_anything_is_done(location: Location) -> None:
+    location.land("native/dt=2026-05-01/hh=01/a.jsonl", "a1")
+    location.take()
+    before = location.lake.version("model_costs")
+    with pytest.raises(dg.DagsterConfigMappingFunctionError) as refused:
+        location.execute(dg.RunRequest(run_config={"since": "yesterday"}), job="reprice_costs")
+    assert "Invalid isoformat string: 'yesterday'" in str(refused.value.__cause__)
+    assert location.lake.version("model_costs") == before
+
+
+def _daily_costs(location: Location) -> list[dict[str, Any]]:
+    return location.rows("SELECT day, cost FROM cost_rollup WHERE grain = 'day' ORDER BY day")
 
 
 def test_reports_wait_while_files_are_being_taken_but_not_for_ever(

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 def roll_up_costs(lake: Lake, days: Collection[date] | None = None) -> Refreshed:
-    """Bring `cost_rollup` up to date: the days with newer batches, or exactly the `days` given.
+    """Bring `cost_rollup` up to date: the days with newer batches, or those of `days` that differ.
+
+    Days that were priced anew have no newer batch, so they have to be given.
 
     Raises:
         LostRace: other writers kept changing the same tables; what was written stands.
@@ -54,7 +56,8 @@ def rollup_rows(reading: Reading, days: Sequence[date], sequence: int) -> pa.Tab
     else:
         apart = reading.query("cost_rollup_none_mixed", _NONE_APART)
     reading.register("counted_apart", apart)
-    rows = reading.query("cost_rollup_rows", _ROWS, {"sequence": sequence})
+    computed_from = {"sequence": sequence, "costs_version": reading.version("model_costs")}
+    rows = reading.query("cost_rollup_rows", _ROWS, computed_from)
     return rows.select(COST_ROLLUP.column_names).cast(COST_ROLLUP.schema)
 
 
@@ -200,6 +203,7 @@ SELECT
             AS other_cost,
         CASE WHEN priced_requests > 0 THEN cost WHEN billable_requests = 0 THEN 0 END
             AS cost),
-    CAST($sequence AS BIGINT) AS sequence
+    CAST($sequence AS BIGINT) AS sequence,
+    CAST($costs_version AS BIGINT) AS costs_version
 FROM periods
 """

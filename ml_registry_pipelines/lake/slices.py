@@ -25,17 +25,28 @@ ATTEMPTS = 8
 LEADING = "inference_events"
 """The table whose batches number everything that follows it: every derived slice's `sequence`."""
 
+COMPUTED_FROM = ("sequence", "costs_version")
+"""Columns of derived tables that say what a row was computed from, not what it is."""
+
 DAY_FILTER = "day BETWEEN $first_day AND $last_day AND list_contains($days, day)"
 """Condition for some days, with `day_parameters`; files of other days are not opened."""
 
 
 @dataclass(frozen=True)
 class Refreshed:
-    """Which days were computed again, how many rows they have now, and up to which batch."""
+    """Which days were written again, how many rows they have now, and up to which batch."""
 
     days: tuple[date, ...]
     rows: int
     sequence: int
+
+    def and_then(self, later: Refreshed) -> Refreshed:
+        """Both together; of a day that both wrote, rows count twice."""
+        return Refreshed(
+            tuple(sorted({*self.days, *later.days})),
+            self.rows + later.rows,
+            max(self.sequence, later.sequence),
+        )
 
 
 def day_parameters(days: Sequence[date]) -> dict[str, object]:
@@ -60,12 +71,14 @@ def refresh_days(
     that a day was computed from were replaced meanwhile, the day is computed once more.
 
     Args:
-        derived: a table with the columns `day` and `sequence`, partitioned by day.
+        derived: a table with the columns `day` and `sequence`, partitioned by day. Only these two and
+            `costs_version` may differ between two computations of one day from the same rows.
         compute: (reading, days, sequence) -> the rows of `derived` for those days, in order.
         complete: the last batch that a reading holds in every table that `compute` needs.
         reads: the tables that it needs beside inference_events, partitioned by day.
-        days: computes exactly these, whether they are behind or not. A day of which
-            inference_events has no row keeps what it has: its raw rows may be past their retention.
+        days: computes exactly these, whether they are behind or not, and replaces those whose figures
+            come out different. A day of which inference_events has no row keeps what it has: its raw
+            rows may be past their retention.
 
     Raises:
         LostRace: other writers were faster again and again; what was written stands.
@@ -81,10 +94,12 @@ def refresh_days(
             try:
                 for portion in _portions(left):
                     rows = compute(reading, portion, sequence)
-                    if rows.num_rows or not stored.keys().isdisjoint(portion):
-                        _replace(lake, derived, rows, portion, sequence)
-                        done |= _rows_by_day(rows, portion)
-                        sources |= _paths(reading, reads, portion)
+                    other = portion if wanted is None else _different(reading, derived, rows, portion)
+                    rows = rows if len(other) == len(portion) else _of_days(rows, other)
+                    if rows.num_rows or not stored.keys().isdisjoint(other):
+                        _replace(lake, derived, rows, other, sequence)
+                        done |= _rows_by_day(rows, other)
+                    sources |= _paths(reading, reads, portion)
                     if wanted is not None:
                         wanted -= set(portion)
             except (LostRace, SnapshotGone, StaleSlice):
@@ -117,6 +132,34 @@ def days_behind(
             behind.add(day)
     wanted = behind if among is None else set(among) & rows.keys()
     return {day: rows[day] for day in sorted(wanted)}
+
+
+def _different(reading: Reading, derived: str, rows: pa.Table, days: Sequence[date]) -> list[date]:
+    """Those of `days` whose rows are not what `derived` holds, whatever they were computed from."""
+    names = ", ".join(name for name in rows.schema.names if name not in COMPUTED_FROM)
+    reading.register("computed", rows)
+    found = reading.query(
+        f"slices.{derived}_different",
+        f"""
+        SELECT DISTINCT day
+        FROM (
+            (SELECT {names} FROM computed EXCEPT ALL SELECT {names} FROM {derived} WHERE {DAY_FILTER})
+            UNION ALL
+            (SELECT {names} FROM {derived} WHERE {DAY_FILTER} EXCEPT ALL SELECT {names} FROM computed)
+        )
+        ORDER BY day
+        """,
+        day_parameters(days),
+    )
+    other: list[date] = found["day"].to_pylist()
+    return other
+
+
+def _of_days(rows: pa.Table, days: Sequence[date]) -> pa.Table:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return rows.filter(pc.is_in(rows["day"], pa.array(days, pa.date32())))
 
 
 def _paths(reading: Reading, tables: Sequence[str], days: Collection[date]) -> dict[date, set[str]]:

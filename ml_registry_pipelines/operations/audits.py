@@ -194,20 +194,27 @@ def costs_equal_rollup(lake: Lake) -> Finding:
         raw="model_costs",
         sql="""
             WITH rolled AS (
-                SELECT day, currency, sum(cost) AS cost, sum(requests) AS requests
-                FROM cost_rollup WHERE grain = 'day' AND day IN (SELECT unnest($days)) GROUP BY ALL
+                SELECT day, currency AS what, sum(cost) AS amount
+                FROM cost_rollup
+                WHERE grain = 'day' AND day IN (SELECT unnest($days)) AND currency IS NOT NULL
+                GROUP BY ALL
+                UNION ALL
+                SELECT day, 'requests', sum(requests)
+                FROM cost_rollup WHERE grain = 'day' AND day IN (SELECT unnest($days)) GROUP BY day
             ),
-            counted AS (
-                SELECT day, currency, sum(cost) AS cost, count(*) AS requests
+            attempts AS (
                 FROM model_costs
                 WHERE day BETWEEN $first AND $last AND day IN (SELECT unnest($days)) AND batch <= $sequence
-                GROUP BY ALL
+            ),
+            counted AS (
+                SELECT day, currency AS what, sum(cost) AS amount
+                FROM attempts WHERE currency IS NOT NULL GROUP BY ALL
+                UNION ALL
+                SELECT day, 'requests', count(*) FROM attempts GROUP BY day
             )
             SELECT coalesce(rolled.day, counted.day) AS day,
-                   {'requests': rolled.requests, 'cost': coalesce(rolled.cost, 0)} AS rolled,
-                   {'requests': counted.requests, 'cost': coalesce(counted.cost, 0)} AS counted
-            FROM rolled FULL JOIN counted
-                ON rolled.day = counted.day AND rolled.currency IS NOT DISTINCT FROM counted.currency
+                   coalesce(rolled.amount, 0) AS rolled, coalesce(counted.amount, 0) AS counted
+            FROM rolled FULL JOIN counted ON rolled.day = counted.day AND rolled.what = counted.what
         """,
     )
 

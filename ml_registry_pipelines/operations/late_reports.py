@@ -1,4 +1,8 @@
-"""Which reports are older than the figures that they show."""
+"""Which reports are older than the figures that they show.
+
+Figures change with a newer batch, or without one when days are priced anew: then the rollup was
+computed from another version of `model_costs` than the report's.
+"""
 
 from __future__ import annotations
 
@@ -17,36 +21,53 @@ FIRST_DAY = date(2023, 1, 1)
 
 @dataclass(frozen=True)
 class LateReports:
-    """Days whose daily report is older than their rollups, whether the overview is, and the newest batch shown."""
+    """Days whose daily report is older than their rollups, whether the overview is, and what the newest are made of.
+
+    `figures` names the newest batch and version of `model_costs` in the rollups.
+    """
 
     days: tuple[date, ...]
     overview: bool
-    sequence: int
+    figures: str
+
+
+NOTHING = LateReports((), overview=False, figures="0")
 
 
 def late_reports(lake: Lake) -> LateReports:
-    """Compare the batch that each report was made from with the one of its day's rollups."""
+    """Compare what each report was made from with what its day's rollups were."""
     if not lake.exists("cost_rollup") or not lake.exists("performance_rollup"):
-        return LateReports((), overview=False, sequence=0)
+        return NOTHING
     with lake.read("cost_rollup", "performance_rollup", "reports") as reading:
         rows = reading.query(
             "late_reports",
             """
             WITH rolled AS (
-                SELECT day, max(sequence) AS sequence
+                SELECT day, max(sequence) AS sequence, max(costs_version) AS costs_version
                 FROM (
-                    SELECT day, sequence FROM cost_rollup WHERE grain = 'day'
+                    SELECT day, sequence, costs_version FROM cost_rollup WHERE grain = 'day'
                     UNION ALL
-                    SELECT day, sequence FROM performance_rollup WHERE grain = 'day'
+                    SELECT day, sequence, NULL FROM performance_rollup WHERE grain = 'day'
                 )
                 GROUP BY day
             ),
+            newest AS (
+                SELECT max(sequence) AS sequence, max(costs_version) AS costs_version FROM rolled
+            ),
             written AS (
-                SELECT report, partition, max(sequence) AS sequence FROM reports GROUP BY report, partition
+                SELECT * FROM reports
+                QUALIFY row_number() OVER (PARTITION BY report, partition ORDER BY recorded_at DESC) = 1
             )
-            SELECT rolled.day, rolled.sequence, coalesce(daily.sequence, 0) < rolled.sequence AS late,
-                   coalesce((SELECT max(sequence) FROM written WHERE report = $overview), 0) AS overview
+            SELECT
+                rolled.day,
+                coalesce(daily.sequence, 0) < rolled.sequence
+                    OR daily.costs_version IS DISTINCT FROM rolled.costs_version AS late,
+                coalesce(overview.sequence, 0) < newest.sequence
+                    OR overview.costs_version IS DISTINCT FROM newest.costs_version AS overview,
+                concat_ws('.', newest.sequence, newest.costs_version) AS figures
             FROM rolled
+            CROSS JOIN newest
+            LEFT JOIN written AS overview ON overview.report = $overview
             LEFT JOIN written AS daily
                 ON daily.report = $daily AND daily.partition = strftime(rolled.day, '%Y-%m-%d')
             ORDER BY rolled.day
@@ -54,11 +75,10 @@ def late_reports(lake: Lake) -> LateReports:
             {"daily": DAILY, "overview": OVERVIEW},
         ).to_pylist()
     if not rows:
-        return LateReports((), overview=False, sequence=0)
-    newest = max(row["sequence"] for row in rows)
+        return NOTHING
     today = datetime.now(UTC).date()
     return LateReports(
         days=tuple(row["day"] for row in rows if row["late"] and FIRST_DAY <= row["day"] <= today),
-        overview=rows[0]["overview"] < newest,
-        sequence=int(newest),
+        overview=rows[0]["overview"],
+        figures=rows[0]["figures"],
     )

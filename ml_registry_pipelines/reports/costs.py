@@ -42,6 +42,7 @@ def daily_cost_report(lake: Lake, day: date) -> Written:
         partition=day.isoformat(),
         page=cost_page("Daily cost report", found),
         sequence=found.sequence,
+        costs_version=found.costs_version,
         draw=lambda: key_chart_png(found),
     )
 
@@ -55,6 +56,7 @@ def cost_overview(lake: Lake) -> Written:
         partition=None,
         page=cost_page("Cost overview", found),
         sequence=found.sequence,
+        costs_version=found.costs_version,
         draw=lambda: key_chart_png(found),
     )
 

@@ -116,13 +116,15 @@ class PriceList:
 class Figures:
     """Everything that a report about the days `first` to `last` shows. No days: nothing is rolled up yet.
 
-    `sequence` is the newest batch in the rollups of these days.
+    `sequence` is the newest batch in the rollups of these days, `costs_version` the newest version
+    of `model_costs`: a day that was priced anew has another one without a newer batch.
     """
 
     first: date | None
     last: date | None
     sequence: int
     of_one_day: bool
+    costs_version: int | None = None
     total: CostRow | None = None
     by_model: tuple[CostRow, ...] = ()
     by_provider: tuple[CostRow, ...] = ()
@@ -162,7 +164,7 @@ def figures_of_all_days(lake: Lake) -> Figures:
 def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_day: bool) -> Figures:
     if first is None or last is None:
         return Figures(None, None, 0, of_one_day)
-    sequence = _sequence(reading, first, last)
+    sequence, costs_version = _computed_from(reading, first, last)
     if not sequence:
         return Figures(first, last, 0, of_one_day)
     start = datetime.combine(first, time(), UTC)
@@ -180,6 +182,7 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
         last,
         sequence,
         of_one_day,
+        costs_version,
         total=next(iter(costs()), None),
         by_model=costs("provider", "model"),
         by_provider=costs("provider"),
@@ -192,17 +195,21 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
     )
 
 
-def _sequence(reading: Reading, first: date, last: date) -> int:
+def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None]:
     (row,) = reading.query(
         "reports.sequence",
         """
-        SELECT coalesce(max(sequence), 0) AS sequence
-        FROM (SELECT day, sequence FROM cost_rollup UNION ALL SELECT day, sequence FROM performance_rollup)
+        SELECT coalesce(max(sequence), 0) AS sequence, max(costs_version) AS costs_version
+        FROM (
+            SELECT day, sequence, costs_version FROM cost_rollup
+            UNION ALL
+            SELECT day, sequence, NULL FROM performance_rollup
+        )
         WHERE day BETWEEN $first AND $last
         """,
         {"first": first, "last": last},
     ).to_pylist()
-    return int(row["sequence"])
+    return int(row["sequence"]), row["costs_version"]
 
 
 def _cost_rows(

@@ -1,13 +1,16 @@
-"""Storing a report: its file below `<root>/reports`, and one row of the table `reports` per content."""
+"""Storing a report: its file below `<root>/reports`, and a row of the table `reports`.
+
+A row is added when the content is new, or when the same content was made of newer figures.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.tables.operations import REPORTS
@@ -20,7 +23,7 @@ FOLDER = "reports"
 
 @dataclass(frozen=True)
 class Written:
-    """A report as it lies below the root. `recorded`: whether its content is new."""
+    """A report as it lies below the root. `recorded`: whether its content or what it was made of is new."""
 
     report: str
     partition: str | None
@@ -28,6 +31,7 @@ class Written:
     size: int
     digest: str
     sequence: int
+    costs_version: int | None
     recorded: bool
     draw: Callable[[], bytes | None] = field(repr=False, compare=False)
 
@@ -44,48 +48,44 @@ def write_report(
     partition: str | None,
     page: str,
     sequence: int,
+    costs_version: int | None,
     draw: Callable[[], bytes | None],
 ) -> Written:
     """Put the page in its place, and record it unless the last one there had the same content."""
     content = page.encode()
     path = f"{FOLDER}/{report}/{partition}.html" if partition else f"{FOLDER}/{report}.html"
     digest = hashlib.sha256(content).hexdigest()
-    recorded = _last_digest(lake, report, partition) != digest
+    made_of = {"digest": digest, "sequence": sequence, "costs_version": costs_version}
+    recorded = _last(lake, report, partition) != made_of
     folder = open_folder(lake.root)
     if recorded or not folder.exists(path):
         folder.write(path, content)
     if recorded:
-        _record(lake, report, partition, path, digest, len(content), sequence)
-    return Written(report, partition, path, len(content), digest, sequence, recorded, draw)
+        _record(
+            lake, {"report": report, "partition": partition, "path": path, "size": len(content), **made_of}
+        )
+    return Written(report, partition, path, len(content), digest, sequence, costs_version, recorded, draw)
 
 
-def _last_digest(lake: Lake, report: str, partition: str | None) -> str | None:
+def _last(lake: Lake, report: str, partition: str | None) -> dict[str, Any] | None:
+    """Content of the newest row about a report, and what it was made of."""
     with lake.read("reports") as reading:
         rows = reading.query(
             "reports.last",
             """
-            SELECT arg_max(digest, recorded_at) AS digest
+            SELECT digest, sequence, costs_version
             FROM reports
             WHERE report = $report AND partition IS NOT DISTINCT FROM $partition
+            ORDER BY recorded_at DESC
+            LIMIT 1
             """,
             {"report": report, "partition": partition},
         ).to_pylist()
-    found: str | None = rows[0]["digest"]
-    return found
+    return rows[0] if rows else None
 
 
-def _record(
-    lake: Lake, report: str, partition: str | None, path: str, digest: str, size: int, sequence: int
-) -> None:
+def _record(lake: Lake, row: Mapping[str, object]) -> None:
     import pyarrow as pa
 
-    row = {
-        "report": report,
-        "partition": partition,
-        "path": path,
-        "digest": digest,
-        "size": size,
-        "sequence": sequence,
-        "recorded_at": datetime.now(UTC),
-    }
-    lake.append_next("reports", pa.Table.from_pylist([row], schema=REPORTS.schema), source="reports")
+    recorded = {**row, "recorded_at": datetime.now(UTC)}
+    lake.append_next("reports", pa.Table.from_pylist([recorded], schema=REPORTS.schema), source="reports")

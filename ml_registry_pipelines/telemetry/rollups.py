@@ -40,7 +40,7 @@ _OUTPUT_TOKENS = " + ".join(f"coalesce({bucket}, 0)" for bucket in OUTPUT_BUCKET
 
 
 def refresh_performance(lake: Lake, days: Collection[date] | None = None) -> Refreshed:
-    """Bring performance_rollup up to inference_events: the days that got new rows, or those given.
+    """Bring performance_rollup up to inference_events: the days that got new rows, or those of `days` that differ.
 
     Raises:
         LostRace: other writers were faster again and again; try again.

@@ -19,6 +19,7 @@ from ml_registry_pipelines.costs.queries import Coverage, UnknownKey, cost_by, c
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
+from ml_registry_pipelines.operations.audits import costs_equal_rollup
 from tests.made_events import event, land
 
 DAY = date(2026, 10, 5)
@@ -225,6 +226,7 @@ def test_attempts_without_a_cost_stand_beside_the_priced_ones_of_the_only_curren
     assert [(r["period_start"].hour, r["currency"]) for r in rollup(lake, "hour")] == [(9, "USD"), (10, None)]
     (day,) = rollup(lake, "day")
     assert (day["currency"], day["requests"], day["priced_requests"], day["cost"]) == ("USD", 2, 1, 10)
+    assert costs_equal_rollup(lake).passed
 
 
 def test_logged_costs_are_summed_in_the_currency_of_their_row_only(lake: Lake) -> None:

@@ -120,7 +120,7 @@ def test_computing_the_same_day_twice_changes_nothing(lake):
     land(lake, many(300))
     refresh_performance(lake)
     before = rollup(lake)
-    assert refresh_performance(lake, [DAYS[0]]).days == (DAYS[0],)
+    assert refresh_performance(lake, [DAYS[0]]).days == ()
     assert rollup(lake).equals(before)
 
 
@@ -212,7 +212,7 @@ def test_days_whose_raw_rows_are_gone_keep_their_figures(lake):
     before = rollup(lake)
     lake.erase("inference_events", "day = '2026-10-01'")
     assert refresh_performance(lake).days == ()
-    assert refresh_performance(lake, DAYS).days == (DAYS[1],)
+    assert refresh_performance(lake, DAYS).days == ()
     assert rollup(lake).equals(before)
 
 

@@ -185,6 +185,11 @@ COST_ROLLUP = Table(
         ),
         Column("logged_cost", MONEY, "sum of what the logs themselves state in that currency", "currency"),
         Column("sequence", "int64", "batch up to which the row was computed", required=True),
+        Column(
+            "costs_version",
+            "int64",
+            "version of model_costs that the row was computed from; NULL: not recorded yet then",
+        ),
     ),
     key=("grain", "period_start", "tenant", "application", "provider", "model", "status", "currency"),
     statistics=("tenant", "day", "period_start", "sequence"),
