@@ -39,7 +39,6 @@ EVENTS = """
            $day::TIMESTAMPTZ + to_microseconds((random() * 86_399e6)::BIGINT) AS event_ts,
            $day::TIMESTAMPTZ + INTERVAL 1 DAY AS recorded_at, $batch AS batch,
            hash(i)::UBIGINT::HUGEINT - 9223372036854775808 AS event_key,
-           hash(i + 1)::UBIGINT::HUGEINT - 9223372036854775808 AS content_key,
            'native' AS source_system, 'req-' || hash(i) AS event_id, 1 AS attempt, 'landing' AS source,
            'made.jsonl' AS file, i AS line, 0 AS part, 'native' AS dialect, 'recorded' AS time_quality,
            'app-' || i % 7 AS application, 'provider-' || i % 8 AS provider,

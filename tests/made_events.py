@@ -23,7 +23,7 @@ def event(ts: datetime, **given: object) -> dict[str, object]:
     key = int.from_bytes(sha256(event_id.encode()).digest()[:8], "big", signed=True)
     return {
         "tenant": "acme", "day": ts.date(), "event_ts": ts, "recorded_at": datetime(2026, 11, 1, tzinfo=UTC),
-        "event_key": key, "content_key": key, "source_system": "native", "event_id": event_id, "attempt": 1,
+        "event_key": key, "source_system": "native", "event_id": event_id, "attempt": 1,
         "source": "landing", "file": "made.jsonl", "line": 1, "part": 0, "dialect": "native",
         "time_quality": "recorded", "provider": "openai", "model": "gpt-4o", "operation": "chat",
         "span_kind": "leaf", "status": "success", "latency_ms": 800.0, "ttft_ms": 200.0,

@@ -1,4 +1,4 @@
-"""What makes a record the same record: keys over its identity and over what is billed.
+"""What makes a record the same record: a key over its identity.
 
 Keys are the first 64 bits of SHA-256 as a signed integer, over an encoding in which no
 two different tuples share a text: every text is led by its length in bytes. The SQL and
@@ -28,27 +28,7 @@ EVENT_KEY = (
 """SQL over the columns of an attempt."""
 
 _BILLED_TEXTS = ("provider", "model", "service_tier", "region")
-_USUAL = {"status": "success", "kind": "leaf", "usage_quality": "exact"}
 _BILLED_COUNTS = (*TOKEN_BUCKETS, *COUNTERS)
-
-
-def content_key(texts: Collection[str], counts: Collection[str], *, with_audio: bool) -> str:
-    """SQL of the key over what is billed, where only these columns have values.
-
-    Times and latencies are no part of it, because a resend may carry others. What is usual is left
-    out, and each part says by a letter or number what it is: most texts then fit one block of SHA-256,
-    which is most of what the key costs.
-    """
-    parts = [f"'{name[0]}' || sized({name})" for name in _BILLED_TEXTS if name in texts]
-    parts += [f"CASE WHEN {name} <> '{usual}' THEN {name} END" for name, usual in _USUAL.items()]
-    parts += [
-        f"CASE WHEN {name} <> 0 THEN '{number}=' || {name} END"
-        for number, name in enumerate(_BILLED_COUNTS)
-        if name in counts
-    ]
-    if with_audio:
-        parts.append("CASE WHEN audio_seconds <> 0 THEN 'a' || audio_seconds END")
-    return f"key_of(concat_ws('|', {', '.join(parts)}))"
 
 
 def content_digest(texts: Collection[str], counts: Collection[str]) -> str:

@@ -25,6 +25,7 @@ from ml_registry_pipelines.lake.lake import Landed
 from ml_registry_pipelines.lake.tables.telemetry import INFERENCE_EVENTS, INGESTED_FILES
 from ml_registry_pipelines.telemetry.accounting import counts_by_file, quarantine, stamped
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken
+from ml_registry_pipelines.telemetry.deduplication import deduplicated
 from ml_registry_pipelines.telemetry.quarantine import replayed_states
 from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources, SourcesError
 
@@ -45,8 +46,6 @@ STAGED_BATCH = "mlreg_batch"
 BATCH_ROWS = 1_000_000
 BATCH_BYTES = 320 << 20
 """A batch is committed when either is reached; memory stays at a few times this."""
-HORIZON_DAYS = 90
-"""A resend is recognised when its day is at most this far from the first one's."""
 ABANDONED = timedelta(days=1)
 """A batch commits within minutes of being written aside; what is older than this never will."""
 RACES = 50
@@ -279,7 +278,7 @@ class Ingestion:
 
         now = datetime.now(UTC)
         rows, rejected = pending.tables()
-        new, again = self._deduplicated(rows)
+        new, again = deduplicated(self.lake, rows)
         counts = counts_by_file(new, again, rejected)
         files = pa.Table.from_pylist(
             [part.row(batch, now, counts.get((part.file.source, part.file.path))) for part in pending.parts],
@@ -312,67 +311,6 @@ class Ingestion:
             days=tuple(sorted(new["day"].unique().to_pylist())),
             **sums,
         )
-
-    def _deduplicated(self, rows: pa.Table) -> tuple[pa.Table, pa.Table]:
-        """Rows whose identity is new, and the others with `conflict`: whether their content differs.
-
-        Candidates are found on 64-bit keys, over all days inside the horizon because a resend
-        may carry another timestamp, and compared by the whole identity.
-        """
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if not len(rows):
-            return rows, rows.append_column("conflict", pa.array([], pa.bool_()))
-        days = pc.min_max(rows["day"]).as_py()
-        numbered = rows.append_column("number", pa.array(range(len(rows)), pa.int64()))
-        identity = numbered.select(
-            ["number", "event_key", "content_key", "tenant", "source_system", "event_id", "attempt"]
-        )
-        with self.lake.read("inference_events") as reading:
-            reading.register("incoming", identity)
-            verdicts = reading.query(
-                "ingestion.deduplicate",
-                """
-                WITH stored AS MATERIALIZED (
-                    SELECT event_key, content_key, tenant, source_system, event_id, attempt
-                    FROM inference_events
-                    WHERE day BETWEEN $first AND $last
-                      AND event_key IN (SELECT event_key FROM incoming)
-                ),
-                repeated AS MATERIALIZED (
-                    SELECT event_key FROM incoming GROUP BY event_key HAVING count(*) > 1
-                ),
-                earlier AS (
-                    SELECT number, first_value(number) OVER same AS first, first_value(content_key) OVER same AS content
-                    FROM incoming SEMI JOIN repeated USING (event_key)
-                    WINDOW same AS (PARTITION BY event_key, tenant, source_system, event_id, attempt ORDER BY number)
-                )
-                SELECT incoming.number, bool_or(stored.content_key <> incoming.content_key) AS conflict
-                FROM incoming JOIN stored USING (event_key, tenant, source_system, event_id, attempt)
-                GROUP BY incoming.number
-                UNION ALL
-                SELECT incoming.number, earlier.content <> incoming.content_key
-                FROM incoming JOIN earlier ON incoming.number = earlier.number
-                WHERE earlier.first <> incoming.number
-                  AND NOT EXISTS (
-                      SELECT 1 FROM stored
-                      WHERE stored.event_key = incoming.event_key AND stored.event_id = incoming.event_id
-                        AND stored.tenant = incoming.tenant AND stored.source_system = incoming.source_system
-                        AND stored.attempt = incoming.attempt
-                  )
-                """,
-                {
-                    "first": days["min"] - timedelta(days=HORIZON_DAYS),
-                    "last": days["max"] + timedelta(days=HORIZON_DAYS),
-                },
-            )
-        if not len(verdicts):
-            return rows, rows.slice(0, 0).append_column("conflict", pa.array([], pa.bool_()))
-        verdicts = verdicts.sort_by("number")
-        is_again = pc.is_in(numbered["number"], value_set=verdicts["number"].combine_chunks())
-        again = rows.filter(is_again).append_column("conflict", verdicts["conflict"])
-        return rows.filter(pc.invert(is_again)), again
 
     # -- followers --------------------------------------------------------------------------
 

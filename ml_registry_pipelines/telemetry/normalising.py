@@ -35,7 +35,7 @@ from ml_registry_pipelines.telemetry.dialects.dialect import (
     Identity,
     Times,
 )
-from ml_registry_pipelines.telemetry.identity import EVENT_KEY, content_digest, content_key
+from ml_registry_pipelines.telemetry.identity import EVENT_KEY, content_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -156,7 +156,6 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
             CAST(make_timestamp(event_us) AS DATE) AS day,
             make_timestamp(event_us) AS event_ts,
             {EVENT_KEY} AS event_key,
-            {content_key(texts, counts, with_audio="audio_seconds" in found)} AS content_key,
             source_system,
             {event_id} AS event_id,
             try_cast(attempt AS INTEGER) AS attempt,

@@ -41,7 +41,7 @@ def expected(**values: Any) -> dict[str, Any]:
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in some(row).items() if name not in ("event_key", "content_key")}
+    return {name: value for name, value in some(row).items() if name != "event_key"}
 
 
 # -- native ----------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_the_same_native_record_has_the_same_identity_in_every_format():
         read(as_csv.getvalue(), "a.csv").row,
         read(as_parquet.getvalue(), "a.parquet").row,
     ]
-    assert len({(row["event_key"], row["content_key"]) for row in rows}) == 1
+    assert len({row["event_key"] for row in rows}) == 1
     tags = [json.loads(row.pop("tags")) for row in rows]
     assert tags == [FULL["tags"]] * 3
     for row in rows:
@@ -553,12 +553,6 @@ def test_the_inner_span_may_lie_deeper_and_in_an_earlier_line():
         (4, "aggregate"),
     ]
     assert found.ignored == 1
-
-
-def test_an_aggregate_keeps_the_content_that_it_has_when_sent_alone():
-    inside, alone = read([request(span(1), span(2, 1))]).rows[0], read([span(1)]).row
-    assert (inside["span_kind"], alone["span_kind"]) == ("aggregate", "leaf")
-    assert inside["content_key"] == alone["content_key"]
 
 
 def test_spans_that_enclose_each_other_end():

@@ -269,15 +269,15 @@ def test_a_worker_that_lost_the_race_takes_what_is_left(world):
     look = world.sources.look(world.lake, settled=True)
     slow = Ingestion(Lake(str(world.root / "home")), world.sources, salt="s")
     fast = Ingestion(world.lake, world.sources, salt="s")
-    deduplicated = slow._deduplicated
+    commit = slow.commit
     raced = iter([True])
 
-    def while_another_commits(rows):
+    def while_another_commits(pending, batch):
         if next(raced, False):
             fast.take(look.files[:1])
-        return deduplicated(rows)
+        return commit(pending, batch)
 
-    slow._deduplicated = while_another_commits  # type: ignore[method-assign]
+    slow.commit = while_another_commits  # type: ignore[method-assign]
     done = slow.take(look.files)
     assert world.events() == ["r1", "r2", "r3"]
     assert done.taken == 1

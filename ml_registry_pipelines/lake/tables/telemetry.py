@@ -78,7 +78,6 @@ INFERENCE_EVENTS = Table(
         Column("recorded_at", "timestamp", "when this row was taken", "UTC", required=True),
         Column("batch", "int64", "number of the commit that took the row", required=True),
         Column("event_key", "int64", "first 64 bits of SHA-256 over the identity", required=True),
-        Column("content_key", "int64", "first 64 bits of SHA-256 over what is billed", required=True),
         Column("source_system", "string", "system that minted the event id", required=True),
         Column("event_id", "string", "id of the request in that system", required=True),
         Column("attempt", "int32", "number of the attempt, from 1", required=True),
@@ -131,7 +130,6 @@ INFERENCE_EVENTS = Table(
     retention_days=1095,
     plain=(
         "event_key",
-        "content_key",
         "event_id",
         "trace_id",
         "parent_id",
