@@ -1,14 +1,14 @@
 """`model_costs` kept in step with `inference_events`: batches that lag, and days priced anew.
 
-Ingestion prices its rows in memory with `price_rows` and appends them itself. What it could
-not append before it died is priced here from the leading table. A closed batch is never
+Batches follow the leading table one by one, whoever took them. A closed batch is never
 changed by this, except where `reprice` is asked for: a day's costs are then replaced whole,
 never corrected by further rows, so that each attempt has one cost and one price at any time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
@@ -48,32 +48,46 @@ class Repriced:
     difference: Mapping[str, Decimal] = field(default_factory=dict)
 
 
-def price_rows(lake: Lake, rows: pa.Table) -> pa.Table:
-    """Rows of `model_costs` for rows of `inference_events` in memory, at the catalogue as it is now."""
-    return PriceBook.of(lake).price(rows)
-
-
 def catch_up_costs(lake: Lake) -> list[int]:
     """Price every batch that `inference_events` holds and `model_costs` lacks; return those batches.
 
     Raises:
         CostsBusy: upkeep kept removing the files that were to be read.
     """
-    book = PriceBook.of(lake)
     priced: list[int] = []
-    for _ in range(_ATTEMPTS):
-        with lake.read(EVENTS) as reading:
-            last = reading.sequence(EVENTS, INGESTION)
-            try:
-                while (batch := lake.sequence("model_costs", EVENTS) + 1) <= last:
-                    costs = book.price(batch_rows(reading, batch))
-                    if lake.append_once("model_costs", costs, source=EVENTS, sequence=batch) is Landed.NOW:
-                        priced.append(batch)
-            except (OutOfSequence, SnapshotGone):
-                # Another process priced the batch first, or compaction has replaced its files.
-                continue
-        return priced
+    with ThreadPoolExecutor(1, thread_name_prefix="price") as pool:
+        for _ in range(_ATTEMPTS):
+            with lake.read(EVENTS) as reading:
+                try:
+                    priced.extend(_catch_up(lake, reading, pool))
+                except (OutOfSequence, SnapshotGone):
+                    # Another process priced the batch first, or compaction has replaced its files.
+                    continue
+            return priced
     raise CostsBusy("inference_events was changed by others each time it was to be priced; try again")
+
+
+def _catch_up(lake: Lake, reading: Reading, pool: Executor) -> Iterator[int]:
+    """Price and append the batches that lag; the next one is priced while one is written."""
+    book = PriceBook.of(lake)
+
+    def costs_of(batch: int) -> pa.Table:
+        return book.price(batch_rows(reading, batch))
+
+    last = reading.sequence(EVENTS, INGESTION)
+    batch = lake.sequence("model_costs", EVENTS) + 1
+    upcoming = pool.submit(costs_of, batch) if batch <= last else None
+    try:
+        while upcoming is not None:
+            costs = upcoming.result()
+            upcoming = pool.submit(costs_of, batch + 1) if batch < last else None
+            if lake.append_once("model_costs", costs, source=EVENTS, sequence=batch) is Landed.NOW:
+                yield batch
+            batch += 1
+    finally:
+        # The reading is about to be closed.
+        if upcoming is not None and not upcoming.cancel():
+            wait([upcoming])
 
 
 def batch_rows(reading: Reading, batch: int) -> pa.Table:

@@ -310,6 +310,7 @@ class LogFile:
         self._known = tuple(known)
         self._start = start_after_line
         self._workspace = workspace
+        self._chunks: _Ahead | None = None
         self.dialect = dialect
         """The dialect; None before the first part, and where none was recognised."""
 
@@ -318,8 +319,23 @@ class LogFile:
         """SHA-256 of the stored bytes, once all parts were read."""
         return self._reader.digest
 
+    def begin(self) -> None:
+        """Begin to read in another thread, before the first part is asked for."""
+        if self._chunks is None:
+            self._chunks = _Ahead(iter(self._reader))
+
+    def close(self) -> None:
+        """Stop reading; what is under way comes to its end. Needed after `begin` alone."""
+        if self._chunks is not None:
+            self._chunks.close()
+
     def __iter__(self) -> Iterator[Decoded]:
-        chunks = _ahead(iter(self._reader))
+        self.begin()
+        assert self._chunks is not None
+        with contextlib.closing(self._chunks) as chunks:
+            yield from self._decoded(chunks)
+
+    def _decoded(self, chunks: Iterator[Chunk]) -> Iterator[Decoded]:
         waiting, sample = self._sample(chunks)
         if self.dialect is None and sample:
             self.dialect = detect(sample, self._known)
@@ -420,13 +436,23 @@ def _microseconds(instant: datetime) -> int:
     return (instant.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def _ahead(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+class _Ahead(Iterator[Chunk]):
     """The same chunks, each read and unpacked in another thread while the one before is worked on."""
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as pool:
-        pending = pool.submit(next, chunks, None)
-        while (chunk := pending.result()) is not None:
-            pending = pool.submit(next, chunks, None)
-            yield chunk
+
+    def __init__(self, chunks: Iterator[Chunk]) -> None:
+        self._chunks = chunks
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead")
+        self._pending = self._pool.submit(next, chunks, None)
+
+    def __next__(self) -> Chunk:
+        chunk = self._pending.result()
+        if chunk is None:
+            raise StopIteration
+        self._pending = self._pool.submit(next, self._chunks, None)
+        return chunk
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _nulls(length: int, of: pa.DataType) -> pa.Array:

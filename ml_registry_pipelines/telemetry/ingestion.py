@@ -12,12 +12,14 @@ Decoding is in `decoding.py`, prices and rollups follow in rooms of their own.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import uuid
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import FilesError, Folder, open_folder
@@ -27,13 +29,14 @@ from ml_registry_pipelines.telemetry.accounting import counts_by_file, quarantin
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken
 from ml_registry_pipelines.telemetry.deduplication import deduplicated
 from ml_registry_pipelines.telemetry.quarantine import replayed_states
+from ml_registry_pipelines.telemetry.reading import ReadingError
 from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources, SourcesError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.lake import Lake
-    from ml_registry_pipelines.telemetry.decoding import Origin
+    from ml_registry_pipelines.telemetry.decoding import Decoded, LogFile, Origin, Workspace
     from ml_registry_pipelines.telemetry.dialects.dialect import Dialect
 
 SOURCE = "ingestion"
@@ -84,6 +87,62 @@ class _Committer:
 
     def __exit__(self, *_: object) -> None:
         self._thread.shutdown()
+
+
+@dataclass
+class _Begun:
+    """A file that is being read already, or that could not be opened."""
+
+    part: Part
+    folder: Folder
+    mark: object = None
+    stream: IO[bytes] | None = None
+    log: LogFile | None = None
+    failure: FilesError | None = None
+
+    def decoded(self) -> Iterator[Decoded]:
+        """Its records, once.
+
+        Raises:
+            FilesError: it could not be opened, or changed while it was read.
+            ReadingError: its bytes could not be got.
+        """
+        if self.failure is not None:
+            raise self.failure
+        assert self.log is not None
+        with contextlib.closing(self):
+            yield from self.log
+        file = self.part.file
+        if self.folder.entry(file.path).mark != self.mark:
+            raise FilesError(
+                f"{file.path} of source {file.source!r} changed while it was read; "
+                "it is taken up again once it has settled"
+            )
+
+    @property
+    def dialect(self) -> str | None:
+        return self.log.dialect.name if self.log and self.log.dialect else None
+
+    @property
+    def digest(self) -> str | None:
+        return self.log.digest if self.log else None
+
+    def close(self) -> None:
+        if self.log is not None and self.stream is not None:
+            self.log.close()
+            self.stream.close()
+
+
+def _one_ahead(files: Iterator[_Begun]) -> Iterator[_Begun]:
+    """The same files, the next one begun before one is given."""
+    upcoming = next(files, None)
+    try:
+        while upcoming is not None:
+            given, upcoming = upcoming, next(files, None)
+            yield given
+    finally:
+        if upcoming is not None:
+            upcoming.close()
 
 
 class Ingestion:
@@ -183,37 +242,22 @@ class Ingestion:
     def _take(
         self, files: Iterable[tuple[FileRef, int, int]], batch: int, failures: list[str]
     ) -> Generator[Taken]:
-        from ml_registry_pipelines.telemetry.decoding import LogFile, Workspace
+        from ml_registry_pipelines.telemetry.decoding import Workspace
 
         with Workspace() as workspace, _Committer(self.commit) as committer:
             pending = Pending()
-            for file, line, number in files:
-                part = Part(file, number, first_line=line + 1, last_line=line)
-                folder = self.folder_of(file)
+            for begun in _one_ahead(self._begin(file, workspace) for file in files):
+                part = begun.part
                 try:
-                    before = folder.entry(file.path)
-                    with folder.open(file.path) as stream:
-                        log = LogFile(
-                            stream,
-                            self.origin(file),
-                            dialect=self.dialect_of(file),
-                            start_after_line=line,
-                            workspace=workspace,
-                        )
-                        for decoded in log:
-                            part.take(decoded, log.dialect.name if log.dialect else None)
-                            pending.add(file, decoded, part.dialect)
-                            if pending.full(BATCH_ROWS, BATCH_BYTES):
-                                pending.parts.append(part)
-                                yield from committer.give(pending, batch)
-                                pending, part, batch = Pending(), part.next(), batch + 1
-                    if folder.entry(file.path).mark != before.mark:
-                        raise FilesError(
-                            f"{file.path} of source {file.source!r} changed while it was read; "
-                            "it is taken up again once it has settled"
-                        )
-                    part.complete, part.digest = True, log.digest
-                except FilesError as failure:
+                    for decoded in begun.decoded():
+                        part.take(decoded, begun.dialect)
+                        pending.add(part.file, decoded, part.dialect)
+                        if pending.full(BATCH_ROWS, BATCH_BYTES):
+                            pending.parts.append(part)
+                            yield from committer.give(pending, batch)
+                            pending, part, batch = Pending(), part.next(), batch + 1
+                    part.complete, part.digest = True, begun.digest
+                except (FilesError, ReadingError) as failure:
                     # Lines of this file that are decoded already stay; the next start goes on behind them.
                     failures.append(str(failure))
                 if part.complete or part.rows_in or part.ignored:
@@ -221,6 +265,27 @@ class Ingestion:
             if pending.parts:
                 yield from committer.give(pending, batch)
             yield from committer.last()
+
+    def _begin(self, left: tuple[FileRef, int, int], workspace: Workspace) -> _Begun:
+        """Begin to read what is left of a file."""
+        from ml_registry_pipelines.telemetry.decoding import LogFile
+
+        file, line, number = left
+        part = Part(file, number, first_line=line + 1, last_line=line)
+        folder = self.folder_of(file)
+        try:
+            mark, stream = folder.entry(file.path).mark, folder.open(file.path)
+        except FilesError as failure:
+            return _Begun(part, folder, failure=failure)
+        log = LogFile(
+            stream,
+            self.origin(file),
+            dialect=self.dialect_of(file),
+            start_after_line=line,
+            workspace=workspace,
+        )
+        log.begin()
+        return _Begun(part, folder, mark, stream, log)
 
     def folder_of(self, file: FileRef) -> Folder:
         """Where the file lies."""

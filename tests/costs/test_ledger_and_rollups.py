@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ml_registry_pipelines.costs.contracts import Contract, read_contract
-from ml_registry_pipelines.costs.ledger import catch_up_costs, price_rows, reprice
+from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
 from ml_registry_pipelines.costs.prices import catalog_rows
 from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.costs.queries import Coverage, UnknownKey, cost_by, coverage, unpriced_models
@@ -114,7 +114,7 @@ def test_rows_in_memory_get_the_costs_that_a_catch_up_would_give_them(lake: Lake
     land(lake, [call(at(9)), call(at(10), model="unknown", out_text=3)])
     with lake.read("inference_events") as reading:
         rows = reading.query("rows", "SELECT * FROM inference_events")
-    direct = price_rows(lake, rows)
+    direct = PriceBook.of(lake).price(rows)
     catch_up_costs(lake)
     with lake.read("model_costs") as reading:
         stored = reading.query("costs", "SELECT * FROM model_costs")

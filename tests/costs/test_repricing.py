@@ -18,9 +18,9 @@ from ml_registry_pipelines.costs.ledger import (
     Repriced,
     catch_up_costs,
     days_priced,
-    price_rows,
     reprice,
 )
+from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from tests.costs.test_ledger_and_rollups import DAY, NEXT, at, call, figures, put_prices
@@ -202,5 +202,5 @@ def test_rows_in_memory_and_rows_priced_anew_get_the_same_costs(lake: Lake) -> N
     with lake.read("inference_events") as reading:
         rows = reading.query("rows", "SELECT * FROM inference_events")
     reprice(lake, [DAY])
-    direct = price_rows(lake, rows).sort_by("event_key").to_pylist()
+    direct = PriceBook.of(lake).price(rows).sort_by("event_key").to_pylist()
     assert sorted(costs(lake), key=lambda row: row["event_key"]) == direct
