@@ -20,7 +20,7 @@ from ml_registry_pipelines.costs.list_prices import CATALOG as LIST
 from ml_registry_pipelines.costs.matching import Match, match, names_model, same_provider
 from ml_registry_pipelines.costs.prices import COMPONENTS, Price, minute_of_day, prices_from
 from ml_registry_pipelines.lake.declarations import arrow_type
-from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.reading import in_batches, open_duckdb
 from ml_registry_pipelines.lake.tables.costs import MODEL_COSTS, UNIT_PRICE
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 
@@ -105,7 +105,7 @@ class PriceBook:
         """The rows of `model_costs` for rows of `inference_events`: exactly one each, in any order."""
         connection = open_duckdb()
         try:
-            connection.register("given", _sane(rows))
+            connection.register("given", in_batches(_sane(rows)))
             connection.register("slots", self._table_of_slots(_kinds(rows)))
             costs = connection.sql(_PRICE).to_arrow_table()
         finally:

@@ -38,6 +38,7 @@ MEMORY_LIMIT = "1GB"
 """What a process's queries may hold in memory together before they spill to disk."""
 COPIED = "Arrow output on a DB-API result"
 """Begins DuckDB's warning at every answer that `Reading` takes, which says how it does it in `_answer`."""
+BATCH_ROWS = 8192
 _OPENING = Lock()
 _HIVE_TYPES = {"date": "DATE", "string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}
 _GONE = ("No files found", "No such file", "NoSuchKey", "Not Found", "not found", "does not exist")
@@ -256,6 +257,13 @@ def _database(process: int, ordered: bool) -> duckdb.DuckDBPyConnection:  # noqa
     database.execute("SET GLOBAL TimeZone = 'UTC'")
     warnings.filterwarnings("ignore", message=COPIED)
     return database
+
+
+def in_batches(rows: pa.Table) -> pa.Table:
+    """The same rows in batches of a few thousand: DuckDB's threads take one batch each."""
+    import pyarrow as pa
+
+    return pa.Table.from_batches(rows.to_batches(max_chunksize=BATCH_ROWS), schema=rows.schema)
 
 
 @cache

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.reading import in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
@@ -40,8 +40,6 @@ SAMPLE_LEAST = 3
 """Records that detection looks at even where each is longer than that."""
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
-BATCH_ROWS = 8192
-"""DuckDB reads one Arrow batch per thread: a chunk must be several."""
 
 
 class DialectError(MlregError):
@@ -220,7 +218,7 @@ class Decoder:
         """Rows in the making, with only the columns that have values."""
         candidates = self._candidates(records)
         found = _with_values(candidates)
-        self._connection.register("candidates", _in_batches(candidates.select(["line", "part", *found])))
+        self._connection.register("candidates", in_batches(candidates.select(["line", "part", *found])))
         return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
 
     def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
@@ -228,7 +226,7 @@ class Decoder:
         sql = normalising.candidates_sql(
             self.dialect, self._given, looks_up_tenant=looks_up, with_raw=with_raw
         )
-        self._connection.register("records", _in_batches(records))
+        self._connection.register("records", in_batches(records))
         return self._connection.sql(sql).to_arrow_table()
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
@@ -238,7 +236,7 @@ class Decoder:
         faulty = records.filter(pc.is_in(records["line"], bad["line"].combine_chunks()))
         candidates = self._candidates(faulty, with_raw=True)
         found = _with_values(candidates)
-        self._connection.register("candidates", _in_batches(candidates))
+        self._connection.register("candidates", in_batches(candidates))
         complaints = self._connection.sql(
             normalising.complaints_sql(self.dialect, frozenset(found))
         ).to_arrow_table()
@@ -271,7 +269,7 @@ class Decoder:
 
     def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Records that are JSON, and rejects for those that are not."""
-        self._connection.register("records", _in_batches(records))
+        self._connection.register("records", in_batches(records))
         good = self._connection.sql("SELECT line, raw FROM records WHERE json_valid(raw)").to_arrow_table()
         malformed = self._connection.sql(
             """
@@ -469,12 +467,6 @@ def _zeros(size: int) -> pa.Buffer:
     import pyarrow as pa
 
     return pa.py_buffer(bytes(size))
-
-
-def _in_batches(records: pa.Table) -> pa.Table:
-    import pyarrow as pa
-
-    return pa.Table.from_batches(records.to_batches(max_chunksize=BATCH_ROWS), schema=records.schema)
 
 
 def _with_tenant(rejected: pa.Table, tenant: str | None) -> pa.Table:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.reading import in_batches
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 
@@ -55,7 +56,7 @@ def _verdicts(reading: Reading, rows: pa.Table) -> pa.Table | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    reading.register("incoming", rows.select(["event_key"]))
+    reading.register("incoming", in_batches(rows.select(["event_key"])))
     days = pc.min_max(rows["day"]).as_py()
     seen = reading.query(
         "ingestion.seen_keys",
