@@ -173,6 +173,7 @@ class _Stored:
         self._name = name
         self._hash = hashlib.sha256()
         self._held = b""
+        self._whole = False
 
     def peek(self, size: int) -> bytes:
         while len(self._held) < size and (more := self._pull(size - len(self._held))):
@@ -186,8 +187,9 @@ class _Stored:
         return self._pull(size)
 
     def drain(self) -> None:
+        """Hash what is left, unless others have taken over the stream by then."""
         self._held = b""
-        while self._pull(_BLOCK):
+        while not self._whole and self._pull(_BLOCK):
             pass
 
     def hexdigest(self) -> str:
@@ -199,6 +201,7 @@ class _Stored:
 
         if self._stream.seekable():
             self.drain()
+            self._whole = True
             self._stream.seek(0)
             return self._stream
         copy = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the last reference
