@@ -38,7 +38,9 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
         where = f"at {busy.address}" if busy.address else "for a demo; wait until that has ended"
         raise ServicesError(f"Dagster already runs for {settings.home} {where}")
     _refuse_taken(host, port)
-    signal.signal(signal.SIGTERM, _interrupt)
+    # Both: what a script starts in the background has SIGINT ignored otherwise.
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, _interrupt)
     try:
         with running_daemon(settings, address=address) as daemon:
             if daemon is None:

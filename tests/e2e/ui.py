@@ -148,8 +148,6 @@ def running_ui(home: Path, **more: str) -> Iterator[Ui]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        # Whoever started the tests in the background has Ctrl-C ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     ui = Ui(home, port, process)
     try:
