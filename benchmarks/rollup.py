@@ -123,6 +123,7 @@ def in_duckdb(files: list[str]) -> tuple[int, int]:
     import duckdb
 
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         listing = ", ".join(f"'{file}'" for file in files)
         return len(files), len(connection.sql(DUCKDB_FLOOR.format(files=listing)).fetchall())
 

@@ -88,7 +88,7 @@ class Gunzip:
                 self._input = self._packed.read(_BLOCK)
                 self._taken += len(self._input)
                 if not self._input:
-                    self._end()
+                    return self._end()
             elif self._member.eof:
                 self._next_member()
             elif unpacked := self._advance(min(size, _MOST_AT_ONCE)):
@@ -111,7 +111,7 @@ class Gunzip:
         return unpacked
 
     def _rest_of_damaged(self) -> bytes:
-        """What the member holds between what was given and the damage."""
+        """What the member holds between what was given and where it breaks."""
         rest, skip = [], self._given
         with self._packed.again(self._begins) as stored:
             for unpacked in self._carefully(stored):
@@ -120,7 +120,7 @@ class Gunzip:
         return b"".join(rest)
 
     def _carefully(self, stored: IO[bytes]) -> Iterator[bytes]:
-        """Everything that can be unpacked of a damaged member: its last block byte by byte."""
+        """Everything that can be unpacked of a member that is damaged or breaks off."""
         member = zlib.decompressobj(wbits=_GZIP)
         while not member.eof and (given := stored.read(_BLOCK)):
             while given and not member.eof:
@@ -132,6 +132,7 @@ class Gunzip:
                     yield _as_far_as_possible(before, given)
                     return
                 given = member.unconsumed_tail
+        yield member.flush()
 
     def _next_member(self) -> None:
         """Begin the next member, behind any padding with zeros."""
@@ -147,10 +148,14 @@ class Gunzip:
             self._ended = True
             self.fault = Fault("corrupt_gzip", "bytes follow the gzip data that are no gzip data")
 
-    def _end(self) -> None:
+    def _end(self) -> bytes:
+        """What a member that breaks off has not given yet: of its last bytes, both libraries hold some back."""
         self._ended = True
-        if not self._member.eof:
-            self.fault = Fault("truncated_gzip", "the gzip data breaks off before its end")
+        if self._member.eof:
+            return b""
+        rest: bytes = self._rest_of_damaged() if self._packed.repeatable else self._member.flush()
+        self.fault = Fault("truncated_gzip", "the gzip data breaks off before its end")
+        return rest
 
 
 def _damage(failure: Exception) -> Fault:
