@@ -8,11 +8,15 @@ on its way can land once at most.
 
 from __future__ import annotations
 
+import errno
+import os
 import random
+import shutil
 import time
 import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.maintenance import no_hooks, writer_properties
@@ -39,6 +43,8 @@ PATIENCE_SECONDS = 60.0
 """How long a write keeps trying while other writers are first."""
 SORTED_UP_TO = 50_000
 """Rows of a commit that are sorted; of a million, which come nearly in order, it takes two seconds."""
+ROOM_LEFT = 128 << 10
+"""Bytes that stay free on a disk; rows take a quarter of their size in memory at most."""
 STORE_TRIES = 4
 """Tries against a store that fails; delta-rs has by then repeated each request for minutes."""
 
@@ -132,6 +138,9 @@ class Commit:
         from deltalake import write_deltalake
 
         self.begins_at(handle)
+        if _is_full(handle.table_uri, self.rows.nbytes):
+            self.failure = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return False
         note = {} if transaction is None else {SEQUENCE: str(transaction.version)}
         try:
             rows = with_stored_columns(self.rows, handle, declared)
@@ -186,6 +195,12 @@ class Commit:
         """The error for a commit that was given up."""
         why = "too many writers at once" if self.failure is None else reason(self.failure)
         return CommitUnknown(f"{self.table}: a commit failed ({why}) {more}")
+
+
+def _is_full(uri: str, size: int) -> bool:
+    """Whether rows of that size in memory may not find room, before delta-rs finds out in a panic of its own."""
+    path = unquote(uri.removeprefix("file://"))
+    return path.startswith("/") and shutil.disk_usage(path).free < ROOM_LEFT + size // 4
 
 
 def _refusal(failure: Exception) -> str:

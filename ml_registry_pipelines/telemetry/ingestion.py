@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import FilesError, Folder, open_folder
-from ml_registry_pipelines.lake.lake import Landed
+from ml_registry_pipelines.lake.outcomes import CommitUnknown, LakeError, Landed
 from ml_registry_pipelines.lake.tables.telemetry import INFERENCE_EVENTS, INGESTED_FILES
 from ml_registry_pipelines.telemetry.accounting import counts_by_file, quarantine, stamped
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken
@@ -215,7 +215,7 @@ class Ingestion:
         """Files that are not complete yet, with the last line taken and the number of the next part."""
         import pyarrow as pa
 
-        unique = list(dict.fromkeys(files))
+        unique = list({(file.source, file.path): file for file in files}.values())
         if not unique or not self.lake.exists("ingested_files"):
             return [(file, 0, 0) for file in unique]
         wanted = pa.table({"source": [f.source for f in unique], "path": [f.path for f in unique]})
@@ -247,19 +247,23 @@ class Ingestion:
         with Workspace() as workspace, _Committer(self.commit) as committer:
             pending = Pending()
             for begun in _one_ahead(self._begin(file, workspace) for file in files):
-                part = begun.part
-                try:
-                    for decoded in begun.decoded():
-                        part.take(decoded, begun.dialect)
-                        pending.add(part.file, decoded, part.dialect)
-                        if pending.full(BATCH_ROWS, BATCH_BYTES):
-                            pending.parts.append(part)
-                            yield from committer.give(pending, batch)
-                            pending, part, batch = Pending(), part.next(), batch + 1
-                    part.complete, part.digest = True, begun.digest
-                except (FilesError, ReadingError) as failure:
-                    # Lines of this file that are decoded already stay; the next start goes on behind them.
-                    failures.append(str(failure))
+                part, parts = begun.part, begun.decoded()
+                while not part.complete:
+                    try:
+                        decoded = next(parts, None)
+                    except (FilesError, ReadingError) as failure:
+                        # Lines of this file that are decoded already stay; the next start goes on behind them.
+                        failures.append(str(failure))
+                        break
+                    if decoded is None:
+                        part.complete, part.digest = True, begun.digest
+                        continue
+                    part.take(decoded, begun.dialect)
+                    pending.add(part.file, decoded, part.dialect)
+                    if pending.full(BATCH_ROWS, BATCH_BYTES):
+                        pending.parts.append(part)
+                        yield from committer.give(pending, batch)
+                        pending, part, batch = Pending(), part.next(), batch + 1
                 if part.complete or part.rows_in or part.ignored:
                     pending.parts.append(part)
             if pending.parts:
@@ -355,13 +359,19 @@ class Ingestion:
         staged = uuid.uuid4().hex
         self._write_aside(staged, "ingested_files", files)
         self._write_aside(staged, "quarantined_rows", quarantined)
-        landed = self.lake.append_once(
-            "inference_events",
-            stamped(new, INFERENCE_EVENTS.schema, batch=batch, now=now),
-            source=SOURCE,
-            sequence=batch,
-            note={STAGED: staged, STAGED_BATCH: str(batch)},
-        )
+        try:
+            landed = self.lake.append_once(
+                "inference_events",
+                stamped(new, INFERENCE_EVENTS.schema, batch=batch, now=now),
+                source=SOURCE,
+                sequence=batch,
+                note={STAGED: staged, STAGED_BATCH: str(batch)},
+            )
+        except CommitUnknown:
+            raise  # If it did land, its followers need what was written aside.
+        except LakeError:
+            self._discard(staged)
+            raise
         if landed is Landed.BEFORE:
             self._discard(staged)
             raise LostBatch
@@ -412,8 +422,10 @@ class Ingestion:
             self._discard(staged)
 
     def _discard(self, staged: str) -> None:
+        """Clear away what was written aside; what cannot be, `sweep` removes."""
         for table in ("ingested_files", "quarantined_rows"):
-            self._staging.delete(f"{staged}.{table}.parquet")
+            with contextlib.suppress(FilesError):
+                self._staging.delete(f"{staged}.{table}.parquet")
 
 
 def user_salt(root: str) -> str:

@@ -13,7 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ml_registry_pipelines.lake.files import FilesError, LocalFolder
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.telemetry import ingestion, splitting
 from ml_registry_pipelines.telemetry.ingestion import Ingestion, IngestionError
 from ml_registry_pipelines.telemetry.quarantine import open_rows, show, summary
 from ml_registry_pipelines.telemetry.replay import replay
@@ -282,6 +284,25 @@ def test_a_worker_that_lost_the_race_takes_what_is_left(world):
     assert world.events() == ["r1", "r2", "r3"]
     assert done.taken == 1
     assert world.balance() == {"rows_in": 3, "taken": 3, "duplicates": 0, "quarantined": 0}
+
+
+class Stubborn(LocalFolder):
+    """A folder in which nothing can be deleted."""
+
+    def delete(self, path):
+        raise FilesError(f"{path} cannot be deleted: the store answers 503")
+
+
+def test_a_clean_up_that_fails_neither_stops_a_batch_nor_counts_a_part_twice(world, monkeypatch):
+    monkeypatch.setattr(ingestion, "BATCH_ROWS", 10)
+    monkeypatch.setattr(splitting, "CHUNK_ROWS", 5)
+    write(world.landing / "native", "a.jsonl", [record(n) for n in range(40)])
+    worker = Ingestion(world.lake, world.sources, salt="s")
+    worker._staging = Stubborn(world.root / "home" / "staging")
+    done = worker.take(world.sources.look(world.lake, settled=True).files)
+    assert (done.taken, len(done.batches)) == (40, 4)
+    assert world.balance() == {"rows_in": 40, "taken": 40, "duplicates": 0, "quarantined": 0}
+    assert len(world.events()) == 40
 
 
 def test_user_ids_are_never_stored_as_they_came(world):
