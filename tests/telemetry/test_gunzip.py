@@ -42,7 +42,7 @@ def unpacked(content: bytes, *, repeatable: bool, head: int, block: int) -> tupl
     parts = []
     while part := source.read(block):
         parts.append(part)
-    return b"".join(parts), source.fault and source.fault.reason
+    return b"".join(parts), source.fault.reason if source.fault else None
 
 
 def text(size: int, seed: int) -> bytes:
