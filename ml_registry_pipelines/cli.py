@@ -290,7 +290,7 @@ def quarantine_replay(
     ids: tuple[str, ...], reason: str | None, source: str | None, everything: bool, limit: int
 ) -> None:
     """Try rows again with today's dialects and sources."""
-    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+    from ml_registry_pipelines.telemetry.ingestion import Ingestion, IngestionError
     from ml_registry_pipelines.telemetry.quarantine import open_rows
     from ml_registry_pipelines.telemetry.replay import replay
     from ml_registry_pipelines.telemetry.sources import Sources
@@ -300,11 +300,16 @@ def quarantine_replay(
     with _lake() as lake:
         tried = open_rows(lake, ids=ids, reason=reason, source=source, limit=limit)
         done = replay(Ingestion(lake, Sources.load(Settings.from_environment())), tried)
+        records = done.taken + done.duplicates + done.kept + done.ignored
+        held = f", which hold {records:,} records" if records != done.tried else ""
+        ignored = f" ({done.ignored:,} records of other kinds ignored)" if done.ignored else ""
         click.echo(
-            f"{len(tried):,} rows tried: {done.taken:,} taken, {done.duplicates:,} duplicates, "
-            f"{len(tried) - done.taken - done.duplicates:,} still in quarantine"
+            f"{done.tried:,} rows tried{held}: {done.taken:,} taken, {done.duplicates:,} duplicates, "
+            f"{done.kept:,} still in quarantine{ignored}"
         )
         _derive(lake)
+        if done.failures:
+            raise IngestionError("; ".join(done.failures))
 
 
 # -- looking --------------------------------------------------------------------------------

@@ -232,6 +232,7 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
         for whole, buckets, inclusive in _sums(dialect)
         if inclusive and any(name in found for name in (whole, *buckets))
     )
+    contradictory = "coalesce(contradictory = 'true', false)" if "contradictory" in found else "false"
     return f"""
         WITH cast_values AS (
             SELECT line, part, {"raw," if with_raw else ""} {", ".join(_casts(dialect, found))}
@@ -251,6 +252,7 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
         judged AS (
             SELECT *, CASE
                 WHEN {f"coalesce({', '.join(used)}) IS NULL" if used else "true"} THEN 'missing'
+                WHEN {contradictory} THEN 'inconsistent'
                 WHEN {overfull or "false"} OR {total} <> {_sum(counts, TOKEN_BUCKETS)} THEN 'inconsistent'
                 ELSE 'exact'
             END AS usage_quality

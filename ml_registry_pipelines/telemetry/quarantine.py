@@ -25,6 +25,7 @@ OPEN_ROWS = """
       AND NOT EXISTS (
           SELECT 1 FROM quarantined_rows AS later
           WHERE later.quarantine_id = held.quarantine_id AND later.state = 'replayed'
+            AND later.batch > held.batch
       )
 """
 """Rows that are still in quarantine."""
@@ -129,12 +130,26 @@ def open_among(lake: Lake, rows: pa.Table) -> pa.Table:
     return still.cast(QUARANTINED_ROWS.schema)
 
 
+def open_of_file(lake: Lake, source: str, path: str) -> pa.Table:
+    """All open rows of one file."""
+    with lake.read("quarantined_rows") as reading:
+        found = reading.query(
+            "quarantine.open_of_file",
+            f"SELECT * FROM ({OPEN_ROWS}) WHERE source = $source AND file = $path ORDER BY line, part",
+            {"source": source, "path": path},
+        )
+    return found.cast(QUARANTINED_ROWS.schema)
+
+
 def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datetime) -> pa.Table:
-    """The state `replayed` for every row that was tried and did not fail again, without its raw text.
+    """The rows that a replay adds: what changed, and nothing for a row that failed again.
+
+    A row that did not fail again gets the state `replayed`, without its raw text. A record that
+    failed and was no row before, as of a file that was held as a whole, becomes one.
 
     Args:
         tried: rows of `quarantined_rows` that were decoded anew.
-        failed: source, file, line and part of those that were rejected again.
+        failed: rows for `quarantined_rows` of what was rejected.
     """
     connection = open_duckdb()
     connection.register("tried", tried)
@@ -145,6 +160,8 @@ def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datet
             NULL::VARCHAR AS raw, 'replayed' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at
         )
         FROM tried ANTI JOIN failed USING (source, file, line, part)
+        UNION ALL BY NAME
+        SELECT failed.* FROM failed ANTI JOIN tried USING (source, file, line, part)
         """,
         params={"batch": batch, "now": now},
     ).to_arrow_table()

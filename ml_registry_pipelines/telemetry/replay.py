@@ -6,64 +6,139 @@ by a further part of the file in `ingested_files` that takes away what it quaran
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.files import FilesError
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken, placed
 from ml_registry_pipelines.telemetry.ingestion import RACES, Ingestion, IngestionError, LostBatch
-from ml_registry_pipelines.telemetry.quarantine import open_among
+from ml_registry_pipelines.telemetry.quarantine import open_among, open_of_file
+from ml_registry_pipelines.telemetry.reading import ReadingError
 from ml_registry_pipelines.telemetry.sources import FileRef
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.telemetry.decoding import Decoded
+    from ml_registry_pipelines.telemetry.dialects.dialect import Dialect
 
 
-def replay(ingestion: Ingestion, tried: pa.Table) -> Taken:
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay did. One row that stands for a whole file may become many records, or none."""
+
+    tried: int = 0
+    """Rows of quarantine, those that had to be left alone included."""
+    taken: int = 0
+    duplicates: int = 0
+    ignored: int = 0
+    kept: int = 0
+    """Records in quarantine afterwards."""
+    failures: tuple[str, ...] = ()
+    """Why rows were left alone, a sentence for each file."""
+
+
+@dataclass
+class _Trial:
+    """The rows of quarantine that are tried, and the batch that this makes."""
+
+    pending: Pending = field(default_factory=Pending)
+    tried: list[pa.Table] = field(default_factory=list)
+    untried: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def leave(self, held: pa.Table, failure: Exception) -> None:
+        """Leave rows as they are, and say why."""
+        self.untried += len(held)
+        self.failures.append(str(failure))
+
+
+def replay(ingestion: Ingestion, tried: pa.Table) -> Replayed:
     """Decode rows of `quarantined_rows` anew and take what can be taken now, as one batch.
 
+    Rows whose file would have to be read again and cannot be are left as they are, and do not
+    keep the others from being taken.
+
     Raises:
-        IngestionError: a row's file is unknown, or other workers kept taking the batch number.
+        IngestionError: other workers kept taking the batch number.
     """
     for _ in range(RACES):
         batch = ingestion.recover() + 1
         still_open = open_among(ingestion.lake, tried)
         if not len(still_open):
-            return Taken()
+            return Replayed()
+        trial = _decoded_anew(ingestion, still_open)
         try:
-            return ingestion.commit(_decoded_anew(ingestion, still_open), batch)
+            done = ingestion.commit(trial.pending, batch) if trial.tried else Taken()
         except LostBatch:
             continue
+        rows = sum(map(len, trial.tried))
+        return Replayed(
+            tried=rows + trial.untried,
+            taken=done.taken,
+            duplicates=done.duplicates,
+            ignored=done.ignored,
+            # The batch counts what it put into quarantine less what it tried.
+            kept=rows + done.quarantined + trial.untried,
+            failures=tuple(trial.failures),
+        )
     raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
 
 
-def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> Pending:
-    pending = Pending(replayed=tried)
-    keys = zip(*(tried[name].to_pylist() for name in ("source", "file", "dialect")), strict=True)
-    by_file: dict[tuple[str, str, str | None], list[int]] = {}
-    for position, key in enumerate(keys):
+def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
+    import pyarrow as pa
+
+    trial = _Trial()
+    by_file: dict[tuple[str, str], list[int]] = {}
+    for position, key in enumerate(zip(tried["source"].to_pylist(), tried["file"].to_pylist(), strict=True)):
         by_file.setdefault(key, []).append(position)
-    for (source, path, dialect), positions in by_file.items():
-        _add(ingestion, pending, _file(ingestion.lake, source, path), dialect, tried.take(positions))
-    return pending
+    for (source, path), positions in by_file.items():
+        held = tried.take(positions)
+        try:
+            file, number = _file(ingestion.lake, source, path)
+        except IngestionError as failure:
+            trial.leave(held, failure)
+            continue
+        _try_file(ingestion, trial, Part(file, number, first_line=0), held)
+    if trial.tried:
+        trial.pending.replayed = pa.concat_tables(trial.tried)
+    return trial
 
 
-def _add(
-    ingestion: Ingestion, pending: Pending, known: tuple[FileRef, int], dialect: str | None, held: pa.Table
-) -> None:
-    """Decode the held rows of one file into the pending batch."""
+def _try_file(ingestion: Ingestion, trial: _Trial, part: Part, held: pa.Table) -> None:
+    """Decode the held rows of one file into the pending batch, as one part."""
     import pyarrow.compute as pc
 
-    file, number = known
-    whole = pc.equal(held["line"], 0)
-    if pc.any(whole).as_py():
+    of_whole_file = pc.equal(held["line"], 0)
+    whole, records = held.filter(of_whole_file), held.filter(pc.invert(of_whole_file))
+    if len(whole):
         # The file as a whole was at fault: it is read again, from where it lies.
-        part = Part(file, number, first_line=0)
-        _add_file(ingestion, pending, part, held.filter(whole))
-        number += 1
-        held = held.filter(pc.invert(whole))
-    if len(held):
-        _add_records(ingestion, pending, Part(file, number, first_line=0), dialect, held)
+        try:
+            dialect, decoded = _read_again(ingestion, part.file)
+        except (FilesError, ReadingError) as failure:
+            trial.leave(whole, failure)
+            held = records
+        else:
+            if dialect is not None:
+                # All its other rows are read again with it; to add them to those held would count them twice.
+                held, records = open_of_file(ingestion.lake, part.file.source, part.file.path), records[:0]
+                for piece in decoded:
+                    part.take(piece, dialect)
+                    trial.pending.add(part.file, piece, dialect)
+            else:
+                _leave(trial.pending, part, whole)
+    if not len(held):
+        return
+    for name in records["dialect"].unique().to_pylist():
+        same = pc.is_null(records["dialect"]) if name is None else pc.equal(records["dialect"], name)
+        _add_records(ingestion, trial.pending, part, name, records.filter(same))
+    # What was counted as quarantined before is so no more, and went in before.
+    part.last_line = 0
+    part.tried_again = len(held)
+    part.rows_in -= len(held)
+    trial.pending.parts.append(part)
+    trial.tried.append(held)
 
 
 def _add_records(
@@ -75,7 +150,7 @@ def _add_records(
     from ml_registry_pipelines.telemetry.dialects import DIALECTS
     from ml_registry_pipelines.telemetry.reading import Chunk, rejects_schema
 
-    chosen = ingestion.dialect_of(part.file) or (
+    chosen: Dialect | None = ingestion.dialect_of(part.file) or (
         DIALECTS.get(dialect) if dialect else detect(held["raw"].to_pylist())
     )
     if chosen is None:
@@ -91,37 +166,30 @@ def _add_records(
     part.take(decoded, chosen.name)
     pending.rows.append(placed(_put_back(decoded.rows, held), part.file, chosen.name))
     pending.rejected.append(placed(_put_back(decoded.rejected, held), part.file, chosen.name))
-    _finish(pending, part, tried=len(held))
 
 
-def _add_file(ingestion: Ingestion, pending: Pending, part: Part, held: pa.Table) -> None:
+def _read_again(ingestion: Ingestion, file: FileRef) -> tuple[str | None, list[Decoded]]:
+    """All of a file, and its dialect; None: it is of no known one today either.
+
+    Raises:
+        FilesError: it could not be opened.
+        ReadingError: its bytes could not be got.
+    """
     from ml_registry_pipelines.telemetry.decoding import LogFile
 
-    with ingestion.folder_of(part.file).open(part.file.path) as stream:
-        log = LogFile(stream, ingestion.origin(part.file), dialect=ingestion.dialect_of(part.file))
-        for decoded in log:
-            if log.dialect is None:
-                _leave(pending, part, held)
-                return
-            part.take(decoded, log.dialect.name)
-            pending.add(part.file, decoded, part.dialect)
-    _finish(pending, part, tried=len(held))
+    with ingestion.folder_of(file).open(file.path) as stream:
+        log = LogFile(stream, ingestion.origin(file), dialect=ingestion.dialect_of(file))
+        decoded = list(log)
+    return (log.dialect.name if log.dialect else None), decoded
 
 
 def _leave(pending: Pending, part: Part, held: pa.Table) -> None:
     """Nothing recognises these rows today either: they stay in quarantine as they are."""
-    names = ["line", "part", "reason", "message", "raw", "tenant"]
-    pending.rejected.append(placed(held.select(names), part.file, None))
-    part.rows_in = len(held)
-    _finish(pending, part, tried=len(held))
+    from ml_registry_pipelines.telemetry.normalising import rejected_schema
 
-
-def _finish(pending: Pending, part: Part, *, tried: int) -> None:
-    """What was counted as quarantined before is so no more, and went in before."""
-    part.last_line = 0
-    part.tried_again = tried
-    part.rows_in -= tried
-    pending.parts.append(part)
+    schema = rejected_schema()
+    pending.rejected.append(placed(held.select(schema.names).cast(schema), part.file, None))
+    part.rows_in += len(held)
 
 
 def _file(lake: Lake, source: str, path: str) -> tuple[FileRef, int]:

@@ -814,6 +814,82 @@ def test_cache_writes_are_told_apart_by_their_time():
     assert shown(read([payload(metadata=flat)]).row) == shown(short)
 
 
+@pytest.mark.parametrize(
+    ("total", "parts", "written", "quality"),
+    [
+        (3000, {"1h": 2000}, (1000, 2000), "exact"),
+        (3000, {"5m": 1000}, (1000, 2000), "exact"),
+        (2000, {"5m": 2000}, (2000, None), "exact"),
+        (1000, {"1h": 2000}, (0, 2000), "inconsistent"),
+        (1000, {"5m": 2000}, (2000, None), "inconsistent"),
+        (3000, {"5m": 500, "1h": 2000}, (500, 2000), "inconsistent"),
+        (None, {"1h": 2000}, (None, 2000), "exact"),
+    ],
+)
+def test_a_cache_write_whose_time_is_half_known_loses_no_token(
+    total: int | None, parts: dict[str, int], written: tuple[int | None, int | None], quality: str
+):
+    split = {f"ephemeral_{time}_input_tokens": count for time, count in parts.items()}
+    details = {"cache_creation_tokens": total, "cache_creation_token_details": split}
+    metadata = usage(prompt_tokens_details=details)
+    row = read([payload(prompt_tokens=9000, total_tokens=9038, metadata=metadata)]).row
+    assert (row["in_cache_write_5m"], row["in_cache_write_1h"]) == written
+    assert row["usage_quality"] == quality
+    assert row["in_uncached"] == 9000 - sum(count or 0 for count in written)
+
+
+@pytest.mark.parametrize(("nested", "flat"), [(0, 5000), (5000, 0), (999, 5000), ("999", "5000")])
+def test_where_litellm_counts_the_same_twice_the_larger_is_taken_and_the_row_is_inconsistent(
+    nested: object, flat: object
+):
+    for details, other, bucket in (
+        ("cached_tokens", "cache_read_input_tokens", "in_cache_read"),
+        ("cache_creation_tokens", "cache_creation_input_tokens", "in_cache_write_5m"),
+    ):
+        metadata = usage(prompt_tokens_details={details: nested}, **{other: flat})
+        row = read([payload(prompt_tokens=9000, total_tokens=9038, metadata=metadata)]).row
+        assert (row[bucket], row["in_uncached"], row["usage_quality"]) == (5000, 4000, "inconsistent")
+
+
+def test_the_same_count_in_both_places_of_a_litellm_payload_is_exact():
+    metadata = usage(prompt_tokens_details={"cached_tokens": 1000}, cache_read_input_tokens=1000)
+    row = read([payload(metadata=metadata)]).row
+    assert (row["in_cache_read"], row["usage_quality"]) == (1000, "exact")
+
+
+def test_a_count_that_is_none_is_complained_about_whatever_the_other_place_says():
+    metadata = usage(prompt_tokens_details={"cached_tokens": "many"}, cache_read_input_tokens=1000)
+    assert read([payload(metadata=metadata)]).reject["reason"] == "wrong_type"
+
+
+def otel_span(**counts: object) -> dict[str, Any]:
+    given = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "gpt-4o",
+    }
+    attributes = [{"key": key, "value": {"stringValue": text}} for key, text in given.items()]
+    attributes += [{"key": key, "value": {"intValue": str(count)}} for key, count in counts.items()]
+    times = {"startTimeUnixNano": "1793448000000000000", "endTimeUnixNano": "1793448001000000000"}
+    return {"traceId": "5b8efff7", "spanId": "eee19b7e", "attributes": attributes, **times}
+
+
+@pytest.mark.parametrize(
+    ("read_count", "quality"), [(0, "inconsistent"), (100, "inconsistent"), (1024, "exact")]
+)
+def test_where_two_names_of_a_spans_count_differ_the_larger_is_taken_and_the_row_is_inconsistent(
+    read_count: int, quality: str
+):
+    counts = {
+        "gen_ai.usage.input_tokens": 1200,
+        "gen_ai.usage.output_tokens": 30,
+        "gen_ai.usage.cache_read.input_tokens": read_count,
+        "gen_ai.usage.cache_read_input_tokens": 1024,
+    }
+    row = read([otel_span(**counts)]).row
+    assert (row["in_cache_read"], row["in_uncached"], row["usage_quality"]) == (1024, 176, quality)
+
+
 def test_more_parts_than_the_sum_make_a_litellm_row_inconsistent():
     row = read([payload(metadata=usage(prompt_tokens_details={"cached_tokens": 5000}))]).row
     assert row["usage_quality"] == "inconsistent"

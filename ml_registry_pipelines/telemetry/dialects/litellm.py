@@ -2,12 +2,13 @@
 
 `id` is one attempt: retries and fallbacks have ids of their own and share `trace_id`. `model` is
 what the deployment is called, `model_group` the alias that was asked for. `prompt_tokens` counts
-cached input too, `completion_tokens` reasoning too. `messages` and `response` are never stored.
+cached input too, `completion_tokens` reasoning too. Cache reads and writes stand in two places;
+where those differ the larger count is taken, and the usage is inconsistent. `messages` and `response` are never stored.
 """
 
 from __future__ import annotations
 
-from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, structure_of
+from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, differing, largest, structure_of
 
 _FIELDS = {
     "event_id": "id",
@@ -25,6 +26,9 @@ _FIELDS = {
     "in_cache_write_5m": "cache_creation_tokens",
     "out_reasoning": "reasoning_tokens",
 }
+_CACHE_READ = ("p.cached_tokens", "u.cache_read_input_tokens")
+_CACHE_WRITE = ("p.cache_creation_tokens", "u.cache_creation_input_tokens")
+_SEARCHES = ("p.web_search_requests", "u.server_tool_use.web_search_requests")
 _STRUCTURE = structure_of(
     {
         **dict.fromkeys(
@@ -110,6 +114,14 @@ LITELLM = Dialect(
                 coalesce(try_cast(r.total_tokens AS BIGINT), 0) > 0
                     OR coalesce(try_cast(r.response_cost AS DOUBLE), 0) > 0 AS billed
             FROM (SELECT line, raw, json_transform(raw, {_STRUCTURE}) AS r FROM records)
+        ),
+        -- A cache write as a whole, and what of it lives for five minutes and for an hour.
+        written AS (
+            SELECT *,
+                {largest(_CACHE_WRITE)} AS w,
+                p.cache_creation_token_details.ephemeral_5m_input_tokens AS w5,
+                p.cache_creation_token_details.ephemeral_1h_input_tokens AS w1
+            FROM payloads
         )
         SELECT
             line, 0 AS part, raw,
@@ -147,20 +159,26 @@ LITELLM = Dialect(
             r.prompt_tokens AS input_tokens,
             r.completion_tokens AS output_tokens,
             r.total_tokens AS total,
-            coalesce(p.cached_tokens, u.cache_read_input_tokens) AS in_cache_read,
-            coalesce(
-                p.cache_creation_token_details.ephemeral_5m_input_tokens,
-                CASE WHEN p.cache_creation_token_details.ephemeral_1h_input_tokens IS NULL
-                    THEN coalesce(p.cache_creation_tokens, u.cache_creation_input_tokens) END
-            ) AS in_cache_write_5m,
-            p.cache_creation_token_details.ephemeral_1h_input_tokens AS in_cache_write_1h,
+            {largest(_CACHE_READ)} AS in_cache_read,
+            CASE WHEN w5 IS NOT NULL OR w1 IS NULL THEN coalesce(w5, w)
+                WHEN whole_number(w) IS NULL THEN w
+                ELSE CAST(greatest(whole_number(w) - whole_number(w1), 0) AS VARCHAR)
+            END AS in_cache_write_5m,
+            CASE WHEN w1 IS NULL AND whole_number(w) > whole_number(w5)
+                THEN CAST(whole_number(w) - whole_number(w5) AS VARCHAR)
+                ELSE w1
+            END AS in_cache_write_1h,
+            CASE WHEN {differing(_CACHE_READ)} OR {differing(_CACHE_WRITE)} OR {differing(_SEARCHES)}
+                OR whole_number(w) < coalesce(whole_number(w5), 0) + coalesce(whole_number(w1), 0)
+                OR whole_number(w) > whole_number(w5) + whole_number(w1)
+            THEN 'true' END AS contradictory,
             p.audio_tokens AS in_audio,
             p.image_tokens AS in_image,
             p.video_tokens AS in_video,
             c.reasoning_tokens AS out_reasoning,
             c.audio_tokens AS out_audio,
             c.image_tokens AS out_image,
-            coalesce(p.web_search_requests, u.server_tool_use.web_search_requests) AS n_search,
+            {largest(_SEARCHES)} AS n_search,
             r.response_cost AS cost,
             r.cost_breakdown.service_tier AS service_tier,
             coalesce(nullif(r.cost_breakdown.data_residency, ''), r.cost_breakdown.vertex_location) AS region,
@@ -174,6 +192,6 @@ LITELLM = Dialect(
                     'request_tags', CASE WHEN json_valid(r.request_tags) THEN CAST(r.request_tags AS JSON) END
                 )) AS VARCHAR)
             END AS tags
-        FROM payloads
+        FROM written
     """,
 )

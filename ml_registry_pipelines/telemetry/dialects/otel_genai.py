@@ -1,7 +1,8 @@
 """OpenTelemetry GenAI spans as OTLP/JSON: whole export requests, or one span per line.
 
 Attributes follow the GenAI semantic conventions; the older and other names that emitters use
-for the same things are taken too. Cached input counts within `input_tokens` and reasoning within
+for the same things are taken too; where two names of one count differ, the larger is taken and
+the usage is inconsistent. Cached input counts within `input_tokens` and reasoning within
 `output_tokens`, as the conventions ask. A span that calls no model (an agent, a workflow, a
 tool) repeats or has no usage; a span without any such attribute is about something else and ignored.
 Bodies (`gen_ai.input.messages` and the like) are never stored.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, structure_of
+from ml_registry_pipelines.telemetry.dialects.dialect import COUNTS, Dialect, differing, largest, structure_of
 
 _VALUE = dict.fromkeys(("stringValue", "intValue", "doubleValue", "boolValue"), "VARCHAR")
 _ATTRIBUTES = [{"key": "VARCHAR", "value": _VALUE}]
@@ -101,10 +102,27 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Attribute names of each value, the conventions' own first."""
 
 
+def _ways(names: tuple[str, ...], attributes: str = "a") -> list[str]:
+    """SQL of each of these attributes."""
+    return [f"{attributes}_values[list_position({attributes}_keys, '{name}')]" for name in names]
+
+
 def _lookup(names: tuple[str, ...], attributes: str = "a") -> str:
     """SQL: the first of these attributes that a span has."""
-    ways = [f"{attributes}_values[list_position({attributes}_keys, '{name}')]" for name in names]
+    ways = _ways(names, attributes)
     return ways[0] if len(ways) == 1 else f"coalesce({', '.join(ways)})"
+
+
+def _value(name: str) -> str:
+    """SQL of a value: of a count the largest that a span gives, of others the first."""
+    names = _NAMES[name]
+    return largest(_ways(names)) if name in COUNTS else _lookup(names)
+
+
+def _contradictory() -> str:
+    """SQL: whether a span gives one count under two names, and they differ."""
+    ways = [_ways(names) for name, names in _NAMES.items() if name in COUNTS]
+    return " OR ".join(differing(spellings) for spellings in ways if len(spellings) > 1)
 
 
 def _texts(attributes: str) -> str:
@@ -191,7 +209,8 @@ OTEL_GENAI = Dialect(
         named AS (
             SELECT *,
                 nullif(t.traceId, '') || '/' || nullif(t.spanId, '') AS event_id,
-                {", ".join(f"{_lookup(names)} AS {name}" for name, names in _NAMES.items())}
+                {", ".join(f"{_value(name)} AS {name}" for name in _NAMES)},
+                CASE WHEN {_contradictory()} THEN 'true' END AS contradictory
             FROM keyed
         ),
         judged_by_span AS (
@@ -229,7 +248,7 @@ OTEL_GENAI = Dialect(
                  WHEN used THEN 'error_billed'
                  ELSE 'error_unbilled' END AS status,
             input_tokens, output_tokens, total, in_cache_read, in_cache_write_5m,
-            in_audio, in_image, in_video, out_reasoning, out_audio, cost,
+            in_audio, in_image, in_video, out_reasoning, out_audio, cost, contradictory,
             CASE WHEN response_id <> '' THEN CAST(json_object('response_id', response_id) AS VARCHAR) END
                 AS tags,
             CASE WHEN s.span IS NULL OR (event_id IS NOT NULL AND coalesce({_CALLS_A_MODEL}) IS NULL)
