@@ -183,7 +183,7 @@ class LocalFolder(Folder):
     def open(self, path: str) -> IO[bytes]:
         with _local_errors(self.root / path, "read"):
             # A pipe is opened without waiting for its writer, and then refused.
-            stream = open(self.root / path, "rb", opener=_without_waiting)
+            stream = open(self.root / path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
         try:
             _refuse_irregular(self.root / path, os.fstat(stream.fileno()))
         except NotRegular:
