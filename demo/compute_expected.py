@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from genai_prices.types import ModelInfo, Provider, Usage
 
 DEMO = Path(__file__).parent
-COMPARISON_TENANT = "comparison"
-"""The tenant that `sources.yaml` gives to the llmperf calls."""
+COMPARISON_TENANT = "default"
+"""The llmperf calls state no tenant, and the landing folder, from which the demo takes them, fixes none."""
 NO_ANSWER = ("429", "-1")
 """llmperf's error codes of calls that got no answer; the others got one, and pay for it."""
 PLACES = Decimal("1e-12")

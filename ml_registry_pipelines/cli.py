@@ -6,6 +6,7 @@ its one sentence, exit status 1; a wrong command line is click's, exit status 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,13 @@ def demo() -> None:
 
 
 @cli.command()
-@click.option("--port", default=3000, show_default=True, help="Port of the web interface.")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    default=3000,
+    show_default=True,
+    help="Port of the web interface.",
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def ui(port: int, host: str) -> None:
     """Serve the Dagster UI, with sensors and schedules on."""
@@ -97,7 +104,7 @@ def ui(port: int, host: str) -> None:
 @cli.command()
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--dry-run", is_flag=True, help="Decode and count; write nothing.")
-@click.option("--rescan", is_flag=True, help="Look at every file of every source, changed ones included.")
+@click.option("--rescan", is_flag=True, help="Look at every file of every source and every day.")
 @click.option("--dialect", help="Log format of the files; by default it is detected.")
 @click.option("--tenant", help="Organisation that the rows belong to.")
 @click.option("--tenant-field", help="Field of the record that names the organisation.")
@@ -139,7 +146,7 @@ def ingest(
     sources = Sources.load(Settings.from_environment())
     with _lake() as lake:
         if files:
-            refs = [_named_file(file, named) for file in files]
+            refs = list({ref.path: ref for ref in (_named_file(file, named) for file in files)}.values())
             done = _take(lake, sources.with_source(named), refs)
             before = len(refs) - done.files
             click.echo(_sentence(done) + (f"; {before:,} files were taken before" if before else ""))
@@ -154,7 +161,7 @@ def _take_everything(lake: Lake, sources: Sources, *, rescan: bool) -> None:
 
     done = Taken()
     while True:
-        look = sources.look(lake, scope=Scope.ALL if rescan else Scope.RECENT, settled=True)
+        look = sources.look(lake, scope=Scope.ALL if rescan else Scope.RECENT, settled=True, changes=True)
         if not look.files:
             break
         done = done.plus(_take(lake, sources, look.files))
@@ -198,11 +205,19 @@ def _named_file(file: str, source: Source) -> FileRef:
     from ml_registry_pipelines.lake.files import FilesError
     from ml_registry_pipelines.telemetry.sources import FileRef
 
-    path = Path(file).absolute()
+    if not file.strip():
+        raise click.UsageError("a FILE has an empty name; leave it out, or name the file")
+    path = _plain(file)
     if path.is_dir():
         raise FilesError(f"{file} is a folder; name its files, or make it a source")
     entry = source.files.entry(str(path).lstrip("/"))
     return FileRef(source.name, entry.path, entry.size, entry.modified_at, entry.etag)
+
+
+def _plain(file: str) -> Path:
+    """One name for one file, without `..`; a link keeps its own name where that leads to the same."""
+    plain = os.path.abspath(file)  # noqa: PTH100 - resolve() would rename links
+    return Path(plain if os.path.realpath(plain) == os.path.realpath(file) else os.path.realpath(file))
 
 
 def _preview(file: str, source: Source) -> None:
@@ -238,6 +253,8 @@ def sources() -> None:
     click.echo(f"{len(look.files) + look.waiting:,} files wait to be taken")
     for line in [*(c.message for c in look.changed), *look.problems]:
         click.echo(f"problem: {line}", err=True)
+    if look.changed or look.problems:
+        sys.exit(1)
 
 
 @cli.group()
@@ -357,7 +374,13 @@ def tables() -> None:
     show_default=True,
 )
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds after which the query is stopped.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    help="Seconds after which the query is stopped.",
+)
 def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout: float) -> None:
     """Run one SELECT over all tables by name. Read-only, and cut off from files and network."""
     from ml_registry_pipelines.lake.output import write_result

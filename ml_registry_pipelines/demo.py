@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -72,13 +73,14 @@ def run() -> int:
     """Land the shipped files, wait until everything is made of them, print the summary; the exit status.
 
     Raises:
-        DemoError: a run failed, or nothing moved for minutes.
+        DemoError: the home holds other logs, a run failed, or nothing moved for minutes.
     """
     settings = Settings.from_environment()
     if settings.sources_file is not None:
         raise DemoError(
             "MLREG_SOURCES is set, and the demo lands its files in the default source; unset it for the demo"
         )
+    refuse_a_home_in_use(settings)
     prepare(settings)
     click.echo(f"demo in {settings.home}")
     landed = land(settings)
@@ -108,15 +110,60 @@ def land(settings: Settings) -> int:
     Raises:
         DemoError: this installation does not hold the demo's files.
     """
-    shipped = SHIPPED / "data" / "landing"
-    if not shipped.is_dir():
-        raise DemoError(f"{shipped} is missing: the demo runs from the repository, not from a wheel")
+    shipped = shipped_files()
     home = open_folder(settings.home)
     # First the prices, which the logs are to be priced with.
     home.create("contract-prices.yaml", (SHIPPED / "contract-prices.yaml").read_bytes())
+    return sum(home.create(f"landing/{path}", file.read_bytes()) for path, file in shipped.items())
+
+
+def shipped_files() -> dict[str, Path]:
+    """The shipped logs by their path in the landing folder.
+
+    Raises:
+        DemoError: this installation does not hold them.
+    """
+    shipped = SHIPPED / "data" / "landing"
+    if not shipped.is_dir():
+        raise DemoError(f"{shipped} is missing: the demo runs from the repository, not from a wheel")
     files = sorted(path for path in shipped.rglob("*") if path.is_file())
-    return sum(
-        home.create(f"landing/{path.relative_to(shipped).as_posix()}", path.read_bytes()) for path in files
+    return {path.relative_to(shipped).as_posix(): path for path in files}
+
+
+def refuse_a_home_in_use(settings: Settings) -> None:
+    """Let the demo into a home that is new or holds nothing but (part of) the demo. Writes nothing.
+
+    Raises:
+        DemoError: log files lie there, or were taken there, that are not the demo's.
+    """
+    import pyarrow as pa
+
+    shipped = shipped_files()
+    for source in Sources.load(settings):
+        for entry in source.files.entries(source.prefix):
+            if source.wants(entry.path) and entry.path not in shipped:
+                raise _in_use(settings, f"{source.folder}/{entry.path}")
+    with Lake(settings.home, process="demo") as lake:
+        if not lake.exists("ingested_files"):
+            return
+        with lake.read("ingested_files") as reading:
+            reading.register("shipped", pa.table({"path": list(shipped)}))
+            others = reading.query(
+                "demo.others",
+                """
+                SELECT source, path FROM ingested_files
+                WHERE source <> 'landing' OR path NOT IN (SELECT path FROM shipped)
+                LIMIT 1
+                """,
+            ).to_pylist()
+    if others:
+        raise _in_use(settings, f"rows of {others[0]['path']} of source {others[0]['source']!r}")
+
+
+def _in_use(settings: Settings, what: str) -> DemoError:
+    return DemoError(
+        f"{settings.home} holds logs that are not the demo's ({what}); "
+        "unset MLREG_HOME or set it to a new folder for the demo"
     )
 
 

@@ -63,6 +63,8 @@ _PER_UNIT = tuple(name for name in COMPONENTS if name not in TOKEN_BUCKETS)
 _SHARED = ("currency", "assumed", "valid_from", "valid_to", "note")
 _ENTRY = (*_SHARED, "provider", "model", "service_tier", "region", "per_million_tokens", "per_unit", "steps")
 _TOP = (*_SHARED, "contract", "prices")
+_UNPAIRED = re.compile(r"\[[^\]]*$|^[^\[]*\]")
+"""A bracket without its other half. Pairs stay: `claude-opus-4[1m]` is a model's name."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -206,6 +208,8 @@ def _price(contract: str, fields: _Fields) -> Price:
     if since is not None and until is not None and since >= until:
         fields.fail(f"valid_to {until:%Y-%m-%d} is not after valid_from {since:%Y-%m-%d}")
     model = fields.required("model")
+    if _UNPAIRED.search(model):
+        fields.fail(f"model {model!r} has half a pair of brackets, and no model has; only * is a pattern")
     tier, region = fields.text("service_tier"), fields.text("region")
     components = _components(fields, 0)
     if not components:

@@ -6,8 +6,10 @@ are relative to the root, with forward slashes, and compare byte by byte in both
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -35,6 +37,10 @@ class FilesError(MlregError):
 
 class NoSuchFile(FilesError):
     """There is no file under that path."""
+
+
+class NotRegular(FilesError):
+    """What is there is a folder, a pipe or a device: nothing with an end that can be read twice."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +140,18 @@ class LocalFolder(Folder):
         if start.is_file():
             yield from (e for e in [self.entry(base)] if e.path > after)
             return
-        yield from self._walk(base, after)
+        above = [self.root, *(self.root / folder for folder in Path(base).parents)] if base else []
+        yield from self._walk(base, after, frozenset(_identity(folder) for folder in above))
 
-    def _walk(self, base: str, after: str) -> Iterator[Entry]:
+    def _walk(self, base: str, after: str, above: frozenset[_Identity]) -> Iterator[Entry]:
+        """Regular files, links to them included; a link to a folder that it lies in is not followed."""
         try:
+            here = _identity(self.root / base)
+            if here is None or here in above:
+                return
             with os.scandir(self.root / base) as found:
                 # A folder sorts as its files do: by its name and a slash.
-                children = sorted((e.name + "/" if e.is_dir() else e.name, e) for e in found)
+                children = sorted((e.name + "/" if _is_folder(e) else e.name, e) for e in found)
         except FileNotFoundError:
             return
         except OSError as failure:
@@ -151,28 +162,34 @@ class LocalFolder(Folder):
             path = f"{base}/{name}" if base else name
             if path.endswith("/"):
                 if after < path or after.startswith(path):
-                    yield from self._walk(path.rstrip("/"), after)
-            elif path > after:
-                try:
-                    yield _local_entry(path, child.stat())
-                except FileNotFoundError:
-                    continue
+                    yield from self._walk(path.rstrip("/"), after, above | {here})
+            elif path > after and (found_there := _stat(child)) and stat.S_ISREG(found_there.st_mode):
+                yield _local_entry(path, found_there)
 
     def subfolders(self, prefix: str = "") -> list[str]:
         folder = self.root / prefix.strip("/")
         try:
             with _local_errors(folder, "listed"), os.scandir(folder) as found:
-                return sorted(e.name for e in found if e.is_dir())
+                return sorted(e.name for e in found if _is_folder(e))
         except NoSuchFile:
             return []
 
     def entry(self, path: str) -> Entry:
         with _local_errors(self.root / path, "read"):
-            return _local_entry(path, (self.root / path).stat())
+            found = (self.root / path).stat()
+        _refuse_irregular(self.root / path, found)
+        return _local_entry(path, found)
 
     def open(self, path: str) -> IO[bytes]:
         with _local_errors(self.root / path, "read"):
-            return (self.root / path).open("rb")
+            # A pipe is opened without waiting for its writer, and then refused.
+            stream = open(self.root / path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+        try:
+            _refuse_irregular(self.root / path, os.fstat(stream.fileno()))
+        except NotRegular:
+            stream.close()
+            raise
+        return stream
 
     def write(self, path: str, data: bytes) -> None:
         target = self.root / path
@@ -219,9 +236,49 @@ def _local_errors(path: Path, verb: str) -> Iterator[None]:
         raise FilesError(f"{path} cannot be {verb}: {failure.strerror or failure}") from failure
 
 
-def _local_entry(path: str, stat: os.stat_result) -> Entry:
+_Identity = tuple[int, int] | None
+"""Device and number of a folder, by whatever name; None: it is not there."""
+
+
+def _identity(folder: Path) -> _Identity:
+    try:
+        found = folder.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """What the name leads to; None for what has just gone, and for links that lead nowhere or in a circle."""
+    try:
+        return entry.stat()
+    except OSError as failure:
+        if failure.errno in {errno.ENOENT, errno.ELOOP}:
+            return None
+        raise FilesError(
+            f"{entry.path} cannot be read: {failure.strerror}; check its permissions"
+        ) from failure
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _refuse_irregular(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise NotRegular(f"{path} cannot be read: it is no regular file")
+
+
+def _local_entry(path: str, found: os.stat_result) -> Entry:
     # Microseconds are all that a table holds: a mark must survive the way there and back.
-    return Entry(path, stat.st_size, datetime.fromtimestamp(stat.st_mtime_ns // 1000 / 1_000_000, UTC))
+    return Entry(path, found.st_size, datetime.fromtimestamp(found.st_mtime_ns // 1000 / 1_000_000, UTC))
 
 
 _S3_CLIENT = {
@@ -229,7 +286,7 @@ _S3_CLIENT = {
     "region_name": "AWS_REGION",
     "aws_access_key_id": "AWS_ACCESS_KEY_ID",
     "aws_secret_access_key": "AWS_SECRET_ACCESS_KEY",
-    "aws_session_token": "AWS_SESSION_CREATOR",
+    "aws_session_token": "AWS_SESSION_TOKEN",
 }
 """Arguments of the client by the setting that they come from; None leaves it to the environment."""
 

@@ -72,6 +72,8 @@ class Source:
     tenant_field: str | None = None
     time_zone: str = "UTC"
     base_time: datetime | None = None
+    made_by_use: bool = False
+    """Whether the folder need not be there yet: below the home, the first file that lands makes it."""
 
     @cached_property
     def files(self) -> Folder:
@@ -193,7 +195,7 @@ class Sources:
             SourcesError: the file is missing, not YAML, or says something unknown.
         """
         if settings.sources_file is None:
-            return cls([Source(name="landing", folder=settings.below("landing"))])
+            return cls([Source(name="landing", folder=settings.below("landing"), made_by_use=True)])
         return cls(parse_sources(Path(settings.sources_file), home=settings.home))
 
     def __iter__(self) -> Iterator[Source]:
@@ -223,6 +225,7 @@ class Sources:
         memory: str | None = None,
         now: datetime | None = None,
         settled: bool = False,
+        changes: bool = False,
         limit_files: int = 500,
         limit_bytes: int = 256 << 20,
     ) -> Look:
@@ -231,6 +234,7 @@ class Sources:
         Args:
             memory: what the last look returned; without it every file of a folder counts as growing.
             settled: take the word of a person that nobody is writing any more.
+            changes: name changed files in a recent look, too, which reads those of another time again.
         """
         now = now or datetime.now(UTC)
         before = _Memory.parse(memory)
@@ -247,7 +251,7 @@ class Sources:
                 continue
             if whole:
                 after.seconds[source.name] = round(time.perf_counter() - started, 3)
-        new, changed = self._compare(lake, listed, changes=scope is Scope.ALL)
+        new, changed = self._compare(lake, listed, changes=changes or scope is Scope.ALL)
 
         ready: list[FileRef] = []
         growing = 0
@@ -341,6 +345,7 @@ class Sources:
 def _listing(source: Source, scope: Scope, now: datetime, seconds: float) -> tuple[list[Entry], bool]:
     """Files of a source, and whether the listing was of all of them."""
     files = source.files
+    _refuse_no_folder(source)
     quick = files.settles and seconds <= QUICK_LISTING_SECONDS
     if scope is Scope.ALL or quick:
         return [e for e in files.entries(source.prefix) if source.wants(e.path)], True
@@ -354,6 +359,17 @@ def _listing(source: Source, scope: Scope, now: datetime, seconds: float) -> tup
     if not kinds or any(name.startswith("dt=") for name in files.subfolders(source.prefix)):
         places = [*places, *folders]
     return [e for place in dict.fromkeys(places) for e in files.entries(place) if source.wants(e.path)], False
+
+
+def _refuse_no_folder(source: Source) -> None:
+    """Raises `FilesError` where a listing would be empty because there is nothing to list."""
+    if not source.files.settles:
+        return
+    folder = Path(source.files.uri)
+    if folder.is_dir() or (source.made_by_use and not folder.exists()):
+        return
+    said = "is no folder" if folder.exists() else "is not there"
+    raise FilesError(f"the folder {folder} {said}; make it, or correct `folder`")
 
 
 def _unreadable(source: Source, file: FileRef) -> str | None:
@@ -465,9 +481,7 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
         raise SourcesError(f"{where}: `name` may hold letters, digits, dot, dash and underscore, at most 64")
     if entry.get("tenant") and entry.get("tenant_field"):
         raise SourcesError(f"{where}: `tenant` and `tenant_field` exclude each other; keep one")
-    folder = entry["folder"].replace("{home}", home)
-    if not folder.startswith("s3://"):
-        folder = str((base or Path.cwd()) / Path(folder).expanduser())
+    folder = _folder(where, entry["folder"].replace("{home}", home), base or Path.cwd())
     return Source(
         name=entry["name"],
         folder=folder,
@@ -478,7 +492,16 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
         tenant_field=entry.get("tenant_field"),
         time_zone=(zone := _time_zone(where, entry.get("time_zone") or "UTC")),
         base_time=_base_time(where, entry.get("base_time"), zone),
+        made_by_use=bool(home) and Path(folder).is_relative_to(home),
     )
+
+
+def _folder(where: str, given: str, base: Path) -> str:
+    if not given.startswith("s3://"):
+        return str(base / Path(given).expanduser())
+    if not given.removeprefix("s3://").split("/")[0].strip():
+        raise SourcesError(f"{where}: `folder` {given!r} names no bucket; write s3://bucket/prefix")
+    return given
 
 
 def _dialect(where: str, name: str | None) -> str | None:

@@ -89,6 +89,8 @@ def test_input_and_output_together_price_every_bucket() -> None:
         (entry(price="1"), "prices.yaml, price 1 (acme/m): unknown field 'price'"),
         (entry(provider=None), "prices.yaml, price 1 (m): provider is missing"),
         (entry(model='""'), "model has to be a text"),
+        (entry(model='"gpt-4["'), "model 'gpt-4[' has half a pair of brackets"),
+        (entry(model='"gpt-4]*"'), "model 'gpt-4]*' has half a pair of brackets"),
         (entry(currency="dollars"), "currency 'dollars' is no ISO 4217 code"),
         (entry(valid_from="soon"), "valid_from 'soon' is no date; write 2026-01-31"),
         (entry(valid_from="2026-01-01T12:00"), "has no time zone"),
@@ -174,6 +176,11 @@ def test_a_pattern_means_its_dots_literally() -> None:
     )
     dotted, other = priced(catalogue, {"model": "v1.5-pro"}, {"model": "v1-5-pro"})
     assert (dotted["cost_status"], other["cost_status"]) == ("priced", "no_usage")
+
+
+def test_brackets_in_pairs_are_part_of_a_name() -> None:
+    (price,) = read(entry(model='"claude-opus-4[1m]"')).prices
+    assert price.model == "claude-opus-4[1m]"
 
 
 def test_a_contract_names_a_provider_as_the_log_or_as_the_catalogue_does() -> None:

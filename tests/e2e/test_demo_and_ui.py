@@ -174,7 +174,7 @@ def test_the_key_chart_is_shown_in_the_metadata_of_the_overview(page: Page, ui: 
 
 
 def test_a_second_ui_for_the_same_home_is_refused_with_the_address_of_the_first(ui: Ui) -> None:
-    second = mlreg(ui.home, "ui", "--port", "0")
+    second = mlreg(ui.home, "ui", "--port", "3001")
     assert second.returncode == 1
     assert f"already runs for {ui.home} at {ui.address}" in second.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from ml_registry_pipelines.lake.files import (
     Folder,
     LocalFolder,
     NoSuchFile,
+    S3Folder,
     is_temporary,
     open_folder,
 )
@@ -133,3 +135,42 @@ def test_a_walk_in_a_folder_agrees_with_sorted_paths(tmp_path_factory, names, af
 def test_names_that_producers_write_under_are_temporary(path):
     assert is_temporary(path)
     assert not is_temporary("dt=2026-01-02/hh=03/0001.jsonl.gz")
+
+
+def test_pipes_are_not_listed_and_a_link_to_a_file_is(tmp_path):
+    folder = LocalFolder(tmp_path)
+    folder.write("native/a.jsonl", b"{}")
+    os.mkfifo(tmp_path / "native" / "p.jsonl")
+    (tmp_path / "native" / "z.jsonl").symlink_to("a.jsonl")
+    assert paths(folder) == ["native/a.jsonl", "native/z.jsonl"]
+
+
+@pytest.mark.parametrize("ask", ["entry", "read", "open"])
+def test_a_pipe_is_refused_in_one_sentence_and_nobody_waits_for_its_writer(tmp_path, ask):
+    os.mkfifo(tmp_path / "p.jsonl")
+    with pytest.raises(FilesError, match=r"p\.jsonl cannot be read: it is no regular file$"):
+        getattr(LocalFolder(tmp_path), ask)("p.jsonl")
+
+
+def test_links_in_a_circle_are_skipped_and_the_rest_is_listed_once(tmp_path):
+    folder = LocalFolder(tmp_path)
+    for path in ("a/1", "b/2", "3"):
+        folder.write(path, b"x")
+    (tmp_path / "itself").symlink_to("itself")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "here").symlink_to(".")
+    assert paths(folder) == ["3", "a/1", "b/2"]
+    assert paths(folder, "a") == ["a/1"]
+    assert folder.subfolders() == ["a", "b"]
+
+
+def test_a_session_token_reaches_the_bucket(s3_root):
+    given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "for-an-hour"}
+    folder = open_folder(s3_root, given)
+    assert isinstance(folder, S3Folder)
+    sent = []
+    folder.client.meta.events.register(
+        "before-send.s3", lambda request, **_: sent.append(request.headers.get("X-Amz-Security-Token"))
+    )
+    folder.write("a", b"x")
+    assert sent == [b"for-an-hour"]
