@@ -131,34 +131,7 @@ def structure_of(names: Mapping[str, Any]) -> str:
     return "'" + json.dumps(names).replace("'", "''") + "'"
 
 
-def largest(spellings: Sequence[str]) -> str:
-    """SQL: the largest of the counts that a log gives for the same thing, as text.
-
-    Emitters fill a spelling that they do not know with 0. Where a text is no count, the first one
-    is given, so that it can be complained about.
-    """
-    if len(spellings) == 1:
-        return spellings[0]
-    first, numbers = f"coalesce({', '.join(spellings)})", _numbers(spellings)
-    return (
-        f"CASE WHEN {_differ(spellings)} AND whole_number({first}) >= 0"
-        f" THEN CAST(greatest({numbers}) AS VARCHAR) ELSE {first} END"
-    )
-
-
 def differing(spellings: Sequence[str]) -> str:
-    """SQL: whether a log gives several counts for the same thing."""
-    if len(spellings) == 1:
-        return "false"
-    numbers = _numbers(spellings)
-    return f"({_differ(spellings)} AND coalesce(least({numbers}) <> greatest({numbers}), false))"
-
-
-def _differ(spellings: Sequence[str]) -> str:
-    # Most logs have one spelling, or the same text in all: then no number is made.
+    """SQL: whether a log gives the same count in several places, and not as the same text."""
     texts = ", ".join(spellings)
     return f"coalesce(least({texts}) <> greatest({texts}), false)"
-
-
-def _numbers(spellings: Sequence[str]) -> str:
-    return ", ".join(f"whole_number({spelling})" for spelling in spellings)

@@ -3,12 +3,12 @@
 `id` is one attempt: retries and fallbacks have ids of their own and share `trace_id`. `model` is
 what the deployment is called, `model_group` the alias that was asked for. `prompt_tokens` counts
 cached input too, `completion_tokens` reasoning too. Cache reads and writes stand in two places;
-where those differ the larger count is taken, and the usage is inconsistent. `messages` and `response` are never stored.
+where those differ, the usage is inconsistent. `messages` and `response` are never stored.
 """
 
 from __future__ import annotations
 
-from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, differing, largest, structure_of
+from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, differing, structure_of
 
 _FIELDS = {
     "event_id": "id",
@@ -118,7 +118,7 @@ LITELLM = Dialect(
         -- A cache write as a whole, and what of it lives for five minutes and for an hour.
         written AS (
             SELECT *,
-                {largest(_CACHE_WRITE)} AS w,
+                coalesce({", ".join(_CACHE_WRITE)}) AS w,
                 p.cache_creation_token_details.ephemeral_5m_input_tokens AS w5,
                 p.cache_creation_token_details.ephemeral_1h_input_tokens AS w1
             FROM payloads
@@ -159,7 +159,7 @@ LITELLM = Dialect(
             r.prompt_tokens AS input_tokens,
             r.completion_tokens AS output_tokens,
             r.total_tokens AS total,
-            {largest(_CACHE_READ)} AS in_cache_read,
+            coalesce({", ".join(_CACHE_READ)}) AS in_cache_read,
             CASE WHEN w5 IS NOT NULL OR w1 IS NULL THEN coalesce(w5, w)
                 WHEN whole_number(w) IS NULL THEN w
                 ELSE CAST(greatest(whole_number(w) - whole_number(w1), 0) AS VARCHAR)
@@ -178,7 +178,7 @@ LITELLM = Dialect(
             c.reasoning_tokens AS out_reasoning,
             c.audio_tokens AS out_audio,
             c.image_tokens AS out_image,
-            {largest(_SEARCHES)} AS n_search,
+            coalesce({", ".join(_SEARCHES)}) AS n_search,
             r.response_cost AS cost,
             r.cost_breakdown.service_tier AS service_tier,
             coalesce(nullif(r.cost_breakdown.data_residency, ''), r.cost_breakdown.vertex_location) AS region,

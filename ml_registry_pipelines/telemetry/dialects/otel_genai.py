@@ -1,8 +1,8 @@
 """OpenTelemetry GenAI spans as OTLP/JSON: whole export requests, or one span per line.
 
 Attributes follow the GenAI semantic conventions; the older and other names that emitters use
-for the same things are taken too; where two names of one count differ, the larger is taken and
-the usage is inconsistent. Cached input counts within `input_tokens` and reasoning within
+for the same things are taken too; where two names of one count differ, the usage
+is inconsistent. Cached input counts within `input_tokens` and reasoning within
 `output_tokens`, as the conventions ask. A span that calls no model (an agent, a workflow, a
 tool) repeats or has no usage; a span without any such attribute is about something else and ignored.
 Bodies (`gen_ai.input.messages` and the like) are never stored.
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ml_registry_pipelines.telemetry.dialects.dialect import COUNTS, Dialect, differing, largest, structure_of
+from ml_registry_pipelines.telemetry.dialects.dialect import COUNTS, Dialect, differing, structure_of
 
 _VALUE = dict.fromkeys(("stringValue", "intValue", "doubleValue", "boolValue"), "VARCHAR")
 _ATTRIBUTES = [{"key": "VARCHAR", "value": _VALUE}]
@@ -113,12 +113,6 @@ def _lookup(names: tuple[str, ...], attributes: str = "a") -> str:
     return ways[0] if len(ways) == 1 else f"coalesce({', '.join(ways)})"
 
 
-def _value(name: str) -> str:
-    """SQL of a value: of a count the largest that a span gives, of others the first."""
-    names = _NAMES[name]
-    return largest(_ways(names)) if name in COUNTS else _lookup(names)
-
-
 def _contradictory() -> str:
     """SQL: whether a span gives one count under two names, and they differ."""
     ways = [_ways(names) for name, names in _NAMES.items() if name in COUNTS]
@@ -209,7 +203,7 @@ OTEL_GENAI = Dialect(
         named AS (
             SELECT *,
                 nullif(t.traceId, '') || '/' || nullif(t.spanId, '') AS event_id,
-                {", ".join(f"{_value(name)} AS {name}" for name in _NAMES)},
+                {", ".join(f"{_lookup(names)} AS {name}" for name, names in _NAMES.items())},
                 CASE WHEN {_contradictory()} THEN 'true' END AS contradictory
             FROM keyed
         ),
