@@ -56,7 +56,7 @@ class ModelRegistry(Promotion):
         run_id: the Dagster run that the commands come from.
 
     Example:
-        >>> registry = ModelRegistry(Log(Lake("/tmp/lake")), actor=Actor("p1"))  # doctest: +SKIP
+        >>> registry = ModelRegistry(Log(Lake("lake")), actor=Actor("p1"))  # doctest: +SKIP
         >>> registry.register_model("fraud")  # doctest: +SKIP
     """
 
