@@ -1,20 +1,25 @@
-"""Walking the graph: what lies up and down of an entity, by the shortest way, at any depth.
+"""What an answer about the graph is made of: entities as nodes, edges, and the way to each.
 
-The graph is that of a view, so `as_of` and edges written a moment ago need nothing special.
 Beside drawn edges, a version is part of its model and a dataset version of its dataset:
-what a version carries on to reaches what uses its model.
+what a version carries on to reaches what uses its model. The walking itself is in `walking.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import base64
+import binascii
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.registry.references import dataset_versions_of, versions_of
-from ml_registry_pipelines.registry.relationships import Relationship, edges_at
+from ml_registry_pipelines.registry.canonical import digest
+from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.registry.states import MODEL_VERSION, State
 from ml_registry_pipelines.registry.view import View
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.walking import Found, Stack
 
 PART_OF = "part_of"
 
@@ -51,106 +56,50 @@ class Reached:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """Everything that was reached, nearest first, and all edges between."""
+class Place:
+    """Something that a walk reached, before it is known what it is."""
 
-    reached: tuple[Reached, ...]
-    edges: frozenset[Edge]
-
-
-EdgeFilter = Callable[[Relationship], bool]
-
-
-def starts(view: View, state: State) -> list[str]:
-    """Where a walk from an entity begins: for a model or dataset, at all its living versions too."""
-    match state.entity_type:
-        case "model":
-            return [state.id, *(s.id for s in versions_of(view, state.id))]
-        case "dataset":
-            return [state.id, *(s.id for s in dataset_versions_of(view, state.id))]
-        case _:
-            return [state.id]
+    id: str
+    type: str
+    depth: int
+    path: tuple[str, ...]
+    down: bool
 
 
-def walk(
-    view: View,
-    roots: Sequence[str],
-    *,
-    down: bool,
-    depth: int | None = None,
-    relations: Iterable[str] | None = None,
-    types: Iterable[str] | None = None,
-    allows: EdgeFilter | None = None,
-) -> Walk:
-    """Go up or down from some entities, level by level, until nothing is new.
+def places(
+    stack: Stack, found: Found, tenant: str, *, at: int | None, types: set[str] | None, down: bool
+) -> list[Place]:
+    """What a walk reached and may be shown: nothing deleted, and only of the types, nearest first."""
+    import numpy as np
 
-    Args:
-        depth: edges to go at most; None for all.
-        relations: types of relationships to follow; None for all.
-        types: kinds of nodes to list; others are walked through.
-        allows: whether to follow a relationship.
-    """
-    wanted = None if relations is None else set(relations)
-    came_from: dict[str, str | None] = dict.fromkeys(roots)
-    levels: dict[str, int] = dict.fromkeys(roots, 0)
-    edges: set[Edge] = set()
-    frontier, level = list(roots), 0
-    while frontier and (depth is None or level < depth):
-        level += 1
-        here, following = set(frontier), []
-        for found in _steps(view, frontier, down, wanted, allows):
-            near, far = (found.upstream, found.downstream) if down else (found.downstream, found.upstream)
-            if near not in here:
-                continue
-            edges.add(found)
-            if far not in came_from:
-                came_from[far], levels[far] = near, level
-                following.append(far)
-        frontier = following
-    nodes = nodes_of(view, list(levels))
-    listed = None if types is None else set(types)
-    reached = [
-        Reached(nodes[i], levels[i], _path(came_from, i))
-        for i in levels
-        if levels[i] and i in nodes and (listed is None or nodes[i].type in listed)
+    shown = ~np.isin(found.nodes, stack.hidden(tenant, at))
+    codes = stack.types(found.nodes)
+    if types is not None:
+        shown &= np.isin(codes, [code for code, name in enumerate(stack.type_names) if name in types])
+    nodes, depths, codes = found.nodes[shown], found.depths[shown], codes[shown]
+    names = dict(zip(nodes.tolist(), stack.ids(nodes), strict=True))
+    ways = {node: found.way(node) for node in names}
+    others = np.array(sorted({step for way in ways.values() for step in way} - names.keys()), np.int64)
+    names.update(zip(others.tolist(), stack.ids(others), strict=True))
+    listed = [
+        Place(names[n], stack.type_names[code], depth, tuple(names[step] for step in ways[n]), down)
+        for n, depth, code in zip(nodes.tolist(), depths.tolist(), codes.tolist(), strict=True)
     ]
-    return Walk(
-        tuple(sorted(reached, key=lambda r: (r.depth, r.node.type, r.node.name, r.node.id))), frozenset(edges)
-    )
+    return sorted(listed, key=lambda p: (p.depth, p.type, p.id))
 
 
-def _steps(
-    view: View, frontier: Sequence[str], down: bool, relations: set[str] | None, allows: EdgeFilter | None
-) -> Iterable[Edge]:
-    for relationship in edges_at(view, frontier):
-        if relations is not None and relationship.type not in relations:
-            continue
-        if allows is None or allows(relationship):
-            yield Edge(relationship.upstream[1], relationship.downstream[1], relationship.type)
-    if relations is not None and PART_OF not in relations:
-        return
-    if down:
-        for state in [*view.by_any("model_versions", "id", frontier), *view.by_any("things", "id", frontier)]:
-            whole = state.data.get("model_id") or state.data.get("parent_id")
-            if whole is not None and not state.deleted:
-                yield Edge(state.id, str(whole), PART_OF)
-    else:
-        parts = [
-            *view.by_any("model_versions", "model_id", frontier),
-            *view.by_any("things", "parent_id", frontier),
-        ]
-        for state in parts:
-            if not state.deleted:
-                yield Edge(state.id, str(state.data.get("model_id") or state.data.get("parent_id")), PART_OF)
+def edges_of(stack: Stack, found: Found, *, down: bool) -> set[Edge]:
+    """Every edge that a walk went along."""
+    import numpy as np
 
-
-def _path(came_from: dict[str, str | None], entity: str) -> tuple[str, ...]:
-    path: list[str] = []
-    step: str | None = entity
-    while step is not None:
-        path.append(step)
-        step = came_from[step]
-    return tuple(reversed(path))
+    numbers = np.unique(np.concatenate((found.near, found.far)))
+    names = dict(zip(numbers.tolist(), stack.ids(numbers), strict=True))
+    relations = [kind.relation for kind in stack.kinds]
+    near, far = (found.near, found.far) if down else (found.far, found.near)
+    return {
+        Edge(names[up], names[to], relations[kind])
+        for up, to, kind in zip(near.tolist(), far.tolist(), found.kinds.tolist(), strict=True)
+    }
 
 
 def nodes_of(view: View, ids: Sequence[str]) -> dict[str, Node]:
@@ -175,7 +124,47 @@ def _thing_node(state: State) -> Node:
         "owners": tuple(state.data.get("owners", ())),
         "status": state.data.get("status"),
     }
-    for key in ("environment", "endpoint", "traffic_share", "rows", "format"):
+    for key in ("environment", "endpoint", "traffic_share", "rows", "format", "namespace"):
         if key in metadata:
             detail[key] = metadata[key]
     return Node(state.id, state.entity_type, state.name, tuple(detail.items()))
+
+
+# -- pages ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where a long answer goes on: after how many entities, at which event of the tenant."""
+
+    question: str
+    at: int | None
+    offset: int = 0
+
+    def following(self, shown: int, at: int) -> str:
+        """The cursor of the page after this one; later events do not shift it."""
+        held = {"question": self.question, "at": at, "offset": self.offset + shown}
+        return base64.urlsafe_b64encode(json.dumps(held).encode()).decode().rstrip("=")
+
+
+def page_of(cursor: str | None, question: object) -> Page:
+    """The page that a cursor stands for, or the first one.
+
+    Raises:
+        InvalidInput: it is no cursor, or one of another question.
+    """
+    asked = digest(question)[:16]
+    if cursor is None:
+        return Page(asked, None)
+    try:
+        held = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        page = Page(str(held["question"]), int(held["at"]), int(held["offset"]))
+    except (binascii.Error, ValueError, KeyError, TypeError):
+        raise InvalidInput(
+            f"{cursor[:60]!r} is no cursor; give the one that the last page ended with"
+        ) from None
+    if page.question != asked:
+        raise InvalidInput(
+            "the cursor belongs to another question; ask with the same name, depth and filters"
+        )
+    return page

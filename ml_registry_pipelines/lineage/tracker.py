@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ml_registry_pipelines.lineage.columns import Carried
 from ml_registry_pipelines.lineage.fingerprints import Fingerprint, fingerprint
-from ml_registry_pipelines.lineage.graph import Edge, Node, Reached, Walk, nodes_of, starts, walk
+from ml_registry_pipelines.lineage.graph import PART_OF, Edge, Node, Reached, edges_of, nodes_of, page_of
+from ml_registry_pipelines.lineage.index import index_of
+from ml_registry_pipelines.lineage.questions import (
+    Question,
+    Walked,
+    in_order,
+    question,
+    ranked,
+    walked_from,
+    wholes_of,
+)
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
-from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound
+from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import TagValue, checked_name
 from ml_registry_pipelines.registry.references import dataset_versions_of, version_state
-from ml_registry_pipelines.registry.relationships import Relationship, edge, edge_id, end, label
+from ml_registry_pipelines.registry.relationships import edge, edge_id, end, label, relationship_of
 from ml_registry_pipelines.registry.states import (
     DATASET,
     DATASET_VERSION,
@@ -32,35 +43,56 @@ from ml_registry_pipelines.registry.view import View
 
 @dataclass(frozen=True)
 class Lineage:
-    """All that lies up and down of something, nearest first, and every edge on the ways there."""
+    """What lies up and down of something, nearest first, and the edges on the ways there.
+
+    `partial`: there is more, from `cursor` on; `counts` are of all of it. Without a limit, it is all.
+    """
 
     roots: tuple[Node, ...]
     upstream: tuple[Reached, ...]
     downstream: tuple[Reached, ...]
     edges: frozenset[Edge]
+    counts: Mapping[str, int]
+    cursor: str | None = None
+
+    @property
+    def partial(self) -> bool:
+        return self.cursor is not None
 
 
 @dataclass(frozen=True)
 class Impact:
-    """What a change would affect: live deployments and their owners first, then all of it by type."""
+    """What a change would affect: live deployments and their owners first, then all of it by type.
+
+    Deployments, owners and counts are always complete; of `affected` there is more where it is `partial`.
+    `columns`: of datasets that only some columns of are affected, which.
+    """
 
     roots: tuple[Node, ...]
     deployments: tuple[Reached, ...]
     owners: tuple[str, ...]
+    counts: Mapping[str, int]
     affected: Mapping[str, tuple[Reached, ...]]
+    columns: Mapping[str, tuple[str, ...]]
+    cursor: str | None = None
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many are affected, by type."""
-        return {kind: len(found) for kind, found in self.affected.items()}
+    def partial(self) -> bool:
+        return self.cursor is not None
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes and edges for drawing."""
+    """Nodes and edges for drawing. `roots` are what was asked about."""
 
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
+    roots: tuple[str, ...] = ()
+    cursor: str | None = None
+
+    @property
+    def partial(self) -> bool:
+        return self.cursor is not None
 
 
 @dataclass(frozen=True)
@@ -238,6 +270,8 @@ class LineageTracker(Desk):
         types: Iterable[str] | None = None,
         relations: Iterable[str] | None = None,
         as_of: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
     ) -> Lineage:
         """All that lies up and down of a thing or version, with the shortest way to each.
 
@@ -247,38 +281,92 @@ class LineageTracker(Desk):
             depth: edges to go at most; None for all.
             types: kinds of nodes to list; ways lead through others too.
             relations: types of relationships to follow.
+            limit: entities of one answer; the nearest come first.
+            cursor: where the answer before ended.
         """
-        view = self.view(as_of)
-        roots = starts(view, end(view, kind, name))
-        up, down = (
-            walk(view, roots, down=d, depth=depth, relations=relations, types=types) for d in (False, True)
+        asked = question(kind, name, depth, types, relations, as_of)
+        walked = self._walked(kind, name, asked, cursor)
+        found = {down: walked.go(down=down) for down in (False, True)}
+        reached = sorted(
+            (p for down in (False, True) for p in walked.places(found[down], down=down)),
+            key=lambda p: (p.depth, p.down, p.type, p.id),
         )
-        known = nodes_of(view, roots)
+        shown, following = walked.page(reached, limit)
+        nodes = nodes_of(walked.view, sorted({*walked.roots, *(p.id for p in shown)}))
+        edges = {e for down in (False, True) for e in edges_of(walked.stack, found[down], down=down)}
+        if limit is not None:
+            edges = {e for e in edges if (e.upstream in nodes and e.downstream in nodes)}
+        sides = (
+            tuple(
+                in_order(
+                    Reached(nodes[p.id], p.depth, p.path) for p in shown if p.down is d and p.id in nodes
+                )
+            )
+            for d in (False, True)
+        )
         return Lineage(
-            tuple(known[i] for i in roots if i in known), up.reached, down.reached, up.edges | down.edges
+            tuple(nodes[i] for i in walked.roots if i in nodes),
+            *sides,
+            frozenset(edges),
+            ranked(Counter(p.type for p in reached)),
+            following,
         )
 
     def get_impact_analysis(
-        self, kind: str, name: str, *, column: str | None = None, as_of: datetime | None = None
+        self,
+        kind: str,
+        name: str,
+        *,
+        column: str | None = None,
+        depth: int | None = None,
+        types: Iterable[str] | None = None,
+        relations: Iterable[str] | None = None,
+        as_of: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
     ) -> Impact:
         """What is affected when something changes, to any depth.
 
         Args:
             column: of a dataset: only what learned from this column, or did not say from which.
+            depth, types, relations, limit, cursor: as for `get_full_lineage`; live deployments and
+                their owners are named whatever the types and the limit.
 
         Raises:
             NotFound: no version of the dataset has that column.
         """
-        view = self.view(as_of)
-        state = end(view, kind, name)
-        roots = starts(view, state)
+        asked = question(kind, name, depth, types, relations, as_of, column)
+        walked = self._walked(kind, name, asked, cursor)
+        carried = Carried()
         if column is None:
-            found = walk(view, roots, down=True)
+            every = walked.places(walked.go(down=True), down=True, types=None)
         else:
-            roots = _with_column(view, state, roots, column)
-            found = walk(view, roots, down=True, allows=lambda r: _uses(r, roots, column))
-        known = nodes_of(view, roots)
-        return _impact(tuple(known[i] for i in roots if i in known), found)
+            every, carried = walked.places_of_column(column)
+        chosen = [p for p in every if asked.types is None or p.type in asked.types]
+        shown, following = walked.page(chosen, limit)
+        served = nodes_of(walked.view, [p.id for p in every if p.type == DEPLOYMENT])
+        ways = [p for p in every if p.id in served and served[p.id]["status"] == "live"]
+        nodes = nodes_of(
+            walked.view,
+            sorted({*walked.roots, *(p.id for p in shown), *(i for p in ways for i in p.path)}),
+        )
+        live = in_order(Reached(served[p.id], p.depth, p.path) for p in ways)
+        listed = in_order(Reached(nodes[p.id], p.depth, p.path) for p in shown if p.id in nodes)
+        between = {i for r in live for i in r.path[1:]} - set(walked.roots)
+        counts = ranked(Counter(p.type for p in chosen))
+        return Impact(
+            tuple(nodes[i] for i in walked.roots if i in nodes),
+            tuple(live),
+            tuple(sorted({o for i in between if i in nodes for o in nodes[i]["owners"] or ()})),
+            counts,
+            {
+                k: tuple(r for r in listed if r.node.type == k)
+                for k in counts
+                if limit is None or _any(listed, k)
+            },
+            {i: tuple(sorted(columns)) for i, columns in carried.columns.items()},
+            following,
+        )
 
     def get_lineage_graph(
         self,
@@ -289,16 +377,62 @@ class LineageTracker(Desk):
         types: Iterable[str] | None = None,
         relations: Iterable[str] | None = None,
         as_of: datetime | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
     ) -> Graph:
-        """Nodes and edges around a thing or version, complete, for drawing."""
-        found = self.get_full_lineage(kind, name, depth=depth, types=types, relations=relations, as_of=as_of)
+        """Nodes and edges around a thing or version, complete or nearest first, for drawing."""
+        found = self.get_full_lineage(
+            kind,
+            name,
+            depth=depth,
+            types=types,
+            relations=relations,
+            as_of=as_of,
+            limit=limit,
+            cursor=cursor,
+        )
         nodes = {n.id: n for n in found.roots}
         nodes.update((r.node.id, r.node) for r in (*found.upstream, *found.downstream))
-        inside = [e for e in found.edges if e.upstream in nodes and e.downstream in nodes]
-        return Graph(
-            tuple(sorted(nodes.values(), key=lambda n: (n.type, n.name, n.id))),
-            tuple(sorted(inside, key=lambda e: (e.upstream, e.downstream, e.type))),
-        )
+        return graph_of(nodes, found.edges, tuple(n.id for n in found.roots), found.cursor)
+
+    def get_whole_graph(self, *, as_of: datetime | None = None) -> Graph:
+        """Every living entity of the tenant and every edge between them."""
+        view = self.view(as_of)
+        ids = [
+            s.id
+            for t in ("things", "model_versions")
+            for s in view.select(f"lineage.all_{t}", t, "NOT deleted")
+        ]
+        nodes = nodes_of(view, ids)
+        drawn = (relationship_of(s) for s in view.select("lineage.all_edges", "relationships", "NOT deleted"))
+        edges = {Edge(r.upstream[1], r.downstream[1], r.type) for r in drawn}
+        edges |= {Edge(i, whole, PART_OF) for i, whole in wholes_of(view, ids).items()}
+        return graph_of(nodes, edges, (), None)
+
+    def _walked(self, kind: str, name: str, asked: Question, cursor: str | None) -> Walked:
+        page = page_of(cursor, asked.value())
+        view = self.view(asked.as_of)
+        if page.at is not None:
+            view = replace(view, at=page.at)
+        head = self.log.head(self.tenant)[0] if view.at is None else view.at
+        return walked_from(view, index_of(self.log).stack(view), end(view, kind, name), asked, page, head)
+
+
+def _any(listed: Sequence[Reached], kind: str) -> bool:
+    return any(r.node.type == kind for r in listed)
+
+
+def graph_of(
+    nodes: Mapping[str, Node], edges: Iterable[Edge], roots: tuple[str, ...], cursor: str | None
+) -> Graph:
+    """A graph in order, without edges that lead out of it."""
+    inside = [e for e in edges if e.upstream in nodes and e.downstream in nodes]
+    return Graph(
+        tuple(sorted(nodes.values(), key=lambda n: (n.type, n.name, n.id))),
+        tuple(sorted(inside, key=lambda e: (e.upstream, e.downstream, e.type))),
+        roots,
+        cursor,
+    )
 
 
 def _dataset_changes(
@@ -335,33 +469,3 @@ def _undeploy(view: View, deployment: State | None, *, but: str | None) -> list[
     if served == but or drawn is None or drawn.deleted:
         return []
     return [Change("relationship", drawn.id, {**drawn.data, "deleted": True}, {"undeployed": deployment.id})]
-
-
-def _with_column(view: View, dataset: State, roots: Sequence[str], column: str) -> list[str]:
-    versions = [s for s in view.by_any("things", "id", list(roots)) if s.entity_type == DATASET_VERSION]
-    holding = [s.id for s in versions if column in {c["name"] for c in s.data["metadata"].get("columns", ())}]
-    nodes = [s.id for s in named(view, "column", f"{dataset.name}.{column}") if not s.deleted]
-    if not holding and not nodes:
-        raise NotFound("column", f"{dataset.name}.{column}", view.tenant)
-    return [dataset.id, *holding, *nodes]
-
-
-def _uses(relationship: Relationship, roots: Sequence[str], column: str) -> bool:
-    """Whether a relationship carries the column on; those further down carry everything."""
-    columns = relationship.properties.get("columns")
-    return columns is None or relationship.upstream[1] not in roots or column in columns
-
-
-def _impact(roots: tuple[Node, ...], found: Walk) -> Impact:
-    live = tuple(r for r in found.reached if r.node.type == DEPLOYMENT and r.node["status"] == "live")
-    counted = Counter(r.node.type for r in found.reached)
-    ranked = sorted(counted, key=lambda kind: (kind != DEPLOYMENT, -counted[kind], kind))
-    owners = {owner for r in live for owner in r.node["owners"]}
-    upstream_of_live = {i for r in live for i in r.path}
-    owners |= {o for r in found.reached if r.node.id in upstream_of_live for o in r.node["owners"] or ()}
-    return Impact(
-        roots,
-        live,
-        tuple(sorted(owners)),
-        {kind: tuple(r for r in found.reached if r.node.type == kind) for kind in ranked},
-    )

@@ -113,6 +113,7 @@ RELATIONSHIPS = Table(
         Column("source_id", "string", "its id", required=True),
         Column("target_type", "string", "kind of the entity that it leads to", required=True),
         Column("target_id", "string", "its id", required=True),
+        Column("flow", "string", "which way influence goes: to_target or to_source"),
     ),
     key=_STATE_KEY,
     statistics=(*_STATISTICS, "source_id", "target_id"),

@@ -1,0 +1,663 @@
+"""Making layers: from the projections with DuckDB, from a handful of states in Python.
+
+Both give the same arrays. Edges are those of `relationships`, and from every version to what
+it is a version of. Where layers are published is in `index.py`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.reading import arrow_dataset
+from ml_registry_pipelines.lineage.layers import (
+    Adjacency,
+    Array,
+    Kind,
+    Layer,
+    LayerFile,
+    Tenant,
+    about,
+    bits_of,
+    extended,
+    is_plain,
+    words,
+)
+from ml_registry_pipelines.registry.errors import RegistryError
+from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODEL, MODEL_VERSION, State
+
+if TYPE_CHECKING:
+    import duckdb
+
+PART_OF = "part_of"
+SOURCES = ("relationships", "model_versions", "things")
+MEMORY = "2500MB"
+"""What DuckDB may hold of a build before it spills; the arrays of 100 million edges take as much again."""
+PIECE = 1 << 24
+"""Records that are sorted at once."""
+BATCH = 1 << 20
+MAX_NODES = 2**32 - 1
+IMPLIED = Kind(PART_OF, True, True)
+
+
+class TooLarge(RegistryError):
+    """More entities or events than the index can number."""
+
+
+@dataclass
+class Draft:
+    """The records of a layer before they are sorted. `dead` marks states in which an edge is removed."""
+
+    after: int
+    until: int
+    below: Layer | None
+    high: Array
+    low: Array
+    types: Array
+    tenants: tuple[Tenant, ...]
+    type_names: tuple[str, ...]
+    kinds: tuple[Kind, ...]
+    odd_ids: Mapping[int, str]
+    ups: Array
+    downs: Array
+    kind: Array
+    since: Array
+    dead: Array
+    gone: tuple[Array, Array, Array]
+
+    @property
+    def base(self) -> int:
+        return self.below.size if self.below else 0
+
+    def side(self, *, down: bool) -> Adjacency:
+        """The edges in one direction, sorted."""
+        near, far = (self.ups, self.downs) if down else (self.downs, self.ups)
+        size = self.base + len(self.high)
+        whole = self.below is None
+        pieces = [self._sorted(near, far, rows, whole=whole) for rows in _ranges(near, size)]
+        if not pieces:
+            pieces = [self._sorted(near, far, np.zeros(0, np.int64), whole=whole)]
+        joined = [
+            np.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*pieces, strict=True)
+        ]
+        del pieces
+        nodes, counts, other, kind, since, until = joined
+        if not whole:
+            return Adjacency(nodes, _starts(counts), other, kind, since, until)
+        per_node = np.zeros(size, np.int64)
+        per_node[nodes] = counts
+        return Adjacency(None, _starts(per_node), other, kind, since, until)
+
+    def _sorted(self, near: Array, far: Array, rows: Array, *, whole: bool) -> tuple[Array, ...]:
+        """Nodes, their numbers of records, and the records, for some of the rows."""
+        key = (near[rows].astype(np.uint64) << np.uint64(32)) | far[rows]
+        order = np.argsort(key)
+        key = key[order]
+        rows = rows[order]
+        kind, since, dead = self.kind[rows], self.since[rows], self.dead[rows]
+        twice = np.zeros(len(key), bool)
+        np.equal(key[1:], key[:-1], out=twice[1:])
+        twice[:-1] |= twice[1:]
+        if twice.any():
+            # One pair of entities more than once: by kind, then in the order of the log.
+            some = np.flatnonzero(twice)
+            by = some[np.lexsort((rows[some], since[some], kind[some], key[some]))]
+            kind[some], since[some], dead[some] = kind[by], since[by], dead[by]
+            same = _same(key, kind)
+            kept = np.ones(len(key), bool)
+            kept[1:] = ~(same & (dead[1:] == dead[:-1]))
+            key, kind, since, dead = key[kept], kind[kept], since[kept], dead[kept]
+        until = np.full(len(key), np.iinfo(since.dtype).max, since.dtype)
+        if len(key):
+            ended = np.flatnonzero(_same(key, kind))
+            until[ended] = since[ended + 1]
+        until[dead] = since[dead]
+        if whole and dead.any():
+            # Nothing lies below that an end could be about.
+            alive = ~dead
+            key, kind, since, until = key[alive], kind[alive], since[alive], until[alive]
+        owner = (key >> np.uint64(32)).astype(np.uint32)
+        first = np.flatnonzero(np.concatenate(([True], owner[1:] != owner[:-1]))) if len(owner) else rows[:0]
+        counts = np.diff(np.append(first, len(owner)))
+        return owner[first], counts, (key & np.uint64(2**32 - 1)).astype(np.uint32), kind, since, until
+
+    def layer(self) -> Layer:
+        """The layer in memory."""
+        return self._layer(self.side(down=True), self.side(down=False))
+
+    def _layer(self, down: Adjacency, up: Adjacency) -> Layer:
+        return Layer(
+            self.after,
+            self.until,
+            self.base,
+            self.high,
+            self.low,
+            self.types,
+            self.tenants,
+            self.type_names,
+            self.kinds,
+            self.odd_ids,
+            down,
+            up,
+            *self.gone,
+        )
+
+    def write(self, path: Path) -> tuple[str, int, int]:
+        """Write the layer with one direction in memory at a time; return digest, size and edges."""
+        with path.open("wb") as stream:
+            file = LayerFile(stream)
+            for name in ("high", "low", "types"):
+                file.add(name, getattr(self, name))
+            for name, array in zip(("gone", "gone_since", "gone_now"), self.gone, strict=True):
+                file.add(name, array)
+            edges = 0
+            for name in ("down", "up"):
+                side = self.side(down=name == "down")
+                edges = len(side.other)
+                for part in ("starts", "other", "kind", "since", "until"):
+                    file.add(f"{name}.{part}", getattr(side, part))
+                if side.nodes is not None:
+                    file.add(f"{name}.nodes", side.nodes)
+                del side
+            nothing = Adjacency(None, *(np.zeros(0) for _ in range(5)))
+            digest, size = file.finish(about(self._layer(nothing, nothing)))
+        return digest, size, edges
+
+
+def _ranges(near: Array, size: int) -> Iterator[Array]:
+    """The rows in pieces, by ranges of entities in order."""
+    pieces = -(-len(near) // PIECE)
+    if pieces <= 1:
+        yield np.arange(len(near))
+        return
+    for piece in range(pieces):
+        first, last = size * piece // pieces, size * (piece + 1) // pieces
+        yield np.flatnonzero((near >= first) & (near < last))
+
+
+def _starts(counts: Array) -> Array:
+    starts = np.zeros(len(counts) + 1, np.uint64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def _same(key: Array, kind: Array) -> Array:
+    """Whether each record is about the same edge as the next one."""
+    return np.asarray((key[1:] == key[:-1]) & (kind[1:] == kind[:-1]))
+
+
+def _checked_size(nodes: int) -> None:
+    if nodes > MAX_NODES:
+        raise TooLarge(f"the lineage index numbers at most {MAX_NODES:,} entities, and here are {nodes:,}")
+
+
+def sequence_type(newest: int) -> np.dtype[Any]:
+    """The type of event numbers: four bytes as long as they suffice, since there are four of them per edge."""
+    return np.dtype(np.uint32 if newest < 2**32 - 2 else np.uint64)
+
+
+def numbers(layers: Sequence[Layer], tenant: str, high: Array, low: Array) -> Array:
+    """Numbers of a tenant's entities in layers that lie on each other; -1 where they are in none."""
+    found = np.full(len(high), -1, np.int64)
+    for layer in layers:
+        open_ones = np.flatnonzero(found < 0)
+        if not len(open_ones):
+            break
+        found[open_ones] = layer.find(tenant, high[open_ones], low[open_ones])
+    return found
+
+
+# -- from states in memory -------------------------------------------------------------------
+
+
+class Drawn(NamedTuple):
+    """One state of one edge."""
+
+    tenant: str
+    kind: Kind
+    up: tuple[str, str]
+    down: tuple[str, str]
+    sequence: int
+    dead: bool
+
+
+def drawn(state: State, type_of: Mapping[tuple[str, str], str]) -> Drawn | None:
+    """The edge that a state is about; `type_of` gives the type of an entity by tenant and id."""
+    data = state.data
+    match state.table:
+        case "relationships":
+            forward = data["flow"] == "to_target"
+            ends = (data["source_type"], data["source_id"]), (data["target_type"], data["target_id"])
+            kind = Kind(data["type"], forward, False)
+            up, down = ends if forward else ends[::-1]
+            return Drawn(state.tenant, kind, up, down, state.sequence, state.deleted)
+        case "model_versions":
+            whole = (MODEL, data["model_id"])
+            part = (MODEL_VERSION, state.id)
+            return Drawn(state.tenant, IMPLIED, part, whole, state.sequence, state.deleted)
+        case "things" if data.get("parent_id") is not None:
+            parent = data["parent_id"]
+            kind_of = (
+                DATASET if state.entity_type == DATASET_VERSION else type_of.get((state.tenant, parent), "")
+            )
+            part = (state.entity_type, state.id)
+            return Drawn(state.tenant, IMPLIED, part, (kind_of, parent), state.sequence, state.deleted)
+    return None
+
+
+def draft_of_states(states: Iterable[State], below: Sequence[Layer], *, after: int, until: int) -> Draft:
+    """A draft of what states, in the order of the log, say beside the layers below."""
+    given = list(states)
+    type_of = {(s.tenant, s.id): s.entity_type for s in given if s.table == "things"}
+    edges = [d for d in (drawn(s, type_of) for s in given) if d is not None]
+    top = below[-1] if below else None
+    base = top.size if top else 0
+    ends: dict[tuple[str, str], str] = {}
+    for edge in edges:
+        for type_, entity in (edge.up, edge.down):
+            if not ends.get((edge.tenant, entity)):
+                ends[edge.tenant, entity] = type_
+    place: dict[tuple[str, str], int] = {}
+    new: list[tuple[str, int, str]] = []
+    for tenant in sorted({tenant for tenant, _ in ends}):
+        ids = [entity for t, entity in ends if t == tenant]
+        for entity, number in zip(ids, numbers(below, tenant, *words(ids)).tolist(), strict=True):
+            if number >= 0:
+                place[tenant, entity] = number
+            else:
+                new.append((tenant, bits_of(entity), entity))
+    new.sort()
+    for n, (tenant, _, entity) in enumerate(new):
+        place[tenant, entity] = base + n
+    type_names = extended(top.type_names if top else (), ends.values())
+    kinds = extended_kinds(top.kinds if top else (), {edge.kind for edge in edges})
+    code, kind_code = {n: i for i, n in enumerate(type_names)}, {k: i for i, k in enumerate(kinds)}
+    high, low = words(entity for _, _, entity in new)
+    newest = max((s.sequence for s in given), default=0)
+    dtype = sequence_type(newest) if not below else below[0].down.since.dtype
+    gone = [(s.tenant, s.id, s.sequence, s.deleted) for s in given if s.table in {"things", "model_versions"}]
+    return Draft(
+        after,
+        until,
+        top,
+        high,
+        low,
+        np.array([code[ends[t, i]] for t, _, i in new], np.uint16),
+        _spans([t for t, _, _ in new], base),
+        type_names,
+        kinds,
+        {n: i for n, (_, _, i) in enumerate(new) if not is_plain(i)},
+        np.array([place[e.tenant, e.up[1]] for e in edges], np.uint32),
+        np.array([place[e.tenant, e.down[1]] for e in edges], np.uint32),
+        np.array([kind_code[e.kind] for e in edges], np.uint16),
+        np.array([e.sequence for e in edges], dtype),
+        np.array([e.dead for e in edges], bool),
+        _gone(gone, below, place, dtype),
+    )
+
+
+def _spans(tenants: Sequence[str], base: int) -> tuple[Tenant, ...]:
+    found: list[Tenant] = []
+    for place, tenant in enumerate(tenants):
+        if not found or found[-1].name != tenant:
+            found.append(Tenant(tenant, base + place, base + place))
+        found[-1] = found[-1]._replace(last=base + place + 1)
+    return tuple(found)
+
+
+def extended_kinds(below: Sequence[Kind], kinds: Iterable[Kind]) -> tuple[Kind, ...]:
+    """Kinds of the layers below and new ones after them."""
+    return (*below, *sorted(set(kinds) - set(below)))
+
+
+def _gone(
+    states: Iterable[tuple[str, str, int, bool]],
+    below: Sequence[Layer],
+    own: Mapping[tuple[str, str], int],
+    dtype: np.dtype[Any],
+) -> tuple[Array, Array, Array]:
+    """Entities that are deleted from some event on, or restored; what has no edge counts for nothing."""
+    found: list[tuple[int, int, bool]] = []
+    by_tenant: dict[str, list[tuple[str, int, bool]]] = {}
+    for tenant, entity, sequence, deleted in states:
+        by_tenant.setdefault(tenant, []).append((entity, sequence, deleted))
+    for tenant, some in by_tenant.items():
+        places = numbers(below, tenant, *words(entity for entity, _, _ in some)).tolist()
+        for (entity, sequence, deleted), below_place in zip(some, places, strict=True):
+            place = below_place if below_place >= 0 else own.get((tenant, entity), -1)
+            if place >= 0:
+                found.append((place, sequence, deleted))
+    ever = {place for place, _, deleted in found if deleted}
+    places_found = np.array(sorted({place for place, _, _ in found}), np.int64)
+    for layer in below:
+        ever.update(places_found[np.isin(places_found, layer.gone)].tolist())
+    kept = sorted(record for record in found if record[0] in ever)
+    return (
+        np.array([place for place, _, _ in kept], np.uint32),
+        np.array([sequence for _, sequence, _ in kept], dtype),
+        np.array([deleted for _, _, deleted in kept], bool),
+    )
+
+
+# -- from the projections ----------------------------------------------------------------------
+
+
+@contextmanager
+def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of its own over the projections: a build would push everything else out of the shared one."""
+    import duckdb
+
+    with tempfile.TemporaryDirectory(prefix="mlreg-lineage-") as spill:
+        connection = duckdb.connect(
+            config={
+                "memory_limit": MEMORY,
+                "temp_directory": spill,
+                "preserve_insertion_order": "false",
+                "python_enable_replacements": "false",
+                "enable_external_file_cache": "false",
+            }
+        )
+        try:
+            for table in SOURCES:
+                _attach(connection, lake, table)
+            yield connection
+        finally:
+            connection.close()
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, lake: Lake, table: str) -> None:
+    snapshot, declared = lake.snapshot(table), lake.declaration(table)
+    files = snapshot.file_uris()
+    if not files or not lake.is_local:
+        connection.register(table, arrow_dataset(snapshot, declared) if files else declared.empty())
+        return
+    listing = ", ".join("'" + unquote(path).replace("'", "''") + "'" for path in files)
+    connection.register(f"{table}$declared", declared.empty())
+    columns = ", ".join(f'"{column}"' for column in declared.column_names)
+    connection.execute(
+        f"""
+        CREATE TEMP VIEW "{table}" AS SELECT {columns} FROM (
+          SELECT * FROM read_parquet([{listing}], union_by_name = true)
+          UNION ALL BY NAME SELECT * FROM "{table}$declared"
+        )
+        """
+    )
+
+
+def _edges(flow: str, after: int, until: int) -> str:
+    """All states of all edges of a span of the log, as one statement."""
+    span = f"position > {after} AND position <= {until}"
+    return f"""
+    SELECT tenant, type AS relation, ({flow}) = 'to_target' AS forward, false AS implied,
+           CASE WHEN forward THEN source_type ELSE target_type END AS up_type,
+           CASE WHEN forward THEN source_id ELSE target_id END AS up_id,
+           CASE WHEN forward THEN target_type ELSE source_type END AS down_type,
+           CASE WHEN forward THEN target_id ELSE source_id END AS down_id,
+           from_sequence, deleted
+    FROM relationships WHERE {span}
+    UNION ALL
+    SELECT tenant, '{PART_OF}', true, true, '{MODEL_VERSION}', id, '{MODEL}', model_id, from_sequence, deleted
+    FROM model_versions WHERE {span}
+    UNION ALL
+    SELECT tenant, '{PART_OF}', true, true, type, id, '{DATASET}', parent_id, from_sequence, deleted
+    FROM things WHERE {span} AND type = '{DATASET_VERSION}' AND parent_id IS NOT NULL
+    UNION ALL
+    SELECT c.tenant, '{PART_OF}', true, true, c.type, c.id, coalesce(p.type, ''), c.parent_id, c.from_sequence,
+           c.deleted
+    FROM things c
+    LEFT JOIN (
+      SELECT tenant, id, any_value(type) AS type FROM things WHERE position <= {until} GROUP BY ALL
+    ) p ON p.tenant = c.tenant AND p.id = c.parent_id
+    WHERE c.position > {after} AND c.position <= {until}
+      AND c.type <> '{DATASET_VERSION}' AND c.parent_id IS NOT NULL
+    """
+
+
+def _bits(column: str) -> str:
+    """`bits_of` in SQL."""
+    return f"""
+    (CASE WHEN strlen({column}) = 32 AND {column} = lower({column})
+          THEN coalesce(TRY_CAST({column} AS UUID), md5({column})::UUID)
+          ELSE md5({column})::UUID END)::UHUGEINT
+    """
+
+
+def _plain(column: str) -> str:
+    return (
+        f"(strlen({column}) = 32 AND {column} = lower({column}) AND TRY_CAST({column} AS UUID) IS NOT NULL)"
+    )
+
+
+def draft_of_tables(lake: Lake, below: Sequence[Layer], *, after: int, until: int) -> Draft:
+    """A draft of the projections' rows of positions `after` to `until`, beside the layers below.
+
+    Raises:
+        TooLarge: there are more entities than can be numbered.
+    """
+    with _connected(lake) as connection:
+        rows = connection.execute("SELECT count(*) FROM relationships WHERE flow IS NULL").fetchall()
+        # Rows from before the column was declared say it in their state, which is long to read.
+        flow = "coalesce(flow, json_extract_string(state, '$.flow'))" if rows[0][0] else "flow"
+        connection.execute(f"CREATE TEMP VIEW edges AS {_edges(flow, after, until)}")
+        return _Tables(connection, below, after, until).draft()
+
+
+class _Tables:
+    """One build over relation `edges`."""
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, below: Sequence[Layer], after: int, until: int
+    ) -> None:
+        self._connection = connection
+        self._below = below
+        self._top = below[-1] if below else None
+        self._after, self._until = after, until
+
+    def draft(self) -> Draft:
+        found = self._connection.execute(
+            """
+            SELECT tenant, relation, forward, implied, up_type, down_type, count(*), max(from_sequence)
+            FROM edges GROUP BY ALL
+            """
+        ).fetchall()
+        self._names(found)
+        count = sum(row[6] for row in found)
+        newest = max((row[7] for row in found), default=0)
+        dtype = sequence_type(newest) if self._top is None else self._top.down.since.dtype
+        if newest >= np.iinfo(dtype).max - 1:
+            raise TooLarge("events have outgrown the index's numbers; run `mlreg lineage index --whole`")
+        high, low, types, tenants, odd_ids, dense = self._entities()
+        edges = self._records(count, dense, dtype)
+        own = _OwnPlaces(self._top.size if self._top else 0, high, low, tenants)
+        gone = self._connection.execute(
+            " UNION ALL ".join(
+                f"""
+                SELECT tenant, id, from_sequence, deleted FROM {table}
+                WHERE position > {self._after} AND position <= {self._until}
+                  AND id IN (SELECT id FROM {table} WHERE deleted AND position <= {self._until})
+                """
+                for table in ("things", "model_versions")
+            )
+        ).fetchall()
+        return Draft(
+            self._after,
+            self._until,
+            self._top,
+            high,
+            low,
+            types,
+            tenants,
+            self._type_names,
+            self._kinds,
+            odd_ids,
+            *edges,
+            _gone(gone, self._below, own.of({(t, i) for t, i, _, _ in gone}), dtype),
+        )
+
+    def _names(self, found: Sequence[Sequence[Any]]) -> None:
+        top = self._top
+        types = {name for row in found for name in row[4:6]}
+        kinds = {Kind(row[1], bool(row[2]), bool(row[3])) for row in found}
+        self._type_names = extended(top.type_names if top else (), types)
+        self._kinds = extended_kinds(top.kinds if top else (), kinds)
+        self._tenants = sorted({str(row[0]) for row in found})
+        relations = sorted({kind.relation for kind in kinds})
+        for name, values in (
+            ("tenants", self._tenants),
+            ("relations", relations),
+            ("types", sorted(self._type_names)),
+        ):
+            listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values) or "''"
+            self._connection.execute(f"CREATE TYPE {name} AS ENUM ({listed})")
+        # An edge's relation, direction and whether it is implied, as one small number and back to its kind.
+        self._kind_of = np.zeros(4 * max(len(relations), 1), np.uint16)
+        place = {name: n for n, name in enumerate(relations)}
+        for code, kind in enumerate(self._kinds):
+            if kind.relation in place:
+                self._kind_of[place[kind.relation] * 4 + kind.forward * 2 + kind.implied] = code
+        in_order = {name: n for n, name in enumerate(self._type_names)}
+        self._type_of = np.array([in_order[name] for name in sorted(self._type_names)] or [0], np.uint16)
+
+    def _entities(self) -> tuple[Array, Array, Array, tuple[Tenant, ...], dict[int, str], Array | None]:
+        """Own entities in order, and for every place of table `nodes` its number, None where they are equal."""
+        connection = self._connection
+        ends = " UNION ALL ".join(
+            f"""
+            SELECT enum_code(tenant::tenants)::UINTEGER AS t, {_bits(f"{end}_id")} AS bits,
+                   enum_code({end}_type::types)::USMALLINT AS type,
+                   CASE WHEN {_plain(f"{end}_id")} THEN NULL ELSE {end}_id END AS odd
+            FROM edges
+            """
+            for end in ("up", "down")
+        )
+        connection.execute(
+            f"""
+            CREATE TEMP TABLE nodes AS
+            SELECT *, (row_number() OVER (ORDER BY t, bits) - 1)::UINTEGER AS place
+            FROM (SELECT t, bits, max(type) AS type, max(odd) AS odd FROM ({ends}) GROUP BY t, bits)
+            """
+        )
+        size = int(connection.execute("SELECT count(*) FROM nodes").fetchall()[0][0])
+        _checked_size(size + (self._top.size if self._top else 0))
+        high, low = np.empty(size, np.uint64), np.empty(size, np.uint64)
+        types, tenant = np.empty(size, np.uint16), np.empty(size, np.uint32)
+        reader = connection.execute(
+            """
+            SELECT place, (bits >> 64)::UBIGINT AS high, (bits & 18446744073709551615)::UBIGINT AS low, type, t
+            FROM nodes
+            """
+        ).to_arrow_reader(BATCH)
+        for batch in reader:
+            place, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+            high[place], low[place], types[place], tenant[place] = columns
+        types = self._type_of[types] if size else types
+        odd = dict(
+            connection.execute("SELECT place, odd FROM nodes WHERE odd IS NOT NULL ORDER BY 1").fetchall()
+        )
+        if self._top is None:
+            return high, low, types, self._owned(tenant, 0), odd, None
+        return self._beside(high, low, types, tenant, odd)
+
+    def _beside(
+        self, high: Array, low: Array, types: Array, tenant: Array, odd: Mapping[int, str]
+    ) -> tuple[Array, Array, Array, tuple[Tenant, ...], dict[int, str], Array]:
+        """The entities that no layer below has, and the numbers of all."""
+        assert self._top is not None
+        dense = np.full(len(high), -1, np.int64)
+        for code, name in enumerate(self._tenants):
+            some = np.flatnonzero(tenant == code)
+            dense[some] = numbers(self._below, name, high[some], low[some])
+        new = np.flatnonzero(dense < 0)
+        base = self._top.size
+        dense[new] = base + np.arange(len(new))
+        own = {int(place): n for n, place in enumerate(new.tolist()) if place in odd} if odd else {}
+        odd_ids = {own[place]: entity for place, entity in odd.items() if place in own}
+        return high[new], low[new], types[new], self._owned(tenant[new], base), odd_ids, dense
+
+    def _owned(self, tenant: Array, base: int) -> tuple[Tenant, ...]:
+        counts = np.bincount(tenant, minlength=len(self._tenants)).tolist()
+        found, first = [], base
+        for name, count in zip(self._tenants, counts, strict=False):
+            if count:
+                found.append(Tenant(name, first, first + count))
+            first += count
+        return tuple(found)
+
+    def _records(self, count: int, dense: Array | None, dtype: np.dtype[Any]) -> tuple[Array, ...]:
+        """The two ends, kind, event and end of every state of every edge."""
+        ups, downs = np.empty(count, np.uint32), np.empty(count, np.uint32)
+        kind, since, dead = np.empty(count, np.uint16), np.empty(count, dtype), np.empty(count, bool)
+        wide = "UINTEGER" if dtype == np.uint32 else "UBIGINT"
+        reader = self._connection.execute(
+            f"""
+            SELECT u.place, d.place,
+                   (enum_code(e.relation::relations) * 4 + e.forward::INT * 2 + e.implied::INT)::USMALLINT,
+                   e.from_sequence::{wide}, e.deleted::UTINYINT
+            FROM (
+              SELECT *, enum_code(tenant::tenants)::UINTEGER AS t,
+                     {_bits("up_id")} AS up_bits, {_bits("down_id")} AS down_bits
+              FROM edges
+            ) e
+            JOIN nodes u ON u.t = e.t AND u.bits = e.up_bits
+            JOIN nodes d ON d.t = e.t AND d.bits = e.down_bits
+            """
+        ).to_arrow_reader(BATCH)
+        at = 0
+        for batch in reader:
+            to = slice(at, at + batch.num_rows)
+            parts = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            ups[to] = parts[0] if dense is None else dense[parts[0]]
+            downs[to] = parts[1] if dense is None else dense[parts[1]]
+            kind[to] = self._kind_of[parts[2]]
+            since[to], dead[to] = parts[3], parts[4] != 0
+            at = to.stop
+        assert at == count
+        self._connection.execute("DROP TABLE nodes")
+        return ups, downs, kind, since, dead
+
+
+@dataclass
+class _OwnPlaces:
+    """Numbers of the entities that the layer under construction has itself."""
+
+    base: int
+    high: Array
+    low: Array
+    tenants: tuple[Tenant, ...]
+
+    def of(self, wanted: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        nothing = np.zeros(0, np.uint32)
+        empty = Adjacency(None, *(nothing for _ in range(5)))
+        layer = Layer(
+            0,
+            0,
+            self.base,
+            self.high,
+            self.low,
+            nothing,
+            self.tenants,
+            (),
+            (),
+            {},
+            empty,
+            empty,
+            nothing,
+            nothing,
+            nothing,
+        )
+        found: dict[tuple[str, str], int] = {}
+        pairs = sorted(wanted)
+        for tenant in {tenant for tenant, _ in pairs}:
+            ids = [entity for t, entity in pairs if t == tenant]
+            for entity, number in zip(ids, layer.find(tenant, *words(ids)).tolist(), strict=True):
+                if number >= 0:
+                    found[tenant, entity] = number
+        return found
