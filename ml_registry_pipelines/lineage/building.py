@@ -533,7 +533,7 @@ class _Tables:
             f"""
             SELECT enum_code(tenant::tenants)::UINTEGER AS t, {_bits(f"{end}_id")} AS bits,
                    enum_code({end}_type::types)::USMALLINT AS type,
-                   CASE WHEN {_plain(f"{end}_id")} THEN NULL ELSE {end}_id END AS odd
+                   NOT {_plain(f"{end}_id")} AS odd
             FROM edges
             """
             for end in ("up", "down")
@@ -542,7 +542,7 @@ class _Tables:
             f"""
             CREATE TEMP TABLE nodes AS
             SELECT *, (row_number() OVER (ORDER BY t, bits) - 1)::UINTEGER AS place
-            FROM (SELECT t, bits, max(type) AS type, max(odd) AS odd FROM ({ends}) GROUP BY t, bits)
+            FROM (SELECT t, bits, max(type) AS type, bool_or(odd) AS odd FROM ({ends}) GROUP BY t, bits)
             """
         )
         size = int(connection.execute("SELECT count(*) FROM nodes").fetchall()[0][0])
@@ -559,12 +559,26 @@ class _Tables:
             place, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
             high[place], low[place], types[place], tenant[place] = columns
         types = self._type_of[types] if size else types
-        odd = dict(
-            connection.execute("SELECT place, odd FROM nodes WHERE odd IS NOT NULL ORDER BY 1").fetchall()
-        )
+        odd = self._odd_ids()
         if self._top is None:
             return high, low, types, self._owned(tenant, 0), odd, None
         return self._beside(high, low, types, tenant, odd)
+
+    def _odd_ids(self) -> dict[int, str]:
+        """The ids, by place, that their bits do not tell: none, wherever the registry itself made them."""
+        if not self._connection.execute("SELECT count(*) FROM nodes WHERE odd").fetchall()[0][0]:
+            return {}
+        ends = " UNION ".join(
+            f"SELECT enum_code(tenant::tenants)::UINTEGER AS t, {end}_id AS id FROM edges WHERE NOT {_plain(f'{end}_id')}"
+            for end in ("up", "down")
+        )
+        found = self._connection.execute(
+            f"""
+            SELECT place, id FROM ({ends}) e JOIN nodes n ON n.t = e.t AND n.bits = {_bits("e.id")} AND n.odd
+            ORDER BY place
+            """
+        ).fetchall()
+        return dict(found)
 
     def _beside(
         self, high: Array, low: Array, types: Array, tenant: Array, odd: Mapping[int, str]

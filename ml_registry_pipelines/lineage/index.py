@@ -29,6 +29,7 @@ from ml_registry_pipelines.lineage.walking import Stack
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.projections import BLOCK, folded
+from ml_registry_pipelines.registry.states import State
 from ml_registry_pipelines.registry.view import View
 
 TABLE = "lineage_index"
@@ -122,6 +123,20 @@ class LineageIndex:
                 self._stack, self._base, self._tail = self._up_to(base), base, None
             return self._with_tail(view)
 
+    def way(self, view: View, start: str, goal: str) -> list[str] | None:
+        """The shortest way along drawn edges from one entity down to another, both included."""
+        import numpy as np
+
+        stack = self.stack(view)
+        numbers = stack.numbers(view.tenant, [start, goal])
+        if min(numbers.tolist()) < 0:
+            return None
+        drawn = np.array([not kind.implied for kind in stack.kinds], bool)
+        found = stack.walk(numbers[:1], down=True, at=view.at, kinds=drawn, goal=int(numbers[1]))
+        if not np.isin(numbers[1], found.nodes):
+            return None
+        return stack.ids(np.array(found.way(int(numbers[1]))))
+
     def _up_to(self, base: int) -> Stack:
         """The published layers, and one in memory for what the projections have beside them."""
         layers = self._layers()
@@ -144,17 +159,16 @@ class LineageIndex:
         return sum(n or 0 for last, n in zip(newest, counts, strict=True) if last is None or last > position)
 
     def _with_tail(self, view: View) -> Stack:
-        """The layers with one more for the events that the projections lack."""
-        mark = tuple((id(tail), len(tail.states)) for tail in view.tails)
-        if self._tail is not None and self._tail[0] == mark:
-            return self._tail[1]
+        """The layers with more for the events that the projections lack, and for what a command is about to add."""
         until = self._stack.until
-        newer = [s for tail in view.tails for s in list(tail.states) if s.position > until]
-        stack = self._stack
-        if newer:
-            layer = draft_of_states(newer, stack.layers, after=until, until=newer[-1].position).layer()
-            stack = Stack((*stack.layers, layer))
-        self._tail = (mark, stack)
+        tail, *drafts = view.tails
+        mark = (tail, len(tail.states))
+        if self._tail is None or self._tail[0] != mark:
+            newer = [s for s in tail.states[: mark[1]] if s.position > until]
+            self._tail = (mark, _on(self._stack, newer))
+        stack = self._tail[1]
+        for draft in drafts:
+            stack = _on(stack, draft.states)
         return stack
 
     def _layers(self) -> tuple[Layer, ...]:
@@ -306,6 +320,16 @@ def _kept(layers: Sequence[LayerRow], new: int) -> tuple[LayerRow, ...]:
     while kept and kept[-1].edges < GROWTH * new:
         new += kept.pop().edges
     return tuple(kept)
+
+
+def _on(stack: Stack, states: Sequence[State]) -> Stack:
+    """The layers with one more on them for some newer states."""
+    if not states:
+        return stack
+    until = states[-1].position
+    return Stack(
+        (*stack.layers, draft_of_states(states, stack.layers, after=stack.until, until=until).layer())
+    )
 
 
 @contextmanager

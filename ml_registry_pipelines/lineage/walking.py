@@ -146,6 +146,7 @@ class Stack:
         depth: int | None = None,
         kinds: Array | None = None,
         joining: Mapping[int, Array] | None = None,
+        goal: int | None = None,
     ) -> Found:
         """Go up or down from some entities, level by level, until nothing is new.
 
@@ -154,6 +155,7 @@ class Stack:
             depth: edges to go at most.
             kinds: for each kind of edge, whether it is followed; None for all.
             joining: entities that the walk goes on from at a level, beside those that it reached there.
+            goal: an entity at which the walk may end.
         """
         joins = dict(joining or {})
         seen = _scratch(self.size)
@@ -186,6 +188,8 @@ class Stack:
                 nodes.append(frontier)
                 parents.append(before[unseen[first]])
                 depths.append(np.full(len(frontier), level, np.int32))
+                if goal is not None and seen[goal]:
+                    break
         finally:
             for some in touched:
                 seen[some] = False

@@ -6,7 +6,7 @@ of it, what it is deployed to lies downstream. Walking further is in `lineage/`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -32,6 +32,10 @@ class Flow(Enum):
 
 TO_TARGET = frozenset({"deployed_to", "used_by", "produces", "feeds"})
 """Types that lead downstream by themselves; every other type names what its source depends on."""
+
+
+Way = Callable[[View, str, str], list[str] | None]
+"""Gives the shortest way from one entity down to another, both included."""
 
 
 @dataclass(frozen=True)
@@ -118,35 +122,12 @@ def edges_at(view: View, ids: Sequence[str]) -> list[Relationship]:
     return [relationship_of(s) for s in found.values() if not s.deleted]
 
 
-def path_downstream(view: View, start: str, goal: str) -> list[str] | None:
-    """The shortest way from one entity down to another, both included."""
-    came_from: dict[str, str | None] = {start: None}
-    frontier = [start]
-    while frontier and goal not in came_from:
-        following = []
-        here = set(frontier)
-        for relationship in edges_at(view, frontier):
-            up, down = relationship.upstream[1], relationship.downstream[1]
-            if up in here and down not in came_from:
-                came_from[down] = up
-                following.append(down)
-        frontier = following
-    if goal not in came_from:
-        return None
-    path: list[str] = []
-    step: str | None = goal
-    while step is not None:
-        path.append(step)
-        step = came_from[step]
-    return path[::-1]
-
-
-def refuse_cycle(view: View, drawn: Change) -> None:
+def refuse_cycle(view: View, drawn: Change, way: Way) -> None:
     """Raises `LineageCycle` when the edge would let influence flow back to where it comes from."""
     state = drawn.state
     ends = (str(state["source_id"]), str(state["target_id"]))
     up, down = ends if state["flow"] == Flow.TO_TARGET.value else ends[::-1]
-    path = [up] if up == down else path_downstream(view, down, up)
+    path = [up] if up == down else way(view, down, up)
     if path is not None:
         raise LineageCycle([label(view, entity) for entity in [up, *(path if up != down else [up])]])
 
@@ -192,7 +173,10 @@ class Relationships(Desk):
             LineageCycle: influence would flow in a circle; the text holds the path.
             NotFound: an end does not exist.
         """
+        from ml_registry_pipelines.lineage.index import index_of
+
         checked_kind(type_)
+        index = index_of(self.log)
 
         def decide(view: View) -> list[Change]:
             ends = [end(view, *source), end(view, *target)]
@@ -203,7 +187,7 @@ class Relationships(Desk):
                 properties=properties,
                 flow=flow,
             )
-            refuse_cycle(view, drawn)
+            refuse_cycle(view, drawn, index.way)
             return [drawn]
 
         change = {

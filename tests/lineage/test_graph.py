@@ -99,7 +99,9 @@ def edges_at(states: Iterable[State], tenant: str, at: int | None) -> set[tuple[
     return found
 
 
-def plain_walk(edges: set[tuple[str, str, str]], start: str, *, down: bool, depth: int | None) -> dict[str, int]:
+def plain_walk(
+    edges: set[tuple[str, str, str]], start: str, *, down: bool, depth: int | None
+) -> dict[str, int]:
     """Distance of everything that lies up or down."""
     pairs = {(up, to) if down else (to, up) for up, to, _ in edges}
     found, frontier, level = {start: 0}, {start}, 0
@@ -203,7 +205,9 @@ def test_an_index_built_piece_by_piece_or_whole_gives_what_a_plain_walk_gives(
     parts = cut(states_of(steps), [min(c, len(steps)) for c in cuts])
     with Lake(str(tmp_path_factory.mktemp("lake"))) as lake:
         for block, part in enumerate(parts, start=1):
-            moved = [State(**{**vars_of(s), "position": (block - 1) * BLOCK + n + 1}) for n, s in enumerate(part)]
+            moved = [
+                State(**{**vars_of(s), "position": (block - 1) * BLOCK + n + 1}) for n, s in enumerate(part)
+            ]
             placed += moved
             land(lake, moved, block)
             if block != 2:
