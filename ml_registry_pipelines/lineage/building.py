@@ -569,7 +569,10 @@ class _Tables:
         if not self._connection.execute("SELECT count(*) FROM nodes WHERE odd").fetchall()[0][0]:
             return {}
         ends = " UNION ".join(
-            f"SELECT enum_code(tenant::tenants)::UINTEGER AS t, {end}_id AS id FROM edges WHERE NOT {_plain(f'{end}_id')}"
+            f"""
+            SELECT enum_code(tenant::tenants)::UINTEGER AS t, {end}_id AS id FROM edges
+            WHERE NOT {_plain(f"{end}_id")}
+            """
             for end in ("up", "down")
         )
         found = self._connection.execute(
