@@ -81,7 +81,8 @@ def block_of_edges(connection: duckdb.DuckDBPyConnection, block: int, total: int
         )
         SELECT 'default' AS tenant, CASE WHEN h % 2 = 0 THEN 'derived_from' ELSE 'trained_on' END AS type,
                md5(i::VARCHAR) AS id, least(event + gone::INT * (h % 50), {block * BLOCK}) AS from_sequence,
-               from_sequence AS position, TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(from_sequence) AS recorded_at,
+               from_sequence AS position,
+               TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(from_sequence) AS recorded_at,
                recorded_at AS valid_from, 'bench' AS actor, 'relate' AS action, gone AS deleted, '{{}}' AS state,
                {type_of("a")} AS source_type, {entity("a")} AS source_id,
                {type_of("b")} AS target_type, {entity("b")} AS target_id, 'to_source' AS flow
@@ -150,7 +151,8 @@ def built(root: str, *, whole: bool) -> None:
     process.join()
     generation = done.generation
     print(
-        f"index {'whole' if whole else 'grown'}: {generation.edges:,} intervals of edges, {generation.nodes:,} entities, "
+        f"index {'whole' if whole else 'grown'}: {generation.edges:,} intervals of edges, "
+        f"{generation.nodes:,} entities, "
         f"{generation.size / 2**30:.2f} GiB in {len(generation.layers)} files; {done.seconds:.1f} s, "
         f"{cpu:.0f} s of processor time, most memory {peak:.2f} GiB",
         flush=True,

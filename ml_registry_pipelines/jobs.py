@@ -84,5 +84,10 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["reports/daily_cost_report", "reports/cost_overview"],
             "Writes the reports of some days, and the overview.",
         ),
+        _job(
+            "build_lineage_index",
+            ["lineage/lineage_index"],
+            "Adds to the lineage index what is newer than it, so that questions stay quick.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

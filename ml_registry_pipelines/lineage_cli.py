@@ -1,10 +1,8 @@
-"""`mlreg datasets|deployments|lineage`: lineage from a shell, attached with `registry_cli`."""
+"""`mlreg datasets|deployments`: what lineage is about, from a shell; questions are in `lineage_graph_cli`."""
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import click
 
@@ -19,9 +17,6 @@ from ml_registry_pipelines.cli_support import (
     tracker_of,
     utc,
 )
-
-if TYPE_CHECKING:
-    from ml_registry_pipelines.lineage.graph import Reached
 
 # -- datasets and deployments ------------------------------------------------------------------
 
@@ -121,61 +116,3 @@ def deployments_on(instant: datetime, environment: str | None, as_of: datetime |
                 f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
                 f"since {d.since:%Y-%m-%d %H:%M}Z by {d.actor}"
             )
-
-
-# -- lineage -------------------------------------------------------------------------------------
-
-
-@click.group()
-def lineage() -> None:
-    """What came from what. KIND is model, model_version, dataset, dataset_version, deployment ..."""
-
-
-@lineage.command("show")
-@click.argument("kind")
-@click.argument("name")
-@click.option("--depth", type=int)
-@as_of_option
-def lineage_show(kind: str, name: str, depth: int | None, as_of: datetime | None) -> None:
-    """Everything up and down of an entity, nearest first."""
-    with open_log() as log:
-        found = tracker_of(log).get_full_lineage(kind, name, depth=depth, as_of=utc(as_of))
-    for title, reached in (("upstream", found.upstream), ("downstream", found.downstream)):
-        click.echo(f"{title}: {len(reached)}")
-        for item in reached:
-            _reached(item)
-
-
-@lineage.command("impact")
-@click.argument("kind")
-@click.argument("name")
-@click.option("--column", help="Of a dataset: only what learned from this column.")
-@as_of_option
-def lineage_impact(kind: str, name: str, column: str | None, as_of: datetime | None) -> None:
-    """What a change would affect: live deployments and their owners first."""
-    with open_log() as log:
-        found = tracker_of(log).get_impact_analysis(kind, name, column=column, as_of=utc(as_of))
-    click.echo(f"live deployments: {len(found.deployments)}")
-    for item in found.deployments:
-        _reached(item)
-    click.echo(f"owners: {', '.join(found.owners) or 'none'}")
-    for type_, count in found.counts.items():
-        click.echo(f"{type_}: {count}")
-
-
-@lineage.command("graph")
-@click.argument("kind")
-@click.argument("name")
-@click.option("--depth", type=int)
-@as_of_option
-def lineage_graph(kind: str, name: str, depth: int | None, as_of: datetime | None) -> None:
-    """Nodes and edges as JSON."""
-    with open_log() as log:
-        found = tracker_of(log).get_lineage_graph(kind, name, depth=depth, as_of=utc(as_of))
-    nodes = [{"id": n.id, "type": n.type, "name": n.name, **dict(n.detail)} for n in found.nodes]
-    edges = [{"from": e.upstream, "to": e.downstream, "type": e.type} for e in found.edges]
-    click.echo(json.dumps({"nodes": nodes, "edges": edges}, indent=1))
-
-
-def _reached(item: Reached) -> None:
-    click.echo(f"  {item.depth}  {item.node.type}  {item.node.name}")

@@ -25,7 +25,8 @@ from ml_registry_pipelines.cli_support import (
     tenant,
     utc,
 )
-from ml_registry_pipelines.lineage_cli import datasets, deployments, lineage
+from ml_registry_pipelines.lineage_cli import datasets, deployments
+from ml_registry_pipelines.lineage_graph_cli import lineage
 
 # -- models ----------------------------------------------------------------------------------
 

@@ -33,6 +33,13 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
         ),
         write_reports_daily,
         dg.ScheduleDefinition(
+            name="build_lineage_index_hourly",
+            job_name="build_lineage_index",
+            cron_schedule="50 * * * *",
+            default_status=RUNNING,
+            description="Adds the lineage of the last hour to the index; with none, nothing is written.",
+        ),
+        dg.ScheduleDefinition(
             name="maintain_tables_hourly",
             job_name="maintain_tables",
             cron_schedule="40 * * * *",

@@ -223,7 +223,9 @@ def world(registry, tracker, relationships, importer) -> None:
             outputs=[
                 dataset(
                     "clean", schema={"fields": [{"name": "a", "type": "int"}]},
-                    columnLineage={"fields": {"a": {"inputFields": [{"namespace": "s3://lake", "name": "raw", "field": "b"}]}}},
+                    columnLineage={
+                        "fields": {"a": {"inputFields": [{"namespace": "s3://lake", "name": "raw", "field": "b"}]}}
+                    },
                 )
             ],
         ),
@@ -309,7 +311,7 @@ def test_events_come_in_over_http_and_nothing_else_does(door, importer, tracker)
     assert [v.name for v in tracker.dataset_versions("s3://lake/b")] == ["s3://lake/b@v1"]
     with pytest.raises(NotDelivered, match="401"):
         post([event], door.address, token="wrong")
-    with pytest.raises(NotDelivered, match="400: .*no UUID"):
+    with pytest.raises(NotDelivered, match=r"400: .*no UUID"):
         post([{**event, "run": {"runId": "x"}}], door.address, token="secret")
     headers = {"Authorization": "Bearer secret"}
     assert requests.post(door.address, data="{", headers=headers, timeout=5).status_code == 415
