@@ -36,6 +36,7 @@ from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODE
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 PART_OF = "part_of"
 SOURCES = ("relationships", "model_versions", "things")
@@ -475,7 +476,7 @@ class _Tables:
         if newest >= np.iinfo(dtype).max - 1:
             raise TooLarge("events have outgrown the index's numbers; run `mlreg lineage index --whole`")
         high, low, types, tenants, odd_ids, dense = self._entities()
-        edges = self._records(count, dense, dtype)
+        ups, downs, kind, since, dead = self._records(count, dense, dtype)
         own = _OwnPlaces(self._top.size if self._top else 0, high, low, tenants)
         gone = self._connection.execute(
             " UNION ALL ".join(
@@ -498,7 +499,11 @@ class _Tables:
             self._type_names,
             self._kinds,
             odd_ids,
-            *edges,
+            ups,
+            downs,
+            kind,
+            since,
+            dead,
             _gone(gone, self._below, own.of({(t, i) for t, i, _, _ in gone}), dtype),
         )
 
@@ -549,14 +554,14 @@ class _Tables:
         _checked_size(size + (self._top.size if self._top else 0))
         high, low = np.empty(size, np.uint64), np.empty(size, np.uint64)
         types, tenant = np.empty(size, np.uint16), np.empty(size, np.uint32)
-        reader = connection.execute(
+        reader: pa.RecordBatchReader = connection.execute(
             """
             SELECT place, (bits >> 64)::UBIGINT AS high, (bits & 18446744073709551615)::UBIGINT AS low, type, t
             FROM nodes
             """
         ).to_arrow_reader(BATCH)
         for batch in reader:
-            place, *columns = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
+            place, *columns = (np.asarray(column.to_numpy(zero_copy_only=False)) for column in batch.columns)
             high[place], low[place], types[place], tenant[place] = columns
         types = self._type_of[types] if size else types
         odd = self._odd_ids()
@@ -613,7 +618,7 @@ class _Tables:
         ups, downs = np.empty(count, np.uint32), np.empty(count, np.uint32)
         kind, since, dead = np.empty(count, np.uint16), np.empty(count, dtype), np.empty(count, bool)
         wide = "UINTEGER" if dtype == np.uint32 else "UBIGINT"
-        reader = self._connection.execute(
+        reader: pa.RecordBatchReader = self._connection.execute(
             f"""
             SELECT u.place, d.place,
                    (enum_code(e.relation::relations) * 4 + e.forward::INT * 2 + e.implied::INT)::USMALLINT,
@@ -630,7 +635,7 @@ class _Tables:
         at = 0
         for batch in reader:
             to = slice(at, at + batch.num_rows)
-            parts = [column.to_numpy(zero_copy_only=False) for column in batch.columns]
+            parts = [np.asarray(column.to_numpy(zero_copy_only=False)) for column in batch.columns]
             ups[to] = parts[0] if dense is None else dense[parts[0]]
             downs[to] = parts[1] if dense is None else dense[parts[1]]
             kind[to] = self._kind_of[parts[2]]

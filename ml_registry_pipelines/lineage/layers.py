@@ -227,7 +227,7 @@ class LayerFile:
         flat = np.ascontiguousarray(array)
         self._found[name] = {"at": self._size, "type": flat.dtype.str, "count": len(flat)}
         if len(flat):
-            view = memoryview(flat.view(np.uint8)).cast("B")
+            view = memoryview(flat.view(np.uint8).data)
             for start in range(0, len(view), 1 << 24):
                 self._put(view[start : start + (1 << 24)])
         self._put(b"\0" * (-self._size % ALIGNED))

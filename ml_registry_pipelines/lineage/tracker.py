@@ -296,17 +296,14 @@ class LineageTracker(Desk):
         edges = {e for down in (False, True) for e in edges_of(walked.stack, found[down], down=down)}
         if limit is not None:
             edges = {e for e in edges if (e.upstream in nodes and e.downstream in nodes)}
-        sides = (
-            tuple(
-                in_order(
-                    Reached(nodes[p.id], p.depth, p.path) for p in shown if p.down is d and p.id in nodes
-                )
-            )
-            for d in (False, True)
+        up, down = (
+            in_order(Reached(nodes[p.id], p.depth, p.path) for p in shown if p.down is side and p.id in nodes)
+            for side in (False, True)
         )
         return Lineage(
             tuple(nodes[i] for i in walked.roots if i in nodes),
-            *sides,
+            tuple(up),
+            tuple(down),
             frozenset(edges),
             ranked(Counter(p.type for p in reached)),
             following,

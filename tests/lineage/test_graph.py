@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 
@@ -58,7 +58,7 @@ def states_of(steps: Sequence[Step]) -> list[State]:
         sequences[step.tenant] += 1
         if step.kind == "relationship":
             entity = edge_id(step.relation, step.first, step.second)
-            data = {
+            data: dict[str, object] = {
                 "type": step.relation,
                 "source_type": type_of(step.first),
                 "source_id": step.first,
@@ -206,9 +206,7 @@ def test_an_index_built_piece_by_piece_or_whole_gives_what_a_plain_walk_gives(
     parts = cut(states_of(steps), [min(c, len(steps)) for c in cuts])
     with Lake(str(tmp_path_factory.mktemp("lake"))) as lake:
         for block, part in enumerate(parts, start=1):
-            moved = [
-                State(**{**vars_of(s), "position": (block - 1) * BLOCK + n + 1}) for n, s in enumerate(part)
-            ]
+            moved = [replace(s, position=(block - 1) * BLOCK + n + 1) for n, s in enumerate(part)]
             placed += moved
             land(lake, moved, block)
             if block != 2:
@@ -218,10 +216,6 @@ def test_an_index_built_piece_by_piece_or_whole_gives_what_a_plain_walk_gives(
         index = LineageIndex(lake)
         stack = Stack(index._layers())
         compare(stack, placed, depths=(None,))
-
-
-def vars_of(state: State) -> dict[str, object]:
-    return {name: getattr(state, name) for name in State.__dataclass_fields__}
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)

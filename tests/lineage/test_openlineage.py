@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema  # type: ignore[import-untyped]
 import pytest
 import requests
 
@@ -206,6 +206,7 @@ def test_bad_events_are_named_by_file_and_line_and_kept_and_the_others_taken(imp
     assert "no UUID" in told[3]
     assert "no time zone" in told[5]
     assert "outputs[0].namespace" in told[6]
+    assert done.kept_at is not None
     kept = [json.loads(p.read_text()) for p in Path(done.kept_at).glob("*.json")]
     assert {k["text"] for k in kept} >= {lines[1], lines[2], lines[4]}
     assert tracker.dataset_versions("s3://lake/x")

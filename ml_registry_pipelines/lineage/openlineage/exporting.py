@@ -62,7 +62,9 @@ def _in_order(
     sorter = TopologicalSorter(dict.fromkeys(sorted(states), ()))
     for entity in sorted(states):
         whole = wholes.get(entity)
-        sorter.add(entity, *sorted(before[entity]), *([whole] if whole in states else []))
+        sorter.add(
+            entity, *sorted(before[entity]), *([whole] if whole is not None and whole in states else [])
+        )
     try:
         return list(sorter.static_order())
     except CycleError:
