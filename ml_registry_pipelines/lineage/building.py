@@ -367,6 +367,7 @@ def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
             }
         )
         try:
+            connection.execute("SET enable_progress_bar = false")
             for table in SOURCES:
                 _attach(connection, lake, table)
             yield connection

@@ -93,8 +93,9 @@ def test_answers_are_the_same_before_and_after_a_build_and_a_fold(tmp_path):
 
         expected = [(f"n{i}", i) for i in range(1, 11)]
         assert below("n0") == expected
-        for n in range(BLOCK):
-            things.describe("node", "n11", str(n))
+        # At once, so that they share commits.
+        with ThreadPoolExecutor(64) as pool:
+            list(pool.map(lambda n: things.describe("node", "n11", str(n)), range(BLOCK)))
         log.settle()
         assert below("n0") == expected
         built = index_of(log).build()
@@ -174,3 +175,22 @@ def test_a_long_answer_comes_in_pages_that_later_writes_do_not_shift(log, tenant
         tracker.get_full_lineage("node", "n0", limit=0)
     with pytest.raises(InvalidInput, match="at least 1"):
         tracker.get_full_lineage("node", "n0", depth=0)
+
+
+def test_the_asset_adds_what_is_newer_and_says_what_the_index_holds(tmp_path):
+    import dagster as dg
+
+    from assets.lineage import lineage_index
+    from resources import LakeResource
+
+    with Lake(str(tmp_path)) as lake:
+        land(lake, chain(1), 1)
+
+    def built() -> dict[str, object]:
+        done = dg.materialize([lineage_index], resources={"lake": LakeResource(root=str(tmp_path))})
+        (event,) = done.asset_materializations_for_node("lineage__lineage_index")
+        return {name: value.value for name, value in event.metadata.items()}
+
+    first, again = built(), built()
+    assert (first["edges"], first["entities"], first["position"], first["was_newer"]) == (1, 2, BLOCK, True)
+    assert (again["generation"], again["was_newer"]) == (first["generation"], False)
