@@ -180,9 +180,7 @@ class LineageIndex:
             except (FileNotFoundError, NoSuchFile) as failure:
                 # A newer generation may have been published since, and these files cleaned up.
                 if not again or self.published().number == generation.number:
-                    raise IndexDamaged(
-                        f"a file of the lineage index is gone: {failure}; run `mlreg lineage index --whole`"
-                    ) from failure
+                    raise _gone(failure) from failure
                 continue
             self._opened, self._generation = found, generation
             return tuple(found[row.file] for row in generation.layers)
@@ -263,7 +261,13 @@ class LineageIndex:
                 return Built(current, fresh=False, seconds=time.perf_counter() - started)
             kept = () if whole else _kept(current.layers, self._rows_after(current.until))
             after = kept[-1].until if kept else 0
-            row = self._write(kept, after=after, until=until)
+            try:
+                row = self._write(kept, after=after, until=until)
+            except (FileNotFoundError, NoSuchFile) as failure:
+                if self.published().number == current.number:
+                    raise _gone(failure) from failure
+                # Another builder has published since, and cleaned up what it no longer needs.
+                continue
             published = self._publish(current, (*kept, row))
             if published is not None:
                 self._clean(published)
@@ -312,6 +316,10 @@ class LineageIndex:
             # What is left half-written has a temporary name and is an hour old at most, too.
             if entry.path not in named and datetime.now(UTC) - entry.modified_at > GRACE:
                 self._folder.delete(entry.path)
+
+
+def _gone(failure: Exception) -> IndexDamaged:
+    return IndexDamaged(f"a file of the lineage index is gone: {failure}; run `mlreg lineage index --whole`")
 
 
 def _kept(layers: Sequence[LayerRow], new: int) -> tuple[LayerRow, ...]:

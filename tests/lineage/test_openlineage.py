@@ -94,6 +94,18 @@ def test_an_event_counts_once_however_often_and_in_whatever_groups_it_comes(impo
     assert log.head(tenant) == head
 
 
+def test_a_stream_that_says_nothing_new_leaves_nothing_in_the_log(importer, log, tenant):
+    take(importer, run_event(1, "RUNNING", 0, inputs=[dataset("raw")]))
+    head = log.head(tenant)
+    assert take(importer, *(run_event(1, "RUNNING", n, inputs=[dataset("raw")]) for n in range(1, 9))) == (
+        0,
+        8,
+        [],
+    )
+    assert log.head(tenant) == head
+    assert take(importer, run_event(1, "RUNNING", 30, inputs=[dataset("more")])) == (1, 0, [])
+
+
 def test_a_run_that_reads_and_writes_one_dataset_makes_a_new_version_and_no_circle(importer, tracker):
     for n in (1, 2):
         table = [dataset("table")]

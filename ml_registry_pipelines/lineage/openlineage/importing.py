@@ -158,12 +158,15 @@ class Batch:
             from ml_registry_pipelines.lineage.openlineage.entities import take_entities
 
             return take_entities(self, event)
+        held = self.drafts.get(self.by_name.get((RUN, event.run), ""))
         run = self._run_thing(event)
         metadata = run.state["metadata"]
-        if event.digest in metadata["events"]:
+        mark = event.digest[:16]
+        if mark in metadata["events"]:
             return False
+        known = held is not None or run.id not in self.fresh
+        before = dict(metadata)
         self.drafts[run.id] = run
-        metadata["events"] = [*metadata["events"], event.digest]
         job = self._thing(JOB, *event.job)
         self.edge("run_of", (RUN, run.id), (JOB, job.id))
         if event.type in {"COMPLETE", "FAIL", "ABORT"} and metadata["state"] != "COMPLETE":
@@ -171,15 +174,23 @@ class Batch:
             metadata["ended"] = event.time.isoformat()
         elif metadata["state"] == "OTHER":
             metadata["state"] = event.type
-        known = {f"{d['namespace']}\x1f{d['name']}" for d in metadata["inputs"]}
+        read_before = {f"{d['namespace']}\x1f{d['name']}" for d in metadata["inputs"]}
         for given in event.inputs:
-            if given.key not in known:
+            if given.key not in read_before:
                 read = self._read(given, run, event)
                 metadata["inputs"] = [*metadata["inputs"], _named(given, read.id)]
         for given in event.outputs:
             metadata["told"] = {**metadata["told"], given.key: _told(given)}
         if metadata["state"] == "COMPLETE":
             self._complete(run, event)
+        if known and metadata == before:
+            # A stream tells every minute that it still runs: what says nothing new is not remembered.
+            if held is None:
+                del self.drafts[run.id]
+            else:
+                self.drafts[run.id] = held
+            return False
+        metadata["events"] = [*metadata["events"], mark]
         return True
 
     def _carries_entity(self, event: LineageEvent) -> bool:
