@@ -138,6 +138,15 @@
         settle(stack);
       }
     }
+    // In long columns the way to what is selected goes through the middle, where it is seen at once.
+    const way = state.selected && nodes.has(state.selected) ? onWay(state.selected) : null;
+    for (const stack of way ? stacks : []) {
+      const lit = stack.filter((b) => b.members.some((id) => way.has(id)));
+      if (stack.length <= 2 * MANY || !lit.length || lit.length > stack.length / 2) continue;
+      const others = stack.filter((b) => !lit.includes(b));
+      stack.splice(0, stack.length, ...others.slice(0, others.length / 2), ...lit, ...others.slice(others.length / 2));
+      settle(stack);
+    }
     stacks.forEach((stack, c) => stack.forEach((b) => { b.x = c * (WIDTH + GAP_X); b.y = b.place * (HEIGHT + GAP_Y); }));
     const ys = [...boxes.values()].map((b) => b.y);
     const top = Math.min(0, ...ys);
