@@ -42,6 +42,7 @@ from ml_registry_pipelines.registry.events import Event, new_id
 from ml_registry_pipelines.registry.links import HOUR, DownloadLink, Links
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
+from ml_registry_pipelines.registry.needs import live_user
 from ml_registry_pipelines.registry.promotion import Promotion
 from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
@@ -414,7 +415,8 @@ class ModelRegistry(Promotion):
         """Delete a version so that it can be restored. Its number is never used again.
 
         Raises:
-            StillNeeded: it is in production, staging or shadow, deployed, or has an alias.
+            StillNeeded: it is in production, staging or shadow, deployed, has an alias, or a live version
+                was made from it.
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
@@ -439,6 +441,8 @@ class ModelRegistry(Promotion):
                     raise StillNeeded(
                         f"{reference} is deployed to {deployment.name!r}; end the deployment first"
                     )
+            if user := live_user(view, state):
+                raise StillNeeded(f"{reference} cannot be deleted: {user}")
             return {"deleted": True}
 
         return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
