@@ -66,14 +66,15 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def objects(root: str, prefix: str = "artifacts/") -> list[dict[str, Any]]:
+def objects(root: str, prefix: str = "artifacts/") -> list[Any]:
     bucket, _, home = root.removeprefix("s3://").partition("/")
-    return boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{home}/{prefix}").get("Contents", [])
+    answer = boto3.client("s3").list_objects_v2(Bucket=bucket, Prefix=f"{home}/{prefix}")
+    return list(answer.get("Contents", []))
 
 
 def uploads_under_way(root: str) -> list[Any]:
     bucket = root.removeprefix("s3://").partition("/")[0]
-    return boto3.client("s3").list_multipart_uploads(Bucket=bucket).get("Uploads", [])
+    return list(boto3.client("s3").list_multipart_uploads(Bucket=bucket).get("Uploads", []))
 
 
 def digest(data: bytes) -> str:
@@ -127,7 +128,7 @@ def test_parts_of_other_bytes_are_not_used(lake, s3_root, weights):
     blobs = store.blobs
     assert isinstance(blobs, BucketBlobs)
     sha256 = digest(weights.read_bytes())
-    place = {
+    place: Any = {
         "Bucket": blobs.folder.bucket,
         "Key": blobs.key(f"blobs/{sha256[:2]}/{sha256}"),
     }
@@ -194,7 +195,7 @@ def test_the_second_download_comes_from_the_cache_and_a_spoilt_cache_is_noticed(
     def fetch(name: str) -> str:
         (fetched,) = bucket_registry.fetch("m@v1", tmp_path / name, cache=cache)
         assert fetched.path.read_bytes() == weights.read_bytes()
-        return fetched.origin
+        return str(fetched.origin)
 
     assert [fetch(name) for name in ("a", "b", "b")] == ["store", "cache", "there"]
     ((kept, _),) = cache.files()
@@ -211,7 +212,12 @@ def test_a_cache_forgets_what_was_used_longest_ago(tmp_path):
     cache = Cache(tmp_path / "cache", limit=250)
     for number in range(4):
         name = f"{number:064x}"
-        cache.take(name, lambda place: (place.parent.mkdir(exist_ok=True), place.write_bytes(b"x" * 100)))
+
+        def write(place: Path) -> None:
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(b"x" * 100)
+
+        cache.take(name, write)
         (path,) = (p for p, _ in cache.files() if p.name == name)
         os.utime(path, (number, number))
     assert cache.shrink(keep=[f"{0:064x}"]) == 200
