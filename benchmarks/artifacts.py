@@ -57,8 +57,6 @@ def phase(name: str, *arguments: object, environment: dict[str, str] | None = No
 
 def work_of(name: str, arguments: Sequence[str]) -> Callable[[], object]:
     """What a phase does once everything is imported and opened."""
-    import boto3
-
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
@@ -66,18 +64,26 @@ def work_of(name: str, arguments: Sequence[str]) -> Callable[[], object]:
 
     root, folder = arguments
     if name.startswith("boto3"):
+        import boto3
+
         client, (bucket, _, prefix) = boto3.client("s3"), root.removeprefix("s3://").partition("/")
         paths = sorted(Path(folder).iterdir())
-        if name == "boto3-up":
-            return lambda: [client.upload_file(str(p), bucket, f"{prefix}/floor/{p.name}") for p in paths]
-        return lambda: [
-            client.download_file(bucket, f"{prefix}/floor/{p.name}", f"{folder}-down-{p.name}") for p in paths
-        ]
+
+        def move() -> None:
+            for path in paths:
+                if name == "boto3-up":
+                    client.upload_file(str(path), bucket, f"{prefix}/floor/{path.name}")
+                else:
+                    client.download_file(bucket, f"{prefix}/floor/{path.name}", f"{folder}-down-{path.name}")
+
+        return move
     registry = ModelRegistry(Log(Lake(root)), actor=Actor("bench"))
     if name == "up":
         registry.register_model("m")
     registry.list_models()
     match name:
+        case "idle":
+            return lambda: None
         case "up" | "again":
             return lambda: registry.create_model_version("m", folder)
         case "down":
@@ -125,6 +131,8 @@ def on_a_folder(work: Path, size: int) -> None:
     line("floor: sha256sum", real, hashing)
     line("floor: cp and sync", real, copying)
     line("floor: both", real, floor, floor)
+    _, idle = phase("idle", home, files)
+    print(f"a process that has opened the registry and moved nothing: {idle:,.0f} MB")
     for name, what in (("up", "create_model_version"), ("again", "the same again, stored once")):
         seconds, peak = phase(name, home, files)
         line(what, real, seconds, floor, peak)

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 PIECE = 8 << 20
-"""Bytes of a part; more only where a file would have more than `MAX_PARTS` of them."""
+"""Bytes of a part; more only where a file, of over 84 GB, would have more than `MAX_PARTS` of them."""
 MAX_PARTS = 10_000
 BUDGET = 96 << 20
-"""Bytes of all pieces that one process holds at once. One piece may be larger: of a file over 960 GB."""
+"""Bytes of all pieces that one process holds at once. One piece may be larger: of a file over 1 TB."""
 REQUESTS = 8
 """Requests at a time."""
 ATTEMPTS = 10

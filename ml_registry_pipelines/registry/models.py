@@ -1,61 +1,40 @@
 """`ModelRegistry`: models and their immutable versions.
 
 Models are things, so that most verbs here are those of `things.py` under a shorter name.
-Stages, aliases and promotion are in `promotion.py`.
+Stages, aliases and promotion are in `promotion.py`, what versions are made of in `version_artifacts.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import datetime, timedelta
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
-from ml_registry_pipelines.registry.artifacts import (
-    ArtifactChanged,
-    ArtifactStore,
-    Content,
-    Fetched,
-    File,
-    Stored,
-    Uploaded,
-)
-from ml_registry_pipelines.registry.cache import Cache
+from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
 from ml_registry_pipelines.registry.commands import Change
-from ml_registry_pipelines.registry.comparison import (
-    Difference,
-    data_differences,
-    difference,
-    file_differences,
-)
 from ml_registry_pipelines.registry.desk import state_of
 from ml_registry_pipelines.registry.errors import (
     IllegalTransition,
     InvalidInput,
     ModelIsDeprecated,
-    NotFound,
     StillNeeded,
 )
 from ml_registry_pipelines.registry.events import Event, new_id
-from ml_registry_pipelines.registry.links import HOUR, DownloadLink, Links
+from ml_registry_pipelines.registry.links import Links
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
+from ml_registry_pipelines.registry.names import TagValue, checked_text, typed_tags
 from ml_registry_pipelines.registry.needs import live_user
-from ml_registry_pipelines.registry.promotion import Promotion
 from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
 from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
+from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
-    CONTENT,
     Artifact,
     Stage,
     Version,
-    VersionArtifact,
     VersionFacts,
-    artifacts_of,
     version_of,
 )
 from ml_registry_pipelines.registry.view import View
@@ -64,7 +43,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
-class ModelRegistry(Promotion):
+class ModelRegistry(VersionArtifacts):
     """The models of one tenant, for one actor.
 
     Every command is one atomic commit, visible to the next read of any process. All raise
@@ -330,10 +309,10 @@ class ModelRegistry(Promotion):
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
         living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
-        kinds = [_artifact_kind(a.kind) for a in artifacts]
-        stored = self._stored(content)
+        kinds = [checked_artifact_kind(a.kind) for a in artifacts]
+        stored = self.stored(content)
         others = [
-            {"kind": kind, **self._stored(a.content).recorded()}
+            {"kind": kind, **self.stored(a.content).recorded()}
             for kind, a in zip(kinds, artifacts, strict=True)
         ]
 
@@ -456,126 +435,6 @@ class ModelRegistry(Promotion):
             return {"deleted": False}
 
         return self.amend_version("restore_version", reference, {}, edit, idempotency_key, deleted=True)
-
-    def compare_versions(self, first: str, second: str) -> Difference:
-        """What two versions have different: metrics, parameters, schema, data, files and the rest."""
-        view = self.view()
-        one, two = (self._version(view, version_state(view, name)) for name in (first, second))
-        fields = difference(one, two)
-        return Difference(
-            one.reference,
-            two.reference,
-            {
-                **fields.fields,
-                **data_differences(view, one, two),
-                **file_differences(self.artifacts, one, two),
-            },
-        )
-
-    # -- artifacts -------------------------------------------------------------------------
-
-    def add_artifact(
-        self, reference: str, artifact: Artifact, *, idempotency_key: str | None = None
-    ) -> Version:
-        """Add what can only be made once the version is there: a model card, an evaluation, a lineage graph.
-
-        Nothing of what the version has is replaced or removed; the same content under the same
-        kind is there once.
-        """
-        kind = _artifact_kind(artifact.kind)
-        version_state(self.view(), reference)  # A wrong name should say so before bytes move.
-        added = {"kind": kind, **self._stored(artifact.content).recorded()}
-
-        def edit(state: State, _: View) -> dict[str, Any]:
-            there = {(a["kind"], a["digest"]) for a in state.data["artifacts"]}
-            if (kind, added["digest"]) in there:
-                return {}
-            return {"artifacts": [*state.data["artifacts"], added]}
-
-        return self.amend_version("add_artifact", reference, {"artifact": added}, edit, idempotency_key)
-
-    def list_artifacts(self, reference: str, *, as_of: datetime | None = None) -> list[VersionArtifact]:
-        """All that a version is made of: its content first, then its artifacts of every kind."""
-        return artifacts_of(self.get_version(reference, as_of=as_of))
-
-    def artifact_files(self, reference: str, *, kind: str | None = None) -> list[File]:
-        """The stored files of a version's content, or of its artifacts of a kind."""
-        return [f for a in self._chosen(self.get_version(reference), kind) for f in self.artifacts.files(a)]
-
-    def download(self, reference: str, target: Path, *, kind: str | None = None) -> list[Path]:
-        """Write the content of a version below `target`, verified; with `kind`, its artifacts of that kind.
-
-        Raises:
-            ArtifactChanged: stored bytes are not those that were registered.
-            NotFound: the version has no artifact of that kind.
-        """
-        return [fetched.path for fetched in self.fetch(reference, target, kind=kind)]
-
-    def fetch(
-        self, reference: str, target: Path, *, kind: str | None = None, cache: Cache | None = None
-    ) -> list[Fetched]:
-        """The same, by way of a cache, and telling where each file came from."""
-        version = self.get_version(reference)
-        chosen = self._chosen(version, kind)
-        with _naming(version):
-            return [f for digest in chosen for f in self.artifacts.download(digest, target, cache=cache)]
-
-    def verify_version(self, reference: str, *, kind: str | None = None) -> None:
-        """Read everything that a version is made of and compare the digests; with `kind`, only that.
-
-        Raises:
-            ArtifactChanged: names the file behind the version that was changed.
-            ArtifactElsewhere: content that cannot be read from here; the rest was verified.
-        """
-        version = self.get_version(reference)
-        chosen = self._chosen(version, kind)
-        if kind is None:
-            chosen = list(dict.fromkeys([*(a["digest"] for a in version.artifacts), *chosen]))
-        with _naming(version):
-            for digest in chosen:
-                self.artifacts.verify(digest)
-
-    def download_links(
-        self, reference: str, *, kind: str | None = None, holds: timedelta = HOUR
-    ) -> list[DownloadLink]:
-        """Links by which the files of a version can be fetched from its bucket for a while.
-
-        Raises:
-            ArtifactElsewhere: the store is a folder, or the content is elsewhere.
-        """
-        version = self.get_version(reference)
-        with _naming(version):
-            return [
-                link
-                for digest in self._chosen(version, kind)
-                for link in self.links.download(digest, holds=holds)
-            ]
-
-    def _stored(self, content: Content) -> Stored:
-        if isinstance(content, Uploaded):
-            return self.links.accept(content.ticket)
-        return self.artifacts.store(content)
-
-    def _chosen(self, version: Version, kind: str | None) -> list[str]:
-        found = [a.digest for a in artifacts_of(version) if a.kind == (kind or CONTENT)]
-        if not found:
-            raise NotFound(f"{kind} artifact", version.reference, self.tenant)
-        return found
-
-
-@contextmanager
-def _naming(version: Version) -> Iterator[None]:
-    """Say of which version a file was changed."""
-    try:
-        yield
-    except ArtifactChanged as failure:
-        raise ArtifactChanged(f"{version.reference}: {failure}") from failure
-
-
-def _artifact_kind(kind: str) -> str:
-    if checked_kind(kind) == CONTENT:
-        raise InvalidInput(f"{CONTENT!r} is what a version itself is made of; give the artifact another kind")
-    return kind
 
 
 def _lineage(
