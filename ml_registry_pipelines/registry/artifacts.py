@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -48,6 +49,7 @@ from ml_registry_pipelines.registry.content import (
     uri_name,
 )
 from ml_registry_pipelines.registry.copying import PIECE, sha256_of
+from ml_registry_pipelines.registry.errors import RegistryError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -145,20 +147,20 @@ class ArtifactStore:
         if path.is_symlink():
             raise ArtifactRefused(f"{path} is a link; give what it leads to")
         if path.is_dir():
-            found = sorted(_walk(path))
+            found = sorted(islice(_walk(path), MAX_FILES + 1))
             form = "folder"
         elif path.is_file():
             found = [(path.name, path)]
             form = "file"
         else:
             raise ArtifactRefused(f"{path} is no file and no folder")
-        checked_paths([name for name, _ in found])
         if not found:
             raise ArtifactRefused(f"{path} holds no file")
         if len(found) > MAX_FILES:
             raise ArtifactRefused(
-                f"{path} holds {len(found):,} files; at most {MAX_FILES:,} make an artifact, pack them"
+                f"{path} holds more than {MAX_FILES:,} files; at most so many make an artifact, pack them"
             )
+        checked_paths([name for name, _ in found])
         return self.keep_files(form, several(self._keep_file, found), path.resolve().name)
 
     def keep_files(self, form: str, files: Sequence[File], name: str) -> Stored:
@@ -175,6 +177,17 @@ class ArtifactStore:
         if _state_of(path) != before:
             raise ArtifactRefused(f"{path} changed while it was stored; store it when it is whole")
         return File(name, sha256, size)
+
+    def claim(self, name: str) -> None:
+        """Keep any purge off an artifact that is about to be used, and see that all of it is there.
+
+        Raises:
+            ArtifactChanged: it is not.
+        """
+        self.blobs.claim(manifest_path(name))
+        for file in self.files(name):
+            self.blobs.claim(blob_path(file.sha256))
+        self.check_whole(name)
 
     def _keep_manifest(self, manifest: str) -> str:
         data = manifest.encode()
@@ -207,7 +220,22 @@ class ArtifactStore:
             raise ArtifactChanged(
                 f"manifest {self.blobs.folder.uri}/{manifest_path(name)} was changed: its digest differs"
             )
-        found: dict[str, Any] = json.loads(data)
+        # The right digest says that nobody changed it, not that it was made here: it may be imported.
+        try:
+            found: dict[str, Any] = json.loads(data)
+            if found["form"] in {"file", "folder"}:
+                checked_paths([checked_path(file["path"]) for file in found["files"]])
+                for file in found["files"]:
+                    checked_sha256(file["sha256"])
+                    int(file["size"])
+            elif found["form"] == "uri":
+                described_uri(Uri(found["uri"], found["sha256"], found["size"]))
+            else:
+                described_model(HostedModel(found["provider"], found["snapshot"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RegistryError) as failure:
+            raise ArtifactChanged(
+                f"manifest {self.blobs.folder.uri}/{manifest_path(name)} is none: {failure}"
+            ) from failure
         return found
 
     def files(self, name: str) -> list[File]:
@@ -360,20 +388,28 @@ def _state_of(path: Path) -> tuple[int, ...]:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    try:
-        entries = sorted(os.scandir(root), key=lambda entry: entry.name)
-    except OSError as failure:
-        raise ArtifactError(f"{root} cannot be listed: {failure.strerror}") from failure
-    for entry in entries:
-        path = Path(entry.path)
-        if entry.is_symlink():
-            raise ArtifactRefused(f"{path} is a link; links are not stored, put the file in its place")
-        if entry.is_dir():
-            yield from ((f"{entry.name}/{name}", file) for name, file in _walk(path))
-        elif entry.is_file():
-            yield entry.name, path
-        else:
-            raise ArtifactRefused(f"{path} is neither file nor folder")
+    """Plain files below a folder with their paths in it, in no order; anything else is refused."""
+    folders = [(root, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        # Before the next level, so that no depth and no circle of mounts is walked for ever.
+        if prefix:
+            checked_path(prefix.rstrip("/"))
+        try:
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError as failure:
+            raise ArtifactError(f"{folder} cannot be listed: {failure.strerror}") from failure
+        for entry in listed:
+            path = Path(entry.path)
+            if entry.is_symlink():
+                raise ArtifactRefused(f"{path} is a link; links are not stored, put the file in its place")
+            if entry.is_dir():
+                folders.append((path, f"{prefix}{entry.name}/"))
+            elif entry.is_file():
+                yield f"{prefix}{entry.name}", path
+            else:
+                raise ArtifactRefused(f"{path} is neither file nor folder")
 
 
 @contextmanager

@@ -194,6 +194,7 @@ class Links:
         try:
             found = self._read(ticket)
             if (stored := found["stored"]) is not None:
+                self._store.claim(stored["digest"])
                 return Stored(**stored)
             etags = several(self._verified, found["files"])
             for entry, etag in zip(found["files"], etags, strict=True):

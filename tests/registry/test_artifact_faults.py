@@ -244,6 +244,41 @@ def test_names_in_any_script_with_dots_and_spaces_come_back_as_they_were(store, 
     }
 
 
+def test_a_folder_deeper_than_any_path_is_refused_in_one_sentence(store, tmp_path):
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    with pytest.raises(ArtifactRefused, match="too long"):
+        store.store(tmp_path / "d")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"form":"folder","files":[{"path":"../../x","sha256":"%s","size":1}]}' % ("0" * 64),
+        '{"form":"folder","files":[{"path":"x","sha256":"../../../../etc/passwd","size":1}]}',
+        '{"form":"folder","files":[{"path":"x","sha256":"%s"}]}' % ("0" * 64),
+        '{"form":"folder"}',
+        "[]",
+        "{",
+    ],
+)
+def test_an_imported_manifest_that_points_elsewhere_is_none(store, tmp_path, text):
+    name = hashlib.sha256(text.encode()).hexdigest()
+    manifests = tmp_path / "export" / "manifests" / name[:2]
+    manifests.mkdir(parents=True)
+    (manifests / f"{name}.json").write_text(text)
+    store.take_in(tmp_path / "export")
+    for use in (store.check_whole, store.verify, lambda n: store.download(n, tmp_path / "out")):
+        with pytest.raises(ArtifactChanged, match="is none"):
+            use(name)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_cannot_be_written_where_it_should_go_is_one_sentence(store, tmp_path):
     (tmp_path / "w").write_bytes(b"w")
     stored = store.store(tmp_path / "w")

@@ -186,6 +186,26 @@ def test_an_object_that_was_overwritten_is_found_named_and_healed_by_storing_aga
     bucket_registry.verify_version("m@v1")
 
 
+def test_a_download_that_broke_off_goes_on_where_it_was(lake, weights, tmp_path, monkeypatch):
+    store = ArtifactStore(lake)
+    stored = store.store(weights)
+    (tmp_path / "out").mkdir()
+    part = tmp_path / "out" / f".{digest(weights.read_bytes())[:32]}.part"
+    part.write_bytes(weights.read_bytes()[: 10 * MB])
+    asked: list[int] = []
+    fetching = BucketBlobs._range
+
+    def counting(self: BucketBlobs, path: str, offset: int, count: int, etag: str) -> bytes:
+        asked.append(offset)
+        return fetching(self, path, offset, count, etag)
+
+    monkeypatch.setattr(BucketBlobs, "_range", counting)
+    (fetched,) = store.download(stored.digest, tmp_path / "out")
+    assert fetched.path.read_bytes() == weights.read_bytes()
+    assert sorted(asked) == [10 * MB, 18 * MB]
+    assert not part.exists()
+
+
 def test_the_second_download_comes_from_the_cache_and_a_spoilt_cache_is_noticed(
     bucket_registry, s3_root, weights, tmp_path
 ):
