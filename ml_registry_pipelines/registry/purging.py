@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -138,23 +138,25 @@ def _purge(log: Log, store: ArtifactStore, before: datetime, dry_run: bool) -> P
     listed = _Digests()
     for entry in folder.entries(MANIFESTS):
         name = _name(entry)
-        listed.add([name])
-        if name in needed or entry.modified_at >= before or _claimed(folder, entry, before):
-            manifests.append(name)
+        if name is not None:
+            listed.add([name])
+        if _stays(folder, entry, needed, before):
             kept.add(entry)
+            if name is not None:
+                manifests.append(name)
         else:
             doomed.append(entry)
-    _check_all_there(log, listed)
+    _check_all_there(log, heads, listed)
     with ThreadPoolExecutor(READERS, thread_name_prefix="mlreg-manifests") as pool:
         for files in pool.map(store.files, manifests):
             needed.add(file.sha256 for file in files)
     for entry in folder.entries(BLOBS):
-        if _name(entry) in needed or entry.modified_at >= before or _claimed(folder, entry, before):
+        if _stays(folder, entry, needed, before):
             kept.add(entry)
         else:
             doomed.append(entry)
 
-    removed = doomed if dry_run else list(_remove(log, folder, doomed, heads, before))
+    removed = doomed if dry_run else list(_remove(log, store, doomed, heads, before))
     leftovers = sum(1 for _ in _leftovers(store, before, dry_run))
     return Purged(
         dry_run,
@@ -176,10 +178,19 @@ class _Sum:
         self.bytes += entry.size
 
 
-def _name(entry: Entry) -> str:
-    """The digest that a blob or manifest is named by."""
+def _name(entry: Entry) -> str | None:
+    """The digest that a blob or manifest is named by; None for what is still being written."""
     name = entry.path.rsplit("/", 1)[-1].removesuffix(".json")
-    return name if _DIGEST.fullmatch(name) else "0" * 64
+    return name if _DIGEST.fullmatch(name) else None
+
+
+def _stays(folder: Folder, entry: Entry, needed: _Digests, before: datetime) -> bool:
+    name = _name(entry)
+    return (
+        entry.modified_at >= before
+        or (name is not None and name in needed)
+        or _claimed(folder, entry, before)
+    )
 
 
 def _claimed(folder: Folder, entry: Entry, before: datetime) -> bool:
@@ -208,9 +219,10 @@ def _mentioned(log: Log) -> _Digests:
     return found
 
 
-def _check_all_there(log: Log, listed: _Digests) -> None:
-    for tenant in log.tenants():
-        rows = log.view(tenant).over_states(
+def _check_all_there(log: Log, heads: Mapping[str, int], listed: _Digests) -> None:
+    """Versions that were there before the listing began have their manifests in it."""
+    for tenant, head in heads.items():
+        rows = replace(log.view(tenant), at=head).over_states(
             "registry.manifests_of_versions",
             "model_versions",
             """
@@ -231,20 +243,23 @@ def _check_all_there(log: Log, listed: _Digests) -> None:
 
 
 def _remove(
-    log: Log, folder: Folder, doomed: list[Entry], heads: Mapping[str, int], before: datetime
+    log: Log, store: ArtifactStore, doomed: list[Entry], heads: Mapping[str, int], before: datetime
 ) -> Iterator[Entry]:
     """Remove what still nobody needs, looking again before each batch and each file."""
-    seen = dict(heads)
+    folder, seen = store.blobs.folder, dict(heads)
     needed = _Digests()
     for start in range(0, len(doomed), BATCH):
         for text in _news(log, seen):
-            needed.add(_DIGEST.findall(text))
+            for digest in _DIGEST.findall(text):
+                needed.add([digest])
+                if store.blobs.folder.exists(manifest_path(digest)):
+                    needed.add(file.sha256 for file in store.files(digest))
         for entry in doomed[start : start + BATCH]:
             try:
-                young = folder.entry(entry.path).modified_at >= before
+                now = folder.entry(entry.path)
             except NoSuchFile:
                 continue
-            if not young and _name(entry) not in needed and not _claimed(folder, entry, before):
+            if not _stays(folder, now, needed, before):
                 folder.delete(entry.path)
                 yield entry
 
