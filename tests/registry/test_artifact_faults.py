@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,9 @@ from ml_registry_pipelines.registry.artifacts import (
     ArtifactStore,
     checked_path,
 )
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
+from tests.registry.conftest import ACTOR
 
 MB = 1 << 20
 SPARSE = int(os.environ.get("MLREG_TEST_SPARSE_MB", "256")) << 20
@@ -108,6 +113,54 @@ def test_a_killed_upload_leaves_no_artifact_and_goes_on_where_it_was(store, tmp_
     assert copied[0] == 6 * MB
     store.verify(stored.digest)
     assert not part.exists()
+
+
+WORKER = """
+import os, sys
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry import copying
+from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
+copying.STRETCH = 1 << 16  # Many moments within a copy.
+root, folder = sys.argv[1:]
+registry = ModelRegistry(Log(Lake(root)), actor=Actor("p1"))
+registry.list_models()
+print("ready", flush=True)
+while True:
+    for number in range(5):
+        with open(f"{folder}/{number}", "wb") as stream:
+            stream.write(os.urandom(1_000_000))
+    registry.create_model_version("m", folder)
+"""
+
+
+@pytest.mark.kill
+def test_uploads_killed_at_random_moments_leave_whole_versions_and_no_wrong_file(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
+        ModelRegistry(log, actor=ACTOR).register_model("m")
+    chance = random.Random(os.environ.get("MLREG_TEST_SEED"))
+    for _ in range(int(os.environ.get("MLREG_TEST_KILLS", "3"))):
+        worker = subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(tmp_path / "lake"), str(tmp_path / "folder")],
+            stdout=subprocess.PIPE,
+        )
+        assert worker.stdout
+        assert worker.stdout.readline() == b"ready\n"
+        time.sleep(chance.uniform(0.01, 0.6))
+        worker.kill()
+        worker.communicate()
+    for blob in (tmp_path / "lake" / "artifacts" / "blobs").glob("*/*"):
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+    with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
+        registry = ModelRegistry(log, actor=ACTOR)
+        versions = registry.list_versions("m")
+        assert [v.number for v in versions] == list(range(1, len(versions) + 1))
+        for version in versions:
+            registry.verify_version(version.reference)
+        registry.create_model_version("m", tmp_path / "folder")
+        registry.verify_version("m@latest")
 
 
 def test_what_was_left_over_is_not_trusted(store, tmp_path):
