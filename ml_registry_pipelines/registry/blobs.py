@@ -24,7 +24,15 @@ from ml_registry_pipelines.lake.files import (
 )
 from ml_registry_pipelines.lake.outcomes import reason
 from ml_registry_pipelines.registry.content import ArtifactChanged, ArtifactError, ArtifactRefused
-from ml_registry_pipelines.registry.copying import Fill, WrongBytes, from_file, opened, receive, sha256_of
+from ml_registry_pipelines.registry.copying import (
+    Fill,
+    WrongBytes,
+    from_file,
+    opened,
+    receive,
+    room_of,
+    sha256_of,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -119,6 +127,7 @@ class FolderBlobs(Blobs):
                     sha256=sha256,
                     size=size,
                     fill=from_file(source, size),
+                    room=room_of(source),
                     read_only=True,
                 )
         except WrongBytes:
@@ -148,14 +157,18 @@ def copy_file(source: Path, target: Path, *, sha256: str, size: int, what: str) 
         with opened(source) as descriptor:
             if os.fstat(descriptor).st_size != size:
                 raise changed(what)
-            write_out(target, sha256=sha256, size=size, fill=from_file(descriptor, size), what=what)
+            room = room_of(descriptor)
+            fill = from_file(descriptor, size)
+            write_out(target, sha256=sha256, size=size, fill=fill, what=what, room=room)
     except FileNotFoundError:
         raise gone(what) from None
     except OSError as failure:
         raise ArtifactError(f"{source} cannot be read: {reason(failure)}") from failure
 
 
-def write_out(target: Path, *, sha256: str, size: int, fill: Fill, what: str) -> None:
+def write_out(
+    target: Path, *, sha256: str, size: int, fill: Fill, what: str, room: int | None = None
+) -> None:
     """Fill a file of the user's, verified.
 
     Raises:
@@ -163,7 +176,7 @@ def write_out(target: Path, *, sha256: str, size: int, fill: Fill, what: str) ->
     """
     part = target.with_name(f".{sha256[:32]}.part")
     try:
-        receive(target, part, sha256=sha256, size=size, fill=fill)
+        receive(target, part, sha256=sha256, size=size, fill=fill, room=room)
     except WrongBytes:
         raise changed(what) from None
     except OSError as failure:

@@ -37,11 +37,24 @@ class Fill(Protocol):
     def __call__(self, target: int, start: int, reached: Callable[[int], None], /) -> None: ...
 
 
-def receive(target: Path, part: Path, *, sha256: str, size: int, fill: Fill, read_only: bool = False) -> None:
+def receive(
+    target: Path,
+    part: Path,
+    *,
+    sha256: str,
+    size: int,
+    fill: Fill,
+    room: int | None = None,
+    read_only: bool = False,
+) -> None:
     """Let `fill` write `part`, and move it to `target` once it has that digest and is on the disk.
 
     One process fills a part at a time; others wait, and find the target there. What breaks
     leaves nothing behind, but for a process that is killed: its part is continued next time.
+
+    Args:
+        room: bytes that it will take on the disk, where holes make them fewer than `size`.
+        read_only: nobody is to write to the target.
 
     Raises:
         WrongBytes: what was written has another digest, also when written anew.
@@ -52,7 +65,9 @@ def receive(target: Path, part: Path, *, sha256: str, size: int, fill: Fill, rea
     with _held(part) as (descriptor, path):
         if path != part or not _is_there(target, sha256, size):
             try:
-                _fill_checked(descriptor, sha256, size, fill, target)
+                start = _start(descriptor, size)
+                _check_room(target.parent, min(size, size if room is None else room) - start)
+                _fill_checked(descriptor, start, sha256, size, fill)
                 if read_only:
                     os.fchmod(descriptor, 0o444 & os.fstat(descriptor).st_mode)
                 os.fsync(descriptor)
@@ -71,12 +86,22 @@ def _is_there(target: Path, sha256: str, size: int) -> bool:
     return False
 
 
-def _fill_checked(descriptor: int, sha256: str, size: int, fill: Fill, target: Path) -> None:
-    start = os.fstat(descriptor).st_size
-    if start > size:
-        start = 0
-        os.ftruncate(descriptor, 0)
-    _check_room(target.parent, size - start)
+def _start(descriptor: int, size: int) -> int:
+    """Bytes that an earlier attempt has left and that may be right."""
+    left = os.fstat(descriptor).st_size
+    if left <= size:
+        return left
+    os.ftruncate(descriptor, 0)
+    return 0
+
+
+def _check_room(folder: Path, wanted: int) -> None:
+    # A disk that fills hurts everybody on it.
+    if wanted > STRETCH and shutil.disk_usage(folder).free < wanted:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _fill_checked(descriptor: int, start: int, sha256: str, size: int, fill: Fill) -> None:
     if _filled(descriptor, start, size, fill) == sha256:
         return
     if start:
@@ -85,12 +110,6 @@ def _fill_checked(descriptor: int, sha256: str, size: int, fill: Fill, target: P
         if _filled(descriptor, 0, size, fill) == sha256:
             return
     raise WrongBytes
-
-
-def _check_room(folder: Path, wanted: int) -> None:
-    # A disk that fills hurts everybody on it; holes need no room, so that little is let through.
-    if wanted > STRETCH and shutil.disk_usage(folder).free < wanted:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class _Progress:
@@ -263,6 +282,11 @@ def opened(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def room_of(descriptor: int) -> int:
+    """Bytes that an open file takes on its disk, holes not counted."""
+    return os.fstat(descriptor).st_blocks * 512
 
 
 def sha256_of(path: Path) -> str:

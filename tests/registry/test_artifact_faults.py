@@ -391,6 +391,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_done(tmp_path):
     (tmp_path / "large").write_bytes(b"x" * 8 * MB)
     (tmp_path / "huge").write_bytes(b"y" * 40 * MB)
     (tmp_path / "small").write_bytes(b"z" * MB)
+    with (tmp_path / "hollow").open("wb") as stream:
+        stream.truncate(50 * MB)
     done = script(
         """
         for path in sys.argv[2:]:
@@ -405,6 +407,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_done(tmp_path):
         tmp_path / "large",
         tmp_path / "huge",
         tmp_path / "small",
+        tmp_path / "hollow",
         inside=small,
     )
     assert done.returncode == 0, done.stderr
@@ -413,7 +416,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_done(tmp_path):
         f"{tmp_path}/large {full}",
         f"{tmp_path}/huge {full}",
         str(MB),
-        "['blobs', 'manifests']",
+        str(50 * MB),
+        "['blobs', 'blobs', 'manifests', 'manifests']",
     ]
 
 
