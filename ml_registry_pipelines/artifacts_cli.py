@@ -125,15 +125,17 @@ def kind_and_path(given: str) -> Artifact:
 @click.argument("path", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--kind", help=KIND_HELP)
 @click.option("--no-cache", is_flag=True, help="Neither look into the cache nor keep anything there.")
+@as_of_option
 @tenant_option
-def get(version: str, path: Path, kind: str | None, no_cache: bool) -> None:
+def get(version: str, path: Path, kind: str | None, no_cache: bool, as_of: datetime | None) -> None:
     """Download a version below the folder PATH, verified.
 
     VERSION is MODEL@v3, MODEL@ALIAS, MODEL@production or MODEL@latest. Files that are there with
     the right bytes are left alone; others that lie there stay.
     """
     with open_log() as log:
-        for file in registry_of(log).fetch(version, path, kind=kind, cache=None if no_cache else _cache()):
+        cache = None if no_cache else _cache()
+        for file in registry_of(log).fetch(version, path, kind=kind, cache=cache, as_of=utc(as_of)):
             origin = {"store": "", "cache": "  (from the cache)", "there": "  (was there)"}[file.origin]
             click.echo(f"{file.path}{origin}")
 
@@ -141,8 +143,9 @@ def get(version: str, path: Path, kind: str | None, no_cache: bool) -> None:
 @click.command("diff")
 @click.argument("versions", nargs=-1, required=True, metavar="NAME v3 v5 | NAME@v3 NAME@v5")
 @click.option("--json", "as_json", is_flag=True, help="As JSON: field, first value, second value.")
+@as_of_option
 @tenant_option
-def diff(versions: tuple[str, ...], as_json: bool) -> None:
+def diff(versions: tuple[str, ...], as_json: bool, as_of: datetime | None) -> None:
     """Compare two versions: metrics, schema, data, parameters, files."""
     match versions:
         case (name, one, two):
@@ -152,7 +155,7 @@ def diff(versions: tuple[str, ...], as_json: bool) -> None:
         case _:
             raise click.UsageError("diff wants NAME v3 v5, or two versions such as NAME@v3 NAME@v5")
     with open_log() as log:
-        found = registry_of(log).compare_versions(first, second)
+        found = registry_of(log).compare_versions(first, second, as_of=utc(as_of))
     if as_json:
         fields = {name: list(values) for name, values in found.fields.items()}
         click.echo(json.dumps({"first": found.first, "second": found.second, "fields": fields}, indent=2))

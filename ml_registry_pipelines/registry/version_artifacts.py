@@ -43,9 +43,9 @@ class VersionArtifacts(Promotion):
     artifacts: ArtifactStore
     links: Links
 
-    def compare_versions(self, first: str, second: str) -> Difference:
+    def compare_versions(self, first: str, second: str, *, as_of: datetime | None = None) -> Difference:
         """What two versions have different: metrics, parameters, schema, data, files and the rest."""
-        view = self.view()
+        view = self.view(as_of)
         one, two = (self._version(view, version_state(view, name)) for name in (first, second))
         fields = difference(one, two)
         return Difference(
@@ -82,24 +82,35 @@ class VersionArtifacts(Promotion):
         """All that a version is made of: its content first, then its artifacts of every kind."""
         return artifacts_of(self.get_version(reference, as_of=as_of))
 
-    def artifact_files(self, reference: str, *, kind: str | None = None) -> list[File]:
+    def artifact_files(
+        self, reference: str, *, kind: str | None = None, as_of: datetime | None = None
+    ) -> list[File]:
         """The stored files of a version's content, or of its artifacts of a kind."""
-        return [f for a in self._chosen(self.get_version(reference), kind) for f in self.artifacts.files(a)]
+        chosen = self._chosen(self.get_version(reference, as_of=as_of), kind)
+        return [file for digest in chosen for file in self.artifacts.files(digest)]
 
-    def download(self, reference: str, target: Path, *, kind: str | None = None) -> list[Path]:
+    def download(
+        self, reference: str, target: Path, *, kind: str | None = None, as_of: datetime | None = None
+    ) -> list[Path]:
         """Write the content of a version below `target`, verified; with `kind`, its artifacts of that kind.
 
         Raises:
             ArtifactChanged: stored bytes are not those that were registered.
             NotFound: the version has no artifact of that kind.
         """
-        return [fetched.path for fetched in self.fetch(reference, target, kind=kind)]
+        return [fetched.path for fetched in self.fetch(reference, target, kind=kind, as_of=as_of)]
 
     def fetch(
-        self, reference: str, target: Path, *, kind: str | None = None, cache: Cache | None = None
+        self,
+        reference: str,
+        target: Path,
+        *,
+        kind: str | None = None,
+        cache: Cache | None = None,
+        as_of: datetime | None = None,
     ) -> list[Fetched]:
         """The same, by way of a cache, and telling where each file came from."""
-        version = self.get_version(reference)
+        version = self.get_version(reference, as_of=as_of)
         chosen = self._chosen(version, kind)
         with _naming(version):
             return [f for digest in chosen for f in self.artifacts.download(digest, target, cache=cache)]

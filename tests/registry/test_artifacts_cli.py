@@ -64,6 +64,9 @@ def test_a_version_is_got_compared_and_rolled_back_in_one_command_each(mlreg, we
     assert "wants NAME v3 v5" in mlreg("diff", "fraud", fails=True)
     assert "fraud@v1" in mlreg("rollback", "fraud", "--former", "staging", "--reason", "drift")
     assert mlreg("get", "fraud@staging", tmp_path / "former").endswith("former/w.bin\n")
+    long_ago = ("--as-of", "2020-01-01")
+    assert "there is no model" in mlreg("get", "fraud@v1", tmp_path / "x", *long_ago, fails=True)
+    assert "there is no model" in mlreg("diff", "fraud", "v1", "v2", *long_ago, fails=True)
     assert "has no version 'champion'" in mlreg("get", "fraud@champion", tmp_path / "x", fails=True)
     assert "there is no model" in mlreg("get", "fraud@v1", tmp_path / "x", "--tenant", "acme", fails=True)
 
