@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 __all__ = [
+    "MAX_FILES",
     "ArtifactChanged",
     "ArtifactElsewhere",
     "ArtifactError",
