@@ -6,7 +6,7 @@ in `log.py`, checking the chain in `chain.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -15,14 +15,15 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.registry.events import Event, from_arrow
+from ml_registry_pipelines.registry.tail import whole_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
 TABLE = "governance_events"
-SPAN = 32
-"""Blocks that are read at once where many are folded."""
+SPAN = 16_384
+"""Events that are read at once where many blocks are folded."""
 
 
 class LogTable:
@@ -81,18 +82,34 @@ class LogTable:
             return 0
         return int(max(files["max.position"].to_pylist()))
 
-    def spans(self, block: int) -> Callable[[int, int], Sequence[Event]]:
-        """`between` for blocks in order, read from the table many blocks at a time."""
-        held: list[Event] = []
+    def start_of(self, block: int) -> int:
+        """Position of the first event of a block or a later one; one after the newest event without any."""
+        import pyarrow as pa
 
-        def events(first: int, last: int) -> Sequence[Event]:
-            nonlocal held
-            if not held or not held[0].position <= first <= last <= held[-1].position:
-                held = self.between(first, first + SPAN * block - 1)
-            start = first - held[0].position if held else 0
-            return held[start : start + last - first + 1]
+        files = pa.table((self._handle or self._lake.snapshot(TABLE)).get_add_actions(flatten=True))
+        first = 1
+        # Blocks and positions grow together: what lies before is in files that end before the block.
+        for last, newest in zip(*(files[f"max.{n}"].to_pylist() for n in ("block", "position")), strict=True):
+            if last is not None and last < block:
+                first = max(first, newest + 1)
+        while events := self.between(first, first + SPAN - 1):
+            for event in events:
+                if event.block >= block:
+                    return event.position
+            first = events[-1].position + 1
+        return first
 
-        return events
+    def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
+        """The full blocks from number `first` on, in order, read many events at a time."""
+        position, held = self.start_of(first), list[Event]()
+        while events := self.between(position, position + SPAN - 1):
+            position = events[-1].position + 1
+            held += events
+            last = held[-1].block
+            yield from whole_blocks((e for e in held if e.block < last), last=last)
+            held = [event for event in held if event.block == last]
+        if held:
+            yield from whole_blocks(held, last=held[-1].block)
 
     def _rows(self, handle: DeltaTable, first: int, last: int) -> pa.Table:
         import pyarrow as pa

@@ -71,10 +71,14 @@ class Lookups:
         place = int(np.searchsorted(known, np.uint64(digest)))
         return place < len(known) and int(known[place]) == digest
 
-    def after(self, states: Iterable[State]) -> Lookups:
-        """The same memory once these newer states are in the projections."""
+    def after(self, states: Iterable[State] | None) -> Lookups:
+        """The same memory once these newer states are in the projections; None: too many to take in."""
         grown = Lookups()
-        grown._asked, grown._digests = self._asked, self._digests
+        grown._asked = self._asked
+        if states is None:
+            # Asked for as often as before, the digests are loaded with the next question.
+            return grown
+        grown._digests = self._digests
         grown._newer = {column: set(digests) for column, digests in self._newer.items()}
         grown._answers = {question: dict(answer) for question, answer in self._answers.items()}
         where: dict[tuple[str, str], list[Question]] = {}

@@ -1,9 +1,9 @@
 """The projections of the log: grown block by block, and looked up by id, name and end.
 
-A block is `BLOCK` consecutive events of the log. Block n is the batch n of source
-`governance_events` in each projection, so a projection says in its own commits how far it
-is, and folding a block twice gives the same rows and lands once. What is newer than the
-last whole block is in `tail.py`.
+A block is a run of consecutive events of the log, which each event names (`tail.py` says how
+long one gets). Block n is the batch n of source `governance_events` in each projection, so a
+projection says in its own commits how far it is, and folding a block twice gives the same
+rows and lands once. What is newer than the last full block is in `tail.py`.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone
 from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
-from ml_registry_pipelines.registry.events import Event
+from ml_registry_pipelines.registry.bulk import BulkFiles
+from ml_registry_pipelines.registry.events import BULK, Event
 from ml_registry_pipelines.registry.lookups import Lookups, Question
-from ml_registry_pipelines.registry.states import STATE_COLUMNS, BulkReader, State, fold, rows_of, state_of
+from ml_registry_pipelines.registry.states import STATE_COLUMNS, State, begun, rows_of, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.reading import Reading
 
-BLOCK = 512
-"""Events of one block. A process that starts reads at most two blocks of single commits from the log."""
 SOURCE = "governance_events"
 STATES = ("things", "relationships", "model_versions", "approvals")
 PROJECTIONS = (*STATES, "idempotency_keys")
@@ -35,30 +34,36 @@ def folded(lake: Lake) -> dict[str, int]:
     return {table: lake.sequence(table, SOURCE) for table in PROJECTIONS}
 
 
-def fold_blocks(
-    lake: Lake, *, head: int, events: Callable[[int, int], Sequence[Event]], read_bulk: BulkReader
-) -> int:
-    """Bring all projections up to the last whole block before `head`; return how many blocks were folded.
+def fold_blocks(lake: Lake, blocks: Iterable[tuple[int, Sequence[Event]]], bulk: BulkFiles) -> int:
+    """Bring all projections up to the last of the blocks, which come in order; return how many were folded.
 
-    Args:
-        head: position of the newest event.
-        events: gives the events of positions first to last.
-        read_bulk: gives what a bulk event lists.
+    Raises:
+        BulkFileDamaged: the file of a bulk event is not what the event says.
     """
     have = folded(lake)
-    target = head // BLOCK
-    for block in range(min(have.values()) + 1, target + 1):
-        found = events((block - 1) * BLOCK + 1, block * BLOCK)
-        states = list(fold(found, read_bulk))
+    count = 0
+    for block, events in blocks:
+        if block <= min(have.values()):
+            continue
+        states = [begun(event) for event in events if event.entity_type != BULK]
+        listed = [bulk.listed(event) for event in events if event.entity_type == BULK]
         for table in PROJECTIONS:
             if have[table] < block:
-                rows = _keys(found) if table == "idempotency_keys" else rows_of(table, _of(table, states))
+                if table == "idempotency_keys":
+                    rows = _keys(events)
+                else:
+                    rows = _rows(table, states, [found.tables.get(table) for found in listed])
                 lake.append_once(table, rows, source=SOURCE, sequence=block)
-    return max(0, target - min(have.values()))
+                have[table] = block
+        count += 1
+    return count
 
 
-def _of(table: str, states: Iterable[State]) -> list[State]:
-    return [state for state in states if state.table == table]
+def _rows(table: str, states: Iterable[State], listed: Iterable[pa.Table | None]) -> pa.Table:
+    import pyarrow as pa
+
+    single = rows_of(table, [state for state in states if state.table == table])
+    return pa.concat_tables([single, *(rows for rows in listed if rows is not None)])
 
 
 def _keys(events: Iterable[Event]) -> pa.Table:
@@ -80,14 +85,14 @@ def _keys(events: Iterable[Event]) -> pa.Table:
 
 
 class Snapshot:
-    """All projections as they were at one moment: complete up to position `base`."""
+    """All projections as they were at one moment: complete up to block `block`."""
 
     def __init__(self, lake: Lake, lookups: Lookups | None = None) -> None:
         self._lake = lake
         self._lock = threading.RLock()
         self._reading: Reading = lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
-        self.base = min(self.blocks.values()) * BLOCK
+        self.block = min(self.blocks.values())
         self.lookups = lookups or Lookups()
         self._registered: dict[str, pa.Table] = {}
 
@@ -193,20 +198,18 @@ class Snapshot:
         return (rows[0]["first_sequence"], rows[0]["parts"]) if rows else None
 
     def query(
-        self, name: str, table: str, sql: str, parameters: Mapping[str, object], tail: Sequence[State]
+        self, name: str, table: str, sql: str, parameters: Mapping[str, object], newer: pa.Table
     ) -> pa.Table:
-        """Run a statement over relation `states`: all states of `table` of `$tenant`, with the tail's."""
-        newer = rows_of(table, tail)
+        """Run a statement over relation `states`: all states of `table` of `$tenant`, and newer ones."""
         with self._lock:
             self._register("tail_states", newer)
-            # Another projection may be a block behind, and then a state is here and in the tail.
             return self._query(
                 name,
                 f"""
                 WITH states AS (
                   SELECT * FROM {table} WHERE tenant = $tenant
                   UNION ALL BY NAME
-                  SELECT * FROM tail_states WHERE position > {self.blocks[table] * BLOCK}
+                  SELECT * FROM tail_states
                 )
                 {sql}
                 """,
