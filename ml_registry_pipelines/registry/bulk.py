@@ -50,14 +50,16 @@ class Listed:
 
     def find(self, table: str, column: str, value: str) -> list[State]:
         """The states whose column has that value."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
         rows = self.tables.get(table)
         if rows is None:
             return []
         places = self._index(table, column, rows)
         if places is not None:
-            return from_rows(table, rows.take(places.get(value, [])))
-        import pyarrow.compute as pc
-
+            found = places.get(value)
+            return from_rows(table, rows.take(pa.array(found, pa.int64()))) if found else []
         return from_rows(table, rows.filter(pc.equal(rows[column], value)))
 
     def _index(self, table: str, column: str, rows: pa.Table) -> dict[str, list[int]] | None:

@@ -155,9 +155,7 @@ class Tail:
         """All states of an entity up to a position, oldest first."""
         known = self._by_id.get((tenant, entity), ())
         single = [s for s in known if s.position <= upto and s.table == table]
-        listed = [
-            s for f in self._of(tenant) if f.position <= upto for s in f.find(table, "id", entity)
-        ]
+        listed = [s for f in self._of(tenant) if f.position <= upto for s in f.find(table, "id", entity)]
         return sorted((*single, *listed), key=lambda state: state.sequence) if listed else single
 
     def ids(self, table: str, tenant: str, column: str, value: str) -> list[str]:

@@ -48,10 +48,7 @@ class View:
         if column == "id":
             return list(values)
         return [
-            i
-            for tail in self.tails
-            for value in values
-            for i in tail.ids(table, self.tenant, column, value)
+            i for tail in self.tails for value in values for i in tail.ids(table, self.tenant, column, value)
         ]
 
     def _recent(self, table: str, entity: str) -> State | None:

@@ -55,7 +55,7 @@ def test_an_import_has_the_history_the_chain_and_the_bytes(exported, log, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "pattern", ["events.parquet", "bulk/*", "artifacts/blobs/*/*", "artifacts/manifests/*/*"]
+    "pattern", ["events.parquet", "events.sha256", "bulk/*", "artifacts/blobs/*/*", "artifacts/manifests/*/*"]
 )
 @pytest.mark.parametrize("how", ["changed", "lost"])
 def test_a_damaged_export_is_refused_and_nothing_is_imported(exported, log, tmp_path, pattern, how):
