@@ -38,10 +38,10 @@ def open_log() -> Iterator[Log]:
 
 def desk() -> dict[str, Any]:
     """Who acts, and where. Nobody has checked who sits at a shell; MLREG_ACTOR may hold a pseudonym."""
-    return {"actor": _shell_actor(), "tenant": tenant()}
+    return {"actor": shell_actor(), "tenant": tenant()}
 
 
-def _shell_actor() -> Actor:
+def shell_actor() -> Actor:
     from ml_registry_pipelines.registry.actors import Actor
 
     return Actor(os.environ.get("MLREG_ACTOR", "").strip() or "shell")

@@ -19,6 +19,7 @@ from ml_registry_pipelines.cli_support import (
     open_log,
     parsed_tags,
     registry_of,
+    shell_actor,
     show_events,
     show_thing,
     show_version,
@@ -349,7 +350,7 @@ def audit_export(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import export_tenant
 
     with open_log() as log:
-        click.echo(f"{export_tenant(log, tenant(), folder):,} events written to {folder}")
+        click.echo(f"{export_tenant(log, tenant(), folder, actor=shell_actor()):,} events written to {folder}")
 
 
 @audit.command("import")
@@ -359,7 +360,7 @@ def audit_import(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import import_tenant
 
     with open_log() as log:
-        tenant, events = import_tenant(log, folder)
+        tenant, events = import_tenant(log, folder, actor=shell_actor())
         click.echo(f"{events:,} events of tenant {tenant} imported")
 
 

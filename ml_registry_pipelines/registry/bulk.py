@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 100_000
 """Entities of one bulk event. A command that lists more makes several, in one commit."""
-FILES_HELD = 8
+FILES_HELD = 10
 """Files whose states are held, since a command, its readers and the folding need the same one."""
 WORTH_INDEXING = 20
 """Questions about a column of a file after which a dictionary of it is built; a scan takes 0.1 ms."""
@@ -92,7 +92,9 @@ class BulkFiles:
         rows = pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}, schema=schema)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
-        return self.keep(buffer.getvalue())
+        digest = self.keep(buffer.getvalue())
+        self._hold(digest, _own_columns(rows))
+        return digest
 
     def keep(self, data: bytes) -> str:
         """Keep a file's bytes; return the digest."""
@@ -131,10 +133,10 @@ class BulkFiles:
 
         digest = str(event.state["file"])
         with self._lock:
-            own = self._held.pop(digest, None) or _own_columns(self._rows(event))
-            self._held[digest] = own
-            while len(self._held) > FILES_HELD:
-                self._held.popitem(last=False)
+            own = self._held.get(digest)
+        if own is None:
+            own = _own_columns(self._rows(event))
+        self._hold(digest, own)
         common = {
             "tenant": event.tenant,
             "from_sequence": event.sequence,
@@ -157,6 +159,13 @@ class BulkFiles:
                 schema=schema,
             )
         return Listed(event, tables)
+
+    def _hold(self, digest: str, own: dict[str, pa.Table]) -> None:
+        with self._lock:
+            self._held[digest] = own
+            self._held.move_to_end(digest)
+            while len(self._held) > FILES_HELD:
+                self._held.popitem(last=False)
 
     def _rows(self, event: Event) -> pa.Table:
         import pyarrow as pa

@@ -26,6 +26,8 @@ HASHED = tuple(name for name in GOVERNANCE_EVENTS.column_names if name not in {"
 """Columns that the hash covers, in order."""
 BULK = "bulk"
 """Entity type of an event that stands for many entities, which a file lists."""
+MAX_PAYLOAD = 4 * 1024 * 1024
+"""Bytes of one event's payload, and of one state that a bulk event's file lists."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 

@@ -25,7 +25,7 @@ from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
 from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
-from ml_registry_pipelines.registry.events import BULK, Event, event_hash, new_id, now, to_arrow
+from ml_registry_pipelines.registry.events import BULK, MAX_PAYLOAD, Event, event_hash, new_id, now, to_arrow
 from ml_registry_pipelines.registry.log_table import TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
@@ -39,8 +39,6 @@ PATIENCE_SECONDS = 60.0
 GATHER_SECONDS = 0.002
 """How long a leader that had company waits for more, against a commit of some 10 ms."""
 STORE_TRIES = 3
-MAX_PAYLOAD = 4 * 1024 * 1024
-"""Bytes of one event's payload."""
 
 _logger = logging.getLogger(__name__)
 
@@ -125,6 +123,19 @@ class Log:
         """Tenants that have a history, in order."""
         return self._table.tenants()
 
+    def ask(self, request: Request) -> None:
+        """Ask the policy, as every door does before it answers or acts.
+
+        Raises:
+            NotAllowed: it refuses.
+        """
+        decision = self._policy(request)
+        if not decision.allowed:
+            raise NotAllowed(
+                f"{request.actor.id!r} may not {request.action} in tenant {request.tenant!r}: "
+                f"{decision.reason}"
+            )
+
     # -- writing -----------------------------------------------------------------------
 
     def run(self, command: Command) -> Done:
@@ -174,14 +185,7 @@ class Log:
         if command.valid_from is not None and command.valid_from.tzinfo is None:
             raise InvalidInput(f"valid_from {command.valid_from.isoformat()} has no time zone")
         canonical(command.change)
-        decision = self._policy(
-            Request(command.actor, command.tenant, command.action, command.entity_type, command.change)
-        )
-        if not decision.allowed:
-            raise NotAllowed(
-                f"{command.actor.id!r} may not {command.action} in tenant {command.tenant!r}: "
-                f"{decision.reason}"
-            )
+        self.ask(Request(command.actor, command.tenant, command.action, command.entity_type, command.change))
         return command
 
     def _next_group(self) -> list[_Waiting]:

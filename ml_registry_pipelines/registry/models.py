@@ -96,7 +96,7 @@ class ModelRegistry(Promotion):
         )
 
     def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
-        """Register many models, 10,000 per atomic command; return how many."""
+        """Register many models in one atomic command; return how many."""
         return self.things.register_many(MODEL, models, idempotency_key=idempotency_key)
 
     def get_model(
@@ -297,7 +297,7 @@ class ModelRegistry(Promotion):
         recorded = facts.recorded()
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
-        living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
+        living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
         stored = self.artifacts.store(content)
         others = [
             {"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts
@@ -343,7 +343,7 @@ class ModelRegistry(Promotion):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def list_versions(
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None

@@ -69,6 +69,8 @@ def checked_kind(kind: str) -> str:
 
 
 def checked_text(text: str, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"a {what} is text, not a {type(text).__name__}")
     if len(text) > MAX_TEXT:
         raise InvalidInput(f"the {what} has {len(text):,} characters; at most {MAX_TEXT:,} are kept")
     return text
@@ -82,9 +84,9 @@ def checked_key(key: str) -> str:
 
 def checked_pseudonym(given: str, what: str) -> str:
     """The id of a person or team, which must not be a name or an address that points at a person."""
-    if not _PSEUDONYM.fullmatch(given):
+    if not isinstance(given, str) or not _PSEUDONYM.fullmatch(given):
         raise InvalidInput(
-            f"{shown(given)} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
+            f"{shown(str(given))} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
             "without spaces and never an e-mail address, since the log cannot forget"
         )
     return given

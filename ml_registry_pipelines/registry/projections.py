@@ -9,7 +9,7 @@ rows and lands once. What is newer than the last full block is in `tail.py`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone

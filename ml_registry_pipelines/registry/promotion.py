@@ -103,7 +103,7 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def rollback(
         self,
@@ -137,7 +137,7 @@ class Promotion(Desk):
         done = self.do(
             "rollback", MODEL_VERSION, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def production_on(
         self, model: str, instant: datetime, *, as_of: datetime | None = None
@@ -251,7 +251,7 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def _amend_model(
         self,

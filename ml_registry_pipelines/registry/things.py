@@ -6,17 +6,25 @@ are in `relationships.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
+from ml_registry_pipelines.registry.bulk import MAX_ROWS
 from ml_registry_pipelines.registry.canonical import canonical, digest
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
-from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, NameTaken, NotFound, StillNeeded
-from ml_registry_pipelines.registry.events import BULK, Event, new_id
+from ml_registry_pipelines.registry.errors import (
+    Deleted,
+    InvalidInput,
+    NameTaken,
+    NotFound,
+    StillNeeded,
+    shown,
+)
+from ml_registry_pipelines.registry.events import BULK, MAX_PAYLOAD, Event, new_id
 from ml_registry_pipelines.registry.names import (
     TagValue,
     checked_kind,
@@ -29,8 +37,8 @@ from ml_registry_pipelines.registry.names import (
 from ml_registry_pipelines.registry.states import State
 from ml_registry_pipelines.registry.view import View
 
-BULK_ROWS = 10_000
-"""Things of one bulk command."""
+MAX_MANY = 1_000_000
+"""Things of one command: their states, some 300 bytes each, are in memory until they are written."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,26 @@ class NewThing:
             "status": "active",
             "deleted": False,
         }
+
+
+def checked_state(thing: NewThing) -> str:
+    """The first state of a thing as it will be recorded.
+
+    Raises:
+        InvalidInput: something of it cannot be recorded.
+    """
+    text = canonical(thing.recorded())
+    if len(text.encode()) > MAX_PAYLOAD:
+        raise InvalidInput(
+            f"{shown(thing.name)} has {len(text):,} characters of metadata and the rest, and the log keeps "
+            f"{MAX_PAYLOAD:,} bytes at most; put large values into an artifact"
+        )
+    return text
+
+
+def bulk_change(kind: str, entities: int, file: str) -> Change:
+    """The change that gives many entities of a kind their states."""
+    return Change(BULK, new_id(), {"entity_type": kind, "entities": entities, "file": file})
 
 
 def thing_of(state: State) -> Thing:
@@ -179,42 +207,39 @@ class Things(Desk):
     def register_many(
         self, kind: str, things: Iterable[NewThing], *, idempotency_key: str | None = None
     ) -> int:
-        """Register many things, `BULK_ROWS` per command; return how many.
+        """Register many things in one atomic command; return how many.
 
-        Each command is one event and lands whole or not at all, so that an error in a later
-        one leaves the earlier ones registered; under the same idempotency key those are not
-        done twice.
+        All are checked before anything is written. The command is one event per
+        `bulk.MAX_ROWS` of them, each of which names a file that lists them.
 
         Raises:
             NameTaken: a name is taken, or given twice.
+            InvalidInput: something of one of them cannot be recorded, or they are too many.
         """
         checked_kind(kind)
-        given = iter(things)
-        count = 0
-        while chunk := [(new_id(), thing.recorded()) for thing in islice(given, BULK_ROWS)]:
-            key = None if idempotency_key is None else f"{idempotency_key}#{count}"
-            self._register_chunk(kind, chunk, key)
-            count += len(chunk)
-        return count
-
-    def _register_chunk(self, kind: str, chunk: list[tuple[str, dict[str, Any]]], key: str | None) -> None:
-        names = [state["name"] for _, state in chunk]
-        seen: set[str] = set()
-        for name in names:
-            if name in seen:
-                raise NameTaken(kind, name, self.tenant)
-            seen.add(name)
-        texts = [canonical(state) for _, state in chunk]
-        file = self.log.bulk.write([(kind, i, text) for (i, _), text in zip(chunk, texts, strict=True)])
+        states = list[tuple[str, str]]()
+        for number, thing in enumerate(things, start=1):
+            if number > MAX_MANY:
+                raise InvalidInput(f"more than {MAX_MANY:,} things in one command; give them in parts")
+            states.append((checked_name(thing.name), checked_state(thing)))
+        names = [name for name, _ in states]
+        if len(set(names)) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise NameTaken(kind.replace("_", " "), twice, self.tenant)
+        if not states:
+            return 0
+        parts = [states[n : n + MAX_ROWS] for n in range(0, len(states), MAX_ROWS)]
+        files = [(len(part), self.log.bulk.write([(kind, new_id(), s) for _, s in part])) for part in parts]
 
         def decide(view: View) -> list[Change]:
             for state in view.by_any("things", "name", names):
                 if state.entity_type == kind and not state.deleted:
-                    raise NameTaken(kind, state.name, view.tenant)
-            return [Change(BULK, new_id(), {"entity_type": kind, "entities": len(chunk), "file": file})]
+                    raise NameTaken(kind.replace("_", " "), state.name, view.tenant)
+            return [bulk_change(kind, entities, file) for entities, file in files]
 
-        change = {"entities": len(chunk), "states": digest(texts)}
-        self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=key)
+        change = {"entities": len(states), "states": digest([state for _, state in states])}
+        self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=idempotency_key)
+        return len(states)
 
     def rename(self, kind: str, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
         """Give a thing another name; what refers to it follows, since references are by id."""

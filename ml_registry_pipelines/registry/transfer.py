@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ml_registry_pipelines.registry.actors import ANY, EXPORT, IMPORT, Actor, Request
 from ml_registry_pipelines.registry.artifacts import ArtifactError, ArtifactStore
 from ml_registry_pipelines.registry.bulk import BulkFileDamaged
 from ml_registry_pipelines.registry.errors import DamagedExport, NotFound, TenantExists
@@ -25,16 +26,18 @@ DIGEST = "events.sha256"
 """Finds what the chain does not cover: a damaged byte between the values of the file."""
 
 
-def export_tenant(log: Log, tenant: str, target: Path) -> int:
+def export_tenant(log: Log, tenant: str, target: Path, *, actor: Actor) -> int:
     """Write all of a tenant below the folder `target`; return the number of events.
 
     Exporting what was imported gives the same bytes again.
 
     Raises:
         NotFound: the tenant has no history.
+        NotAllowed: the policy refuses.
     """
     import pyarrow.parquet as pq
 
+    log.ask(Request(actor, checked_tenant(tenant), EXPORT, ANY))
     head, _ = log.head(checked_tenant(tenant))
     if not head:
         raise NotFound("history", tenant, tenant)
@@ -55,15 +58,17 @@ def export_tenant(log: Log, tenant: str, target: Path) -> int:
     return len(events)
 
 
-def import_tenant(log: Log, source: Path) -> tuple[str, int]:
+def import_tenant(log: Log, source: Path, *, actor: Actor) -> tuple[str, int]:
     """Take in what `export_tenant` wrote; return tenant and number of events.
 
     Raises:
         TenantExists: the tenant has a history here.
         DamagedExport: the chain, a file or an artifact does not verify; nothing was imported.
+        NotAllowed: the policy refuses.
     """
     events = _events(source)
     tenant = events[0].tenant
+    log.ask(Request(actor, tenant, IMPORT, ANY))
     _absent(log.view(tenant), log)
     for path in sorted((source / "bulk").glob("*.parquet")):
         if log.bulk.keep(path.read_bytes()) != path.stem:
