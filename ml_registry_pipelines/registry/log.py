@@ -308,7 +308,8 @@ class Log:
             return None
         first, parts = found
         events = self.events(command.tenant, range(first, first + parts))
-        if canonical(events[0].change) != canonical(command.change):
+        since = command.valid_from or events[0].valid_from
+        if canonical(events[0].change) != canonical(command.change) or since != events[0].valid_from:
             raise KeyReused(key, command.action, first)
         return Done(tuple(events), before=True)
 

@@ -84,9 +84,11 @@ def checked_key(key: str) -> str:
 
 def checked_pseudonym(given: str, what: str) -> str:
     """The id of a person or team, which must not be a name or an address that points at a person."""
-    if not isinstance(given, str) or not _PSEUDONYM.fullmatch(given):
+    if not isinstance(given, str):
+        raise InvalidInput(f"{given!r} cannot be recorded as {what}: it is no text")
+    if not _PSEUDONYM.fullmatch(given):
         raise InvalidInput(
-            f"{shown(str(given))} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
+            f"{shown(given)} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
             "without spaces and never an e-mail address, since the log cannot forget"
         )
     return given
@@ -94,6 +96,8 @@ def checked_pseudonym(given: str, what: str) -> str:
 
 def checked_owners(owners: Iterable[str]) -> list[str]:
     """Owners in order, each once."""
+    if isinstance(owners, str):
+        raise InvalidInput(f"owners are a list of texts, not the text {shown(owners)}")
     return sorted({checked_pseudonym(owner, "owner") for owner in owners})
 
 

@@ -158,7 +158,14 @@ class Promotion(Desk):
 
     # -- aliases -------------------------------------------------------------------------
 
-    def set_alias(self, reference: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def set_alias(
+        self,
+        reference: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias of the model mean this version; it may have meant another one.
 
         Raises:
@@ -181,10 +188,18 @@ class Promotion(Desk):
             {"version": reference, "alias": alias},
             decide,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return thing_of(state_of(done))
 
-    def remove_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def remove_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take an alias away.
 
         Raises:
@@ -201,18 +216,32 @@ class Promotion(Desk):
             del aliases[alias]
             return {"aliases": aliases}
 
-        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def protect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def protect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias neither be moved nor removed until it is unprotected, an act of its own."""
         checked_alias(alias)
 
         def edit(state: State) -> dict[str, Any]:
             return {"protected_aliases": sorted({*state.data.get("protected_aliases", ()), alias})}
 
-        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def unprotect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def unprotect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take the protection of an alias back."""
 
         def edit(state: State) -> dict[str, Any]:
@@ -221,7 +250,9 @@ class Promotion(Desk):
                 raise IllegalTransition(f"alias {alias!r} of model {state.name!r} is not protected")
             return {"protected_aliases": sorted(protected - {alias})}
 
-        return self._amend_model("unprotect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model(
+            "unprotect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from
+        )
 
     # -- how they are done -----------------------------------------------------------------
 
@@ -260,12 +291,20 @@ class Promotion(Desk):
         change: Mapping[str, object],
         edit: Callable[[State], Mapping[str, Any]],
         idempotency_key: str | None,
+        valid_from: datetime | None,
     ) -> Thing:
         def decide(view: View) -> list[Change]:
             state = living(view, MODEL, model)
             return [Change(MODEL, state.id, {**state.data, **edit(state)})]
 
-        done = self.do(action, MODEL, {"model": model, **change}, decide, idempotency_key=idempotency_key)
+        done = self.do(
+            action,
+            MODEL,
+            {"model": model, **change},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
         return thing_of(state_of(done))
 
     def _version(self, view: View, state: State) -> Version:

@@ -18,6 +18,7 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
 from ml_registry_pipelines.registry.errors import (
     Deleted,
+    IllegalTransition,
     InvalidInput,
     NameTaken,
     NotFound,
@@ -34,9 +35,18 @@ from ml_registry_pipelines.registry.names import (
     tag_values,
     typed_tags,
 )
-from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.states import (
+    DATASET,
+    DATASET_VERSION,
+    DEPLOYMENT,
+    MODEL,
+    State,
+)
 from ml_registry_pipelines.registry.view import View
 
+OWN_VERBS = {DATASET_VERSION: "track_dataset", DEPLOYMENT: "track_deployment"}
+"""Kinds whose content other verbs record, and nothing else may."""
+LIVE_STAGES = frozenset({"production", "staging", "shadow"})
 MAX_MANY = 1_000_000
 """Things of one command: their states, some 300 bytes each, are in memory until they are written."""
 
@@ -165,6 +175,13 @@ def check_free(view: View, kind: str, name: str, *, but: str | None = None) -> N
         raise NameTaken(kind.replace("_", " "), name, view.tenant)
 
 
+def _check_open(kind: str, verb: str) -> None:
+    checked_kind(kind)
+    if kind in OWN_VERBS:
+        name = kind.replace("_", " ")
+        raise InvalidInput(f"nobody can {verb} a {name} by hand; {OWN_VERBS[kind]} records it")
+
+
 class Things(Desk):
     """Things of any kind: each verb is one atomic command, visible to the next read."""
 
@@ -188,6 +205,7 @@ class Things(Desk):
             NameTaken: a living thing of that kind has the name.
             InvalidInput: a name, tag or owner cannot be recorded.
         """
+        _check_open(kind, "register")
         state = NewThing(name, description, tags or {}, owners, metadata or {}).recorded()
 
         def decide(view: View) -> list[Change]:
@@ -216,7 +234,7 @@ class Things(Desk):
             NameTaken: a name is taken, or given twice.
             InvalidInput: something of one of them cannot be recorded, or they are too many.
         """
-        checked_kind(kind)
+        _check_open(kind, "register")
         states = list[tuple[str, str]]()
         for number, thing in enumerate(things, start=1):
             if number > MAX_MANY:
@@ -241,21 +259,53 @@ class Things(Desk):
         self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=idempotency_key)
         return len(states)
 
-    def rename(self, kind: str, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
+    def rename(
+        self,
+        kind: str,
+        name: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Give a thing another name; what refers to it follows, since references are by id."""
         new = checked_name(to)
+        if kind == DATASET_VERSION:
+            raise InvalidInput("a dataset version has the name of its dataset; rename the dataset")
 
         def edit(state: State, view: View) -> dict[str, Any]:
             check_free(view, kind, new, but=state.id)
             return {"name": new}
 
-        return self.amend(f"rename_{kind}", kind, name, {"to": new}, edit, idempotency_key=idempotency_key)
+        return self.amend(
+            f"rename_{kind}",
+            kind,
+            name,
+            {"to": new},
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
 
-    def describe(self, kind: str, name: str, text: str, *, idempotency_key: str | None = None) -> Thing:
+    def describe(
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Replace the description."""
         change = {"description": checked_text(text, "description")}
         return self.amend(
-            f"describe_{kind}", kind, name, change, lambda _, __: change, idempotency_key=idempotency_key
+            f"describe_{kind}",
+            kind,
+            name,
+            change,
+            lambda _, __: change,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def tag(
@@ -266,6 +316,7 @@ class Things(Desk):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Set some tags and remove others."""
         added, removed = typed_tags(tags or {}), sorted(remove)
@@ -281,21 +332,41 @@ class Things(Desk):
             {"tags": added, "remove": removed},
             edit,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def set_owners(
-        self, kind: str, name: str, owners: Iterable[str], *, idempotency_key: str | None = None
+        self,
+        kind: str,
+        name: str,
+        owners: Iterable[str],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the owners: teams, or pseudonyms of people."""
         change = {"owners": checked_owners(owners)}
         return self.amend(
-            f"set_owners_of_{kind}", kind, name, change, lambda _, __: change, idempotency_key=idempotency_key
+            f"set_owners_of_{kind}",
+            kind,
+            name,
+            change,
+            lambda _, __: change,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def set_metadata(
-        self, kind: str, name: str, metadata: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        kind: str,
+        name: str,
+        metadata: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the metadata, any JSON object."""
+        _check_open(kind, "change the metadata of")
         change = {"metadata": dict(metadata)}
         return self.amend(
             f"set_metadata_of_{kind}",
@@ -304,9 +375,70 @@ class Things(Desk):
             change,
             lambda _, __: change,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
-    def delete(self, kind: str, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def deprecate(
+        self,
+        kind: str,
+        name: str,
+        *,
+        reason: str,
+        replacement: str | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Mark a thing as deprecated. A deprecated model gets no new versions and no promotion.
+
+        Raises:
+            IllegalTransition: it is deprecated already, or would replace itself.
+        """
+
+        def edit(state: State, view: View) -> dict[str, Any]:
+            if state.data["status"] == "deprecated":
+                raise IllegalTransition(f"{kind} {shown(state.name)} is already deprecated")
+            other = None if replacement is None else living(view, kind, replacement)
+            if other is not None and other.id == state.id:
+                raise IllegalTransition(f"{kind} {shown(state.name)} cannot replace itself")
+            why = {"reason": checked_text(reason, "reason"), "replacement_id": other.id if other else None}
+            return {"status": "deprecated", "deprecation": why}
+
+        return self.amend(
+            f"deprecate_{kind}",
+            kind,
+            name,
+            {"reason": reason, "replacement": replacement},
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+
+    def reinstate(
+        self,
+        kind: str,
+        name: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Take back a deprecation.
+
+        Raises:
+            IllegalTransition: it is not deprecated.
+        """
+
+        def edit(state: State, _: View) -> dict[str, Any]:
+            if state.data["status"] != "deprecated":
+                raise IllegalTransition(f"{kind} {shown(state.name)} is not deprecated")
+            return {"status": "active", "deprecation": None}
+
+        return self.amend(
+            f"reinstate_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key, valid_from=valid_from
+        )
+
+    def delete(
+        self, kind: str, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Delete a thing so that it can be restored; its name becomes free.
 
         Raises:
@@ -318,9 +450,13 @@ class Things(Desk):
                 raise StillNeeded(f"{kind} {state.name!r} cannot be deleted: {needed}")
             return {"deleted": True}
 
-        return self.amend(f"delete_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key)
+        return self.amend(
+            f"delete_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
-    def restore(self, kind: str, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def restore(
+        self, kind: str, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back a deletion; of several deleted things with the name, the last one.
 
         Raises:
@@ -342,7 +478,14 @@ class Things(Desk):
             check_free(view, kind, state.name)
             return [Change(kind, state.id, {**state.data, "deleted": False})]
 
-        done = self.do(f"restore_{kind}", kind, {"of": name}, decide, idempotency_key=idempotency_key)
+        done = self.do(
+            f"restore_{kind}",
+            kind,
+            {"of": name},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
         return thing_of(state_of(done))
 
     def amend(
@@ -456,10 +599,11 @@ class Things(Desk):
         )
         return [thing_of(state) for state in rows]
 
-    def history(self, kind: str, name: str) -> list[Event]:
+    def history(self, kind: str, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a thing, oldest first; a bulk event stands for its part in it."""
-        view = self.view()
-        found = [*named(view, kind, name)] or [s for s in [view.by_id("things", name)] if s is not None]
+        view = self.view(as_of)
+        by_id = view.by_id("things", name)
+        found = named(view, kind, name) or [s for s in [by_id] if s is not None and s.entity_type == kind]
         if not found:
             raise NotFound(kind, name, self.tenant)
         states = [s for state in found for s in view.history("things", state.id)]
@@ -472,27 +616,38 @@ class Things(Desk):
 
 def needed_by(view: View, state: State) -> str | None:
     """Why a thing cannot be deleted now: what lives and depends on it."""
-    if state.entity_type == "dataset":
-        versions = [s.id for s in view.by_column("things", "parent_id", state.id) if not s.deleted]
+    if state.entity_type == DEPLOYMENT and state.data["status"] == "live":
+        return "it is live; end it first"
+    if state.entity_type == DATASET:
+        parts = [s.id for s in view.by_column("things", "parent_id", state.id) if not s.deleted]
     else:
-        versions = [state.id]
-    for edge in view.by_any("relationships", "target_id", versions):
+        parts = [state.id]
+    for edge in view.by_any("relationships", "target_id", parts):
         if edge.deleted or edge.data["type"] not in {"trained_on", "evaluated_on", "derived_from"}:
             continue
         user = view.by_id("model_versions", str(edge.data["source_id"]))
-        if (
-            user is not None
-            and not user.deleted
-            and user.data["stage"] in {"production", "staging", "shadow"}
-        ):
+        if user is not None and not user.deleted and user.data["stage"] in LIVE_STAGES:
             model = view.by_id("things", str(user.data["model_id"]))
+            if model is not None and model.deleted:
+                continue
             name = model.name if model else user.data["model_id"]
             return (
                 f"version v{user.data['version']} of {name!r} is in {user.data['stage']} "
                 f"and was {edge.data['type']} it"
             )
-    if state.entity_type == "model":
-        for version in view.by_column("model_versions", "model_id", state.id):
-            if not version.deleted and version.data["stage"] == "production":
-                return f"version v{version.data['version']} is in production; archive it first"
+    return _model_needed_by(view, state) if state.entity_type == MODEL else None
+
+
+def _model_needed_by(view: View, model: State) -> str | None:
+    versions = {s.id: s for s in view.by_column("model_versions", "model_id", model.id) if not s.deleted}
+    for version in versions.values():
+        if version.data["stage"] == "production":
+            return f"version v{version.data['version']} is in production; archive it first"
+    for edge in view.by_any("relationships", "source_id", list(versions)):
+        if edge.deleted or edge.data["type"] != "deployed_to":
+            continue
+        deployment = view.by_id("things", str(edge.data["target_id"]))
+        if deployment is not None and not deployment.deleted:
+            number = versions[str(edge.data["source_id"])].data["version"]
+            return f"version v{number} is deployed to {deployment.name!r}; end the deployment first"
     return None
