@@ -175,6 +175,12 @@ class ModelRegistry(Promotion):
             }
         )
 
+    def is_version(self, given: str) -> bool:
+        """Whether what a person wrote means a version: it has an `@` and is no model's name."""
+        return "@" in given and not any(
+            s.entity_type == MODEL for s in self.view().by_column("things", "name", given)
+        )
+
     def rename_model(
         self, name: str, to: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
     ) -> Thing:
