@@ -50,6 +50,17 @@ def checked_name(name: str, what: str = "name") -> str:
     return name
 
 
+def sought(name: str) -> str | None:
+    """A name that is looked for, in the form that names are kept in; None for what no name can be."""
+    if not isinstance(name, str) or len(name) > MAX_NAME:
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return unicodedata.normalize("NFC", name)
+
+
 def checked_tenant(tenant: str) -> str:
     if not _TENANT.fullmatch(tenant):
         raise InvalidInput(

@@ -32,6 +32,7 @@ from ml_registry_pipelines.registry.names import (
     checked_name,
     checked_owners,
     checked_text,
+    sought,
     tag_values,
     typed_tags,
 )
@@ -147,7 +148,10 @@ def thing_of(state: State) -> Thing:
 
 def named(view: View, kind: str, name: str) -> list[State]:
     """All things of a kind with the name, deleted ones included; of the living there is one at most."""
-    return [state for state in view.by_column("things", "name", name) if state.entity_type == kind]
+    looked_for = sought(name)
+    if looked_for is None:
+        return []
+    return [state for state in view.by_column("things", "name", looked_for) if state.entity_type == kind]
 
 
 def living(view: View, kind: str, given: str) -> State:
@@ -158,7 +162,7 @@ def living(view: View, kind: str, given: str) -> State:
         Deleted: it is deleted.
     """
     found = named(view, kind, given)
-    by_id = view.by_id("things", given) if not found else None
+    by_id = view.by_id("things", given) if not found and sought(given) else None
     if by_id is not None and by_id.entity_type == kind:
         found = [by_id]
     for state in found:
@@ -467,7 +471,8 @@ class Things(Desk):
         def decide(view: View) -> list[Change]:
             found = [s for s in named(view, kind, name) if s.deleted]
             if (
-                (by_id := view.by_id("things", name)) is not None
+                sought(name)
+                and (by_id := view.by_id("things", name)) is not None
                 and by_id.entity_type == kind
                 and by_id.deleted
             ):
@@ -602,7 +607,7 @@ class Things(Desk):
     def history(self, kind: str, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a thing, oldest first; a bulk event stands for its part in it."""
         view = self.view(as_of)
-        by_id = view.by_id("things", name)
+        by_id = view.by_id("things", name) if sought(name) else None
         found = named(view, kind, name) or [s for s in [by_id] if s is not None and s.entity_type == kind]
         if not found:
             raise NotFound(kind, name, self.tenant)
