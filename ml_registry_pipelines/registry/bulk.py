@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 100_000
 """Entities of one bulk event. A command that lists more makes several, in one commit."""
+COLUMNS = ("entity_type", "entity_id", "state")
 FILES_HELD = 10
 """Files whose states are held, since a command, its readers and the folding need the same one."""
 WORTH_INDEXING = 20
@@ -84,12 +85,17 @@ class BulkFiles:
     def write(self, entities: Sequence[tuple[str, str, str]]) -> str:
         """Keep (entity type, entity id, canonical state) of many entities; return the digest."""
         import pyarrow as pa
+
+        schema = pa.schema([(name, pa.string()) for name in COLUMNS])
+        columns = zip(*entities, strict=True)
+        return self.write_rows(
+            pa.table({n: list(c) for n, c in zip(COLUMNS, columns, strict=True)}, schema=schema)
+        )
+
+    def write_rows(self, rows: pa.Table) -> str:
+        """The same from columns `entity_type`, `entity_id` and `state`."""
         import pyarrow.parquet as pq
 
-        names = ("entity_type", "entity_id", "state")
-        schema = pa.schema([(name, pa.string()) for name in names])
-        columns = zip(*entities, strict=True)
-        rows = pa.table({n: list(c) for n, c in zip(names, columns, strict=True)}, schema=schema)
         buffer = io.BytesIO()
         pq.write_table(rows, buffer, compression="zstd")
         digest = self.keep(buffer.getvalue())
@@ -178,7 +184,7 @@ class BulkFiles:
             raise BulkFileDamaged(
                 f"{self._folder.uri}/{_path(digest)} is no Parquet file: {failure}"
             ) from failure
-        if rows.column_names != ["entity_type", "entity_id", "state"] or len(rows) != event.weight:
+        if tuple(rows.column_names) != COLUMNS or len(rows) != event.weight:
             raise BulkFileDamaged(
                 f"{self._folder.uri}/{_path(digest)} does not list the {event.weight:,} entities that "
                 f"event {event.sequence} of {event.tenant} speaks of"

@@ -52,7 +52,7 @@ def checked_name(name: str, what: str = "name") -> str:
 
 def sought(name: str) -> str | None:
     """A name that is looked for, in the form that names are kept in; None for what no name can be."""
-    if not isinstance(name, str) or len(name) > MAX_NAME:
+    if len(name) > MAX_NAME:
         return None
     try:
         name.encode()
