@@ -249,6 +249,7 @@ def writer_properties(declared: Table) -> WriterProperties:
 
     no_dictionary = ColumnProperties(dictionary_enabled=False)
     return WriterProperties(
+        max_row_group_size=declared.row_group,
         compression="ZSTD",
         compression_level=1,
         column_properties=dict.fromkeys(declared.plain, no_dictionary) or None,

@@ -487,7 +487,7 @@ class Log:
                 blocks if have >= begins_after else LogTable(self.lake).blocks(have + 1),
                 self.bulk,
             )
-            snapshot = Snapshot(self.lake)
+            snapshot = Snapshot(self.lake, self._snapshot)
         except MlregError as failure:
             _logger.warning("the projections were not folded, the next command tries again: %s", failure)
             return

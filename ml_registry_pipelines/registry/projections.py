@@ -17,6 +17,7 @@ from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
 from ml_registry_pipelines.registry.lookups import Lookups, Question
+from ml_registry_pipelines.registry.places import Places, newest_of, opener
 from ml_registry_pipelines.registry.states import STATE_COLUMNS, State, begun, rows_of, state_of
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
 
 SOURCE = "governance_events"
+FEW = 500
+"""Values that are looked up one by one; for more, a scan by DuckDB costs less."""
 STATES = ("things", "relationships", "model_versions", "approvals")
 PROJECTIONS = (*STATES, "idempotency_keys")
 
@@ -87,13 +90,16 @@ def _keys(events: Iterable[Event]) -> pa.Table:
 class Snapshot:
     """All projections as they were at one moment: complete up to block `block`."""
 
-    def __init__(self, lake: Lake, lookups: Lookups | None = None) -> None:
+    def __init__(self, lake: Lake, before: Snapshot | None = None) -> None:
         self._lake = lake
         self._lock = threading.RLock()
         self._reading: Reading = lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
         self.block = min(self.blocks.values())
-        self.lookups = lookups or Lookups()
+        self.lookups = Lookups()
+        self._places: dict[str, Places | None] = {}
+        if before is not None:
+            self._places = {table: self._grown(table, known) for table, known in before._places.items()}
         self._registered: dict[str, pa.Table] = {}
 
     def by_id(self, table: str, tenant: str, entity: str, at: int | None) -> State | None:
@@ -131,25 +137,58 @@ class Snapshot:
             return known
         table, tenant, column, value = question
         with self._lock:
-            if at is None and self.lookups.worth_loading(table, column):
-                self.lookups.load(table, column, self._digests(table, column))
-                if (known := self.lookups.get(question)) is not None:
-                    return known
-            found = self._fetch(table, sql, {"tenant": tenant, "value": value, "at": _bound(at)})
-        answer = {state.id: state for state in found}
-        if at is None:
+            answer = self._by_places(table, tenant, column, [value], at)
+            if answer is None:
+                found = self._fetch(table, sql, {"tenant": tenant, "value": value, "at": _bound(at)})
+                answer = {state.id: state for state in found}
+        if at is None and answer:
             self.lookups.put(question, answer)
         return answer
 
-    def _digests(self, table: str, column: str) -> pa.Table:
-        return self._query(
-            f"registry.{table}.digests",
-            f"""
-            SELECT md5_number_lower(tenant || chr(31) || {column}) AS digest
-            FROM {table} WHERE {column} IS NOT NULL
-            """,
-            {},
-        )
+    def _by_places(
+        self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
+    ) -> dict[str, State] | None:
+        """The newest states of entities that ever had one of the values; None where DuckDB has to say."""
+        places = self._loaded(table, column)
+        if places is None:
+            return None
+        try:
+            found = [state for value in values for state in places.find(tenant, column, value)]
+            if column != "id":
+                ids = {state.id for state in found}
+                found = [state for entity in ids for state in places.find(tenant, "id", entity)]
+        except OSError:
+            # Upkeep has removed a file; DuckDB's snapshot is renewed in that case.
+            self._places[table] = None
+            return None
+        return newest_of(found, at)
+
+    def _loaded(self, table: str, column: str) -> Places | None:
+        places = self._places.get(table)
+        if places is not None and places.covers(column):
+            return places
+        if not self.lookups.worth_loading(table, column) or (table in self._places and places is None):
+            return None
+        places = places or Places(table, opener(self._lake, table))
+        try:
+            self._places[table] = places if places.load(self._paths(table), column) else None
+        except OSError:
+            self._places[table] = None
+        return self._places[table]
+
+    def _grown(self, table: str, known: Places | None) -> Places | None:
+        """The index of the snapshot before, with the files that are new; or what is to be loaded anew."""
+        fresh = Places(table, opener(self._lake, table))
+        if known is None:
+            return fresh
+        try:
+            return known.with_files(self._paths(table)) or fresh
+        except OSError:
+            return fresh
+
+    def _paths(self, table: str) -> list[str]:
+        paths: list[str] = self._reading.files(table)["path"].to_pylist()
+        return paths
 
     def by_any(
         self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
@@ -157,6 +196,11 @@ class Snapshot:
         """`by_column` for many values at once."""
         if not self.blocks[table] or not values:
             return []
+        if len(values) <= FEW:
+            with self._lock:
+                answer = self._by_places(table, tenant, column, values, at)
+            if answer is not None:
+                return list(answer.values())
         return self._fetch(
             table,
             f"""
@@ -248,6 +292,7 @@ class Snapshot:
         self._reading.close()
         self._reading = self._lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
+        self._places = {table: Places(table, opener(self._lake, table)) for table in self._places}
         for name, rows in self._registered.items():
             self._reading.register(name, rows)
 
