@@ -97,9 +97,11 @@ class Snapshot:
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
         self.block = min(self.blocks.values())
         self.lookups = Lookups()
-        self._places: dict[str, Places | None] = {}
+        self._loading: set[tuple[str, str]] = set()
+        self._places: dict[str, Places] = {}
         if before is not None:
-            self._places = {table: self._grown(table, known) for table, known in before._places.items()}
+            grown = {table: self._grown(table, known) for table, known in before._places.copy().items()}
+            self._places = {table: places for table, places in grown.items() if places is not None}
         self._registered: dict[str, pa.Table] = {}
 
     def by_id(self, table: str, tenant: str, entity: str, at: int | None) -> State | None:
@@ -159,7 +161,7 @@ class Snapshot:
                 found = [state for entity in ids for state in places.find(tenant, "id", entity)]
         except OSError:
             # Upkeep has removed a file; DuckDB's snapshot is renewed in that case.
-            self._places[table] = None
+            self._forget(table)
             return None
         return newest_of(found, at)
 
@@ -167,24 +169,38 @@ class Snapshot:
         places = self._places.get(table)
         if places is not None and places.covers(column):
             return places
-        if not self.lookups.worth_loading(table, column) or (table in self._places and places is None):
-            return None
-        places = places or Places(table, opener(self._lake, table))
-        try:
-            self._places[table] = places if places.load(self._paths(table), column) else None
-        except OSError:
-            self._places[table] = None
-        return self._places[table]
+        if self.lookups.worth_loading(table, column) and (table, column) not in self._loading:
+            # Of a million rows it takes seconds; until then DuckDB answers.
+            self._loading.add((table, column))
+            known = places or Places(table, opener(self._lake, table))
+            paths = self._paths(table)
+            threading.Thread(target=self._load, args=(known, paths, column), name="mlreg-places").start()
+        return None
 
-    def _grown(self, table: str, known: Places | None) -> Places | None:
-        """The index of the snapshot before, with the files that are new; or what is to be loaded anew."""
-        fresh = Places(table, opener(self._lake, table))
-        if known is None:
-            return fresh
+    def _load(self, known: Places, paths: Sequence[str], column: str) -> None:
         try:
-            return known.with_files(self._paths(table)) or fresh
+            loaded = known.loaded(paths, column)
         except OSError:
-            return fresh
+            # Upkeep was faster; the next snapshot tries again.
+            return
+        with self._lock:
+            present = self._places.get(known.table)
+            # Another column may have been loaded meanwhile: then this one waits for the next snapshot.
+            if loaded is not None and (present is None or present is known or not present.columns):
+                self._places[known.table] = loaded
+            elif loaded is not None:
+                self._loading.discard((known.table, column))
+
+    def _grown(self, table: str, known: Places) -> Places | None:
+        """The index of the snapshot before, with the files that are new; None where it is to be loaded anew."""
+        try:
+            return known.with_files(self._paths(table))
+        except OSError:
+            return None
+
+    def _forget(self, table: str) -> None:
+        self._places.pop(table, None)
+        self._loading = {asked for asked in self._loading if asked[0] != table}
 
     def _paths(self, table: str) -> list[str]:
         paths: list[str] = self._reading.files(table)["path"].to_pylist()
@@ -292,7 +308,8 @@ class Snapshot:
         self._reading.close()
         self._reading = self._lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
-        self._places = {table: Places(table, opener(self._lake, table)) for table in self._places}
+        for table in list(self._places):
+            self._forget(table)
         for name, rows in self._registered.items():
             self._reading.register(name, rows)
 

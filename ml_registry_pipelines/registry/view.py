@@ -104,8 +104,19 @@ class View:
     ) -> list[State]:
         """The newest states that a condition holds for."""
         most = 2**62 if limit is None else int(limit)
-        sql = f"SELECT * FROM current WHERE {where} ORDER BY {order} LIMIT {most}"
-        return from_rows(table, self.query(name, table, sql, parameters))
+        # Which states are the newest is asked about those alone that meet the condition.
+        sql = f"""
+        , found AS (
+          SELECT * FROM states WHERE from_sequence <= $at AND ({where})
+        ), newest AS (
+          SELECT id, max(from_sequence) AS from_sequence
+          FROM states
+          WHERE from_sequence <= $at AND id IN (SELECT id FROM found)
+          GROUP BY id
+        )
+        SELECT found.* FROM found JOIN newest USING (id, from_sequence) ORDER BY {order} LIMIT {most}
+        """
+        return from_rows(table, self.over_states(name, table, sql, parameters))
 
     def over_states(
         self, name: str, table: str, statement: str, parameters: Mapping[str, object] | None

@@ -42,8 +42,8 @@ def test_an_index_that_grows_with_new_files_finds_what_a_scan_finds(filled, data
     files = paths(filled)
     assert len(files) > 4
     first = data.draw(st.integers(0, len(files)))
-    places = Places("things", opener(filled, "things"))
-    assert places.load(files[:first], "name")
+    places = Places("things", opener(filled, "things")).loaded(files[:first], "name")
+    assert places is not None
     grown = places.with_files(files)
     assert grown is not None
     with filled.read("things") as reading:
@@ -65,8 +65,8 @@ def test_digests_that_agree_by_chance_are_told_apart(filled, monkeypatch):
 
     monkeypatch.setattr(module, "digest32", lambda *_: 7)
     monkeypatch.setattr(module, "_digests", lambda values, _: np.full(len(values), 7, np.uint32))
-    places = Places("things", opener(filled, "things"))
-    places.load(paths(filled), "name")
+    places = Places("things", opener(filled, "things")).loaded(paths(filled), "name")
+    assert places is not None
     assert {s.name for s in places.find("a", "name", "m3")} == {"m3"}
 
 
@@ -78,8 +78,8 @@ def test_the_digest_is_the_same_in_python_and_in_sql(filled):
 
 def test_an_index_whose_files_are_gone_is_left_and_answers_stay_right(filled, monkeypatch):
     before = set(paths(filled))
-    places = Places("things", opener(filled, "things"))
-    places.load(sorted(before), "name")
+    places = Places("things", opener(filled, "things")).loaded(sorted(before), "name")
+    assert places is not None
     assert places.with_files(sorted(before)[1:]) is None
     monkeypatch.setattr(lookups, "WORTH_LOADING", 1)
     with Log(filled) as log:

@@ -110,6 +110,14 @@ class Everything(RuleBasedStateMachine):
         self.lakes = [Lake(str(self.root / "home")) for _ in range(2)]
         self.logs = [Log(lake) for lake in self.lakes]
         self.moments: list[tuple[datetime, str, dict[str, Any]]] = []
+        # So that most commands find what they want to change.
+        desk = Desk(self.logs[0], "a")
+        for name in ("x", "y"):
+            desk.registry.register_model(name)
+            desk.things.register("prompt", name)
+            desk.tracker.track_dataset(name, Uri("s3://b/k", "0" * 64))
+            for n in (1, 2):
+                desk.registry.create_model_version(name, HostedModel("p", f"{n}"))
 
     @rule(
         writer=st.integers(0, 1),
