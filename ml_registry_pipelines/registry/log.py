@@ -352,8 +352,10 @@ class Log:
                 "previous_hash": previous,
             }
             previous = event_hash(fields)
-            event = Event(**fields, hash=previous, position=draft.head + part)
-            made.append(replace(event, block=filling.place(event.weight)))
+            weight = int(str(change.state["entities"])) if change.entity_type == BULK else 1
+            made.append(
+                Event(**fields, hash=previous, position=draft.head + part, block=filling.place(weight))
+            )
         return tuple(made)
 
     def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:
