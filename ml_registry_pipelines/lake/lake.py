@@ -189,7 +189,7 @@ class Lake:
         declared = declaration(table)
         commit = Commit(table, as_declared(rows, declared), note)
         with self._handles.writing(table) as place:
-            handle = place.current()
+            handle = place.expected(version)
             if handle.version() != version:
                 raise LostRace(f"{table} is at version {handle.version()}, not {version}; read it again")
             if not commit.write(handle, declared, retries=0):

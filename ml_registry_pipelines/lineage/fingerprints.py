@@ -138,8 +138,6 @@ def _common_schema(path: Path, files: Sequence[Path], kind: str) -> pa.Schema:
                 f"{path} holds files with different columns: only one of {files[0].name} and {file.name} "
                 f"has {', '.join(map(repr, sorted(differing)))}"
             )
-        if len(set(schemas[-1].names)) < len(schemas[-1].names):
-            raise DatasetUnreadable(f"{file} has a column name twice")
     try:
         return pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException as failure:

@@ -85,19 +85,19 @@ class LogTable:
     def start_of(self, block: int) -> int:
         """Position of the first event of a block or a later one; one after the newest event without any."""
         import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.dataset as pads
 
-        files = pa.table((self._handle or self._lake.snapshot(TABLE)).get_add_actions(flatten=True))
-        first = 1
-        # Blocks and positions grow together: what lies before is in files that end before the block.
-        for last, newest in zip(*(files[f"max.{n}"].to_pylist() for n in ("block", "position")), strict=True):
-            if last is not None and last < block:
-                first = max(first, newest + 1)
-        while events := self.between(first, first + SPAN - 1):
-            for event in events:
-                if event.block >= block:
-                    return event.position
-            first = events[-1].position + 1
-        return first
+        handle = self._handle or self._lake.snapshot(TABLE)
+        try:
+            dataset = handle.to_pyarrow_dataset(schema=self._lake.declaration(TABLE).schema)
+            field = pads.field("block")
+            # Before blocks were recorded, each had 512 events.
+            old = field.is_null() & (pads.field("position") > (block - 1) * 512)
+            found = dataset.to_table(columns=["position"], filter=(field >= block) | old)
+        except (*store_errors(), pa.ArrowException) as failure:
+            raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
+        return int(pc.min(found["position"]).as_py()) if len(found) else self.last_position() + 1
 
     def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
         """The full blocks from number `first` on, in order, read many events at a time."""

