@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from ml_registry_pipelines.lake.committing import as_declared
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
@@ -130,10 +131,13 @@ class LogTable:
             if high is None or (high >= first and low <= last)
         ]
         wanted = [("position", ">=", first), ("position", "<=", last)]
-        parts = [
-            pq.read_table(path, partitioning=None, filters=wanted).cast(declared.schema) for path in paths
-        ]
-        return pa.concat_tables(parts) if parts else declared.empty()
+        parts = [pq.read_table(path, partitioning=None, filters=wanted) for path in paths]
+        # Files from before a column was declared lack it.
+        return (
+            as_declared(pa.concat_tables(parts, promote_options="default"), declared)
+            if parts
+            else (declared.empty())
+        )
 
     def by_sequence(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
         """Events of a tenant by number."""
