@@ -333,24 +333,6 @@ class Writer:
             self._kept.keep(handle, self._handles.identity(self._table))
         return handle
 
-    def expected(self, version: int) -> DeltaTable:
-        """The handle at this version if it is there already, else at the newest one.
-
-        For a commit that is refused unless it comes right after the version: to ask the store
-        for newer ones first would take as long as a third of the commit.
-        """
-        kept = self._kept
-        handle = kept.handle
-        if (
-            handle is not None
-            and kept.successor is None
-            and handle.version() == version
-            and version - kept.opened_at < STALE_AFTER
-            and kept.identity == self._handles.identity(self._table)
-        ):
-            return handle
-        return self.current()
-
     def sequence(self, source: str) -> int:
         """The last sequence of `source` on the handle that `current` gave; 0 before the first.
 

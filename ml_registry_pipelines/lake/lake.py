@@ -189,7 +189,7 @@ class Lake:
         declared = declaration(table)
         commit = Commit(table, as_declared(rows, declared), note)
         with self._handles.writing(table) as place:
-            handle = place.expected(version)
+            handle = place.current()
             if handle.version() != version:
                 raise LostRace(f"{table} is at version {handle.version()}, not {version}; read it again")
             if not commit.write(handle, declared, retries=0):
@@ -263,6 +263,10 @@ class Lake:
         """The version of the table, made empty if it is not there yet."""
         version = self._handles.look(table, lambda handle: int(handle.version()), absent=-1)
         return version if version >= 0 else int(self._handles.open(table).version())
+
+    def is_newest(self, table: str, version: int) -> bool:
+        """Whether surely no commit follows a version, where that can be told without listing the log."""
+        return self._handles.is_newest(table, version)
 
     def exists(self, table: str) -> bool:
         """Whether the table has been made."""

@@ -38,6 +38,8 @@ class LogTable:
     def refresh(self) -> int:
         """Look at the newest version; return its number."""
         handle = self._handle
+        if handle is not None and self._lake.is_newest(TABLE, handle.version()):
+            return int(handle.version())
         # An old handle does not adopt a checkpoint and grows slower with every commit.
         if handle is not None and handle.version() - self._opened_at < CHECKPOINT_EVERY:
             try:

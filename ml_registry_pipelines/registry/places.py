@@ -263,6 +263,13 @@ def opener(lake: Lake, table: str) -> Opener:
     return local if lake.is_local else remote
 
 
+def unreadable() -> tuple[type[Exception], ...]:
+    """What a file that is gone or damaged raises."""
+    import pyarrow as pa
+
+    return (OSError, pa.ArrowException)
+
+
 def newest_of(states: Iterable[State], at: int | None) -> dict[str, State]:
     """The newest state of each entity up to event `at` of the tenant, by id."""
     found: dict[str, State] = {}

@@ -17,7 +17,7 @@ from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
 from ml_registry_pipelines.registry.lookups import Lookups, Question
-from ml_registry_pipelines.registry.places import Places, newest_of, opener
+from ml_registry_pipelines.registry.places import Places, newest_of, opener, unreadable
 from ml_registry_pipelines.registry.states import STATE_COLUMNS, State, begun, rows_of, state_of
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Snapshot:
             if column != "id":
                 ids = {state.id for state in found}
                 found = [state for entity in ids for state in places.find(tenant, "id", entity)]
-        except OSError:
+        except unreadable():
             # Upkeep has removed a file; DuckDB's snapshot is renewed in that case.
             self._forget(table)
             return None
@@ -186,8 +186,8 @@ class Snapshot:
     def _load(self, known: Places, paths: Sequence[str], column: str) -> None:
         try:
             loaded = known.loaded(paths, column)
-        except OSError:
-            # Upkeep was faster; the next snapshot tries again.
+        except unreadable():
+            # Upkeep was faster, or a file is damaged, which DuckDB will say; the next snapshot tries again.
             return
         with self._lock:
             present = self._places.get(known.table)
@@ -201,7 +201,7 @@ class Snapshot:
         """The index of the snapshot before, with the files that are new; None where it is to be loaded anew."""
         try:
             return known.with_files(self._paths(table))
-        except OSError:
+        except unreadable():
             return None
 
     def _forget(self, table: str) -> None:
