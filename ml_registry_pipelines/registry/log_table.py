@@ -88,10 +88,28 @@ class LogTable:
     def start_of(self, block: int) -> int:
         """Position of the first event of a block or a later one; one after the newest event without any."""
         import pyarrow as pa
+
+        handle = self._handle or self._lake.snapshot(TABLE)
+        files = pa.table(handle.get_add_actions(flatten=True))
+        after = max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
+        names = ("min.block", "max.block", "null_count.block", "min.position")
+        if not set(names) <= set(files.column_names):
+            return self._first_of(handle, block) or after + 1
+        found = []
+        for low, high, nulls, first in zip(*(files[name].to_pylist() for name in names), strict=True):
+            if high is not None and high < block:
+                continue
+            if low is None or low < block or nulls:
+                # A compacted file holds many blocks, and an old one does not say which.
+                return self._first_of(handle, block) or after + 1
+            found.append(int(first))
+        return min(found, default=after + 1)
+
+    def _first_of(self, handle: DeltaTable, block: int) -> int | None:
+        import pyarrow as pa
         import pyarrow.compute as pc
         import pyarrow.dataset as pads
 
-        handle = self._handle or self._lake.snapshot(TABLE)
         try:
             dataset = handle.to_pyarrow_dataset(schema=self._lake.declaration(TABLE).schema)
             field = pads.field("block")
@@ -100,7 +118,7 @@ class LogTable:
             found = dataset.to_table(columns=["position"], filter=(field >= block) | old)
         except (*store_errors(), pa.ArrowException) as failure:
             raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
-        return int(pc.min(found["position"]).as_py()) if len(found) else self.last_position() + 1
+        return int(pc.min(found["position"]).as_py()) if len(found) else None
 
     def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
         """The full blocks from number `first` on, in order, read many events at a time."""
