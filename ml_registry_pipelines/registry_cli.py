@@ -23,18 +23,23 @@ from ml_registry_pipelines.artifacts_cli import (
     rollback,
 )
 from ml_registry_pipelines.cli_support import (
+    act_options,
     as_of_option,
-    key_option,
     open_log,
     parsed_tags,
     registry_of,
+    shell_actor,
     show_events,
+    show_more,
     show_thing,
     show_version,
     tenant,
     utc,
 )
 from ml_registry_pipelines.lineage_cli import datasets, deployments, lineage
+from ml_registry_pipelines.things_cli import extend, relationships, things
+
+STAGES = ("registered", "staging", "shadow", "production", "archived")
 
 # -- models ----------------------------------------------------------------------------------
 
@@ -49,15 +54,15 @@ def models() -> None:
 @click.option("--description", default="")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
 @click.option("--owner", "owners", multiple=True, help="A team, or a person's pseudonym.")
-@key_option
+@act_options
 def models_register(
-    name: str, description: str, tags: tuple[str, ...], owners: tuple[str, ...], key: str | None
+    name: str, description: str, tags: tuple[str, ...], owners: tuple[str, ...], how: dict[str, Any]
 ) -> None:
     """Register a model."""
     with open_log() as log:
         show_thing(
             registry_of(log).register_model(
-                name, description=description, tags=parsed_tags(tags), owners=owners, idempotency_key=key
+                name, description=description, tags=parsed_tags(tags), owners=owners, **how
             )
         )
 
@@ -66,9 +71,10 @@ def models_register(
 @click.option("--text", help="Occurs in name or description.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
 @click.option("--owner")
-@click.option("--stage", help="A version is in this stage.")
+@click.option("--stage", type=click.Choice(STAGES), help="A version is in this stage.")
 @click.option("--alias", help="The model has this alias.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--after", help="The last name of the page before.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @as_of_option
 def models_list(
     text: str | None,
@@ -76,6 +82,7 @@ def models_list(
     owner: str | None,
     stage: str | None,
     alias: str | None,
+    after: str | None,
     limit: int,
     as_of: datetime | None,
 ) -> None:
@@ -89,12 +96,14 @@ def models_list(
             owner=owner,
             stage=Stage(stage) if stage else None,
             alias=alias,
-            limit=limit,
+            after=after,
+            limit=limit + 1,
             as_of=utc(as_of),
         )
-    for model in found:
+    for model in found[:limit]:
         aliases = " ".join(f"{name}=v{number}" for name, number in sorted(model.aliases.items()))
         click.echo("  ".join(part for part in (model.name, model.status, aliases) if part))
+    show_more([model.name for model in found], limit)
 
 
 @models.command("show")
@@ -104,7 +113,7 @@ def models_show(name: str, as_of: datetime | None) -> None:
     """Show a model with its versions, or one version."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
+        if registry.is_version(name):
             show_version(registry.get_version(name, as_of=utc(as_of)))
             return
         show_thing(registry.get_model(name, as_of=utc(as_of)))
@@ -128,7 +137,7 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @click.option(
     "--artifact", "artifacts", multiple=True, metavar="KIND=PATH", help="Checkpoint, model card ..."
 )
-@key_option
+@act_options
 def models_add_version(
     model: str,
     content: str,
@@ -141,7 +150,7 @@ def models_add_version(
     trained_on: tuple[str, ...],
     base_model: str | None,
     description: str,
-    key: str | None,
+    how: dict[str, Any],
 ) -> None:
     """Record the next version of a model.
 
@@ -171,7 +180,7 @@ def models_add_version(
                 facts,
                 description=description,
                 artifacts=[kind_and_path(given) for given in artifacts],
-                idempotency_key=key,
+                **how,
             )
         )
 
@@ -179,33 +188,35 @@ def models_add_version(
 @models.command("promote")
 @click.argument("version")
 @click.option("--reason", default="")
-@key_option
-def models_promote(version: str, reason: str, key: str | None) -> None:
+@act_options
+def models_promote(version: str, reason: str, how: dict[str, Any]) -> None:
     """Put a version into production; the former one is archived."""
     with open_log() as log:
-        show_version(registry_of(log).promote_to_production(version, reason=reason, idempotency_key=key))
+        show_version(registry_of(log).promote_to_production(version, reason=reason, **how))
 
 
 @models.command("stage")
 @click.argument("version")
 @click.argument("stage", type=click.Choice(["registered", "staging", "shadow", "archived"]))
-def models_stage(version: str, stage: str) -> None:
+@act_options
+def models_stage(version: str, stage: str, how: dict[str, Any]) -> None:
     """Move a version to another stage."""
     from ml_registry_pipelines.registry.versions import Stage
 
     with open_log() as log:
-        show_version(registry_of(log).set_stage(version, Stage(stage)))
+        show_version(registry_of(log).set_stage(version, Stage(stage), **how))
 
 
 @models.command("alias")
 @click.argument("version")
 @click.argument("alias")
 @click.option("--protect", is_flag=True, help="Let it not be moved until it is unprotected.")
-def models_alias(version: str, alias: str, protect: bool) -> None:
+@act_options
+def models_alias(version: str, alias: str, protect: bool, how: dict[str, Any]) -> None:
     """Let an alias mean a version."""
     with open_log() as log:
         registry = registry_of(log)
-        model = registry.set_alias(version, alias)
+        model = registry.set_alias(version, alias, **how)
         show_thing(registry.protect_alias(model.id, alias) if protect else model)
 
 
@@ -213,53 +224,62 @@ def models_alias(version: str, alias: str, protect: bool) -> None:
 @click.argument("name")
 @click.argument("tags", nargs=-1, metavar="NAME=VALUE...")
 @click.option("--remove", multiple=True)
-def models_tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...]) -> None:
-    """Set and remove tags of a model; numbers, true, false and dates keep their type."""
+@act_options
+def models_tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], how: dict[str, Any]) -> None:
+    """Set and remove tags of a model or version; numbers, true, false and dates keep their type."""
     with open_log() as log:
-        show_thing(registry_of(log).tag_model(name, parsed_tags(tags), remove=remove))
+        registry = registry_of(log)
+        if registry.is_version(name):
+            show_version(registry.tag_version(name, parsed_tags(tags), remove=remove, **how))
+        else:
+            show_thing(registry.tag_model(name, parsed_tags(tags), remove=remove, **how))
 
 
 @models.command("rename")
 @click.argument("name")
 @click.argument("to")
-def models_rename(name: str, to: str) -> None:
+@act_options
+def models_rename(name: str, to: str, how: dict[str, Any]) -> None:
     """Give a model another name."""
     with open_log() as log:
-        show_thing(registry_of(log).rename_model(name, to))
+        show_thing(registry_of(log).rename_model(name, to, **how))
 
 
 @models.command("deprecate")
 @click.argument("name")
 @click.option("--reason", required=True)
 @click.option("--replacement", help="Model to use in its place.")
-def models_deprecate(name: str, reason: str, replacement: str | None) -> None:
+@act_options
+def models_deprecate(name: str, reason: str, replacement: str | None, how: dict[str, Any]) -> None:
     """Mark a model as deprecated."""
     with open_log() as log:
-        show_thing(registry_of(log).deprecate_model(name, reason=reason, replacement=replacement))
+        show_thing(registry_of(log).deprecate_model(name, reason=reason, replacement=replacement, **how))
 
 
 @models.command("delete")
 @click.argument("name")
-def models_delete(name: str) -> None:
+@act_options
+def models_delete(name: str, how: dict[str, Any]) -> None:
     """Delete a model, or a version, so that it can be restored."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
-            show_version(registry.delete_version(name))
+        if registry.is_version(name):
+            show_version(registry.delete_version(name, **how))
         else:
-            show_thing(registry.delete_model(name))
+            show_thing(registry.delete_model(name, **how))
 
 
 @models.command("restore")
 @click.argument("name")
-def models_restore(name: str) -> None:
+@act_options
+def models_restore(name: str, how: dict[str, Any]) -> None:
     """Take back the deletion of a model or version."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
-            show_version(registry.restore_version(name))
+        if registry.is_version(name):
+            show_version(registry.restore_version(name, **how))
         else:
-            show_thing(registry.restore_model(name))
+            show_thing(registry.restore_model(name, **how))
 
 
 @models.command("verify")
@@ -348,7 +368,9 @@ def audit_export(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import export_tenant
 
     with open_log() as log:
-        click.echo(f"{export_tenant(log, tenant(), folder):,} events written to {folder}")
+        click.echo(
+            f"{export_tenant(log, tenant(), folder, actor=shell_actor()):,} events written to {folder}"
+        )
 
 
 @audit.command("import")
@@ -358,22 +380,29 @@ def audit_import(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import import_tenant
 
     with open_log() as log:
-        tenant, events = import_tenant(log, folder)
+        tenant, events = import_tenant(log, folder, actor=shell_actor())
         click.echo(f"{events:,} events of tenant {tenant} imported")
 
 
 @click.command("history")
 @click.argument("name")
 @click.option("--kind", default="model", show_default=True)
-def history(name: str, kind: str) -> None:
+@as_of_option
+def history(name: str, kind: str, as_of: datetime | None) -> None:
     """Every event about a thing, and about a model's versions."""
     with open_log() as log:
         registry = registry_of(log)
-        events = registry.history(name) if kind == "model" else registry.things.history(kind, name)
+        events = (
+            registry.history(name, as_of=utc(as_of))
+            if kind == "model"
+            else registry.things.history(kind, name, as_of=utc(as_of))
+        )
         show_events(log, [event.sequence for event in events])
 
 
 def attach(cli: click.Group) -> None:
     """Add the registry's commands to `mlreg`."""
-    for command in (models, artifacts, get, diff, rollback, datasets, deployments, lineage, audit, history):
+    extend(models)
+    registry_groups = (models, artifacts, things, relationships, datasets, deployments, lineage, audit)
+    for command in (*registry_groups, get, diff, rollback, history):
         cli.add_command(command)

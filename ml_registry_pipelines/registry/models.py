@@ -107,7 +107,7 @@ class ModelRegistry(VersionArtifacts):
         )
 
     def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
-        """Register many models, 10,000 per atomic command; return how many."""
+        """Register many models in one atomic command; return how many."""
         return self.things.register_many(MODEL, models, idempotency_key=idempotency_key)
 
     def get_model(
@@ -186,13 +186,23 @@ class ModelRegistry(VersionArtifacts):
             }
         )
 
-    def rename_model(self, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
-        """Give a model another name."""
-        return self.things.rename(MODEL, name, to, idempotency_key=idempotency_key)
+    def is_version(self, given: str) -> bool:
+        """Whether what a person wrote means a version: it has an `@` and is no model's name."""
+        return "@" in given and not any(
+            s.entity_type == MODEL for s in self.view().by_column("things", "name", given)
+        )
 
-    def describe_model(self, name: str, text: str, *, idempotency_key: str | None = None) -> Thing:
+    def rename_model(
+        self, name: str, to: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
+        """Give a model another name."""
+        return self.things.rename(MODEL, name, to, idempotency_key=idempotency_key, valid_from=valid_from)
+
+    def describe_model(
+        self, name: str, text: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Replace the description of a model."""
-        return self.things.describe(MODEL, name, text, idempotency_key=idempotency_key)
+        return self.things.describe(MODEL, name, text, idempotency_key=idempotency_key, valid_from=valid_from)
 
     def tag_model(
         self,
@@ -201,15 +211,25 @@ class ModelRegistry(VersionArtifacts):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Set some tags of a model and remove others."""
-        return self.things.tag(MODEL, name, tags, remove=remove, idempotency_key=idempotency_key)
+        return self.things.tag(
+            MODEL, name, tags, remove=remove, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
     def set_model_owners(
-        self, name: str, owners: Iterable[str], *, idempotency_key: str | None = None
+        self,
+        name: str,
+        owners: Iterable[str],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the owners of a model."""
-        return self.things.set_owners(MODEL, name, owners, idempotency_key=idempotency_key)
+        return self.things.set_owners(
+            MODEL, name, owners, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
     def deprecate_model(
         self,
@@ -226,52 +246,42 @@ class ModelRegistry(VersionArtifacts):
             IllegalTransition: it is deprecated already, or would replace itself.
         """
 
-        def edit(state: State, view: View) -> dict[str, Any]:
-            if state.data["status"] == "deprecated":
-                raise IllegalTransition(f"model {name!r} is already deprecated")
-            other = None if replacement is None else living(view, MODEL, replacement)
-            if other is not None and other.id == state.id:
-                raise IllegalTransition(f"model {name!r} cannot replace itself")
-            why = {"reason": checked_text(reason, "reason"), "replacement_id": other.id if other else None}
-            return {"status": "deprecated", "deprecation": why}
-
-        change = {"reason": reason, "replacement": replacement}
-        return self.things.amend(
-            "deprecate_model",
+        return self.things.deprecate(
             MODEL,
             name,
-            change,
-            edit,
+            reason=reason,
+            replacement=replacement,
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
 
-    def reinstate_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def reinstate_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back a deprecation."""
 
-        def edit(state: State, _: View) -> dict[str, Any]:
-            if state.data["status"] != "deprecated":
-                raise IllegalTransition(f"model {name!r} is not deprecated")
-            return {"status": "active", "deprecation": None}
+        return self.things.reinstate(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-        return self.things.amend("reinstate_model", MODEL, name, {}, edit, idempotency_key=idempotency_key)
-
-    def delete_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def delete_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Delete a model with its versions, so that it can be restored.
 
         Raises:
             StillNeeded: a version is in production.
         """
-        return self.things.delete(MODEL, name, idempotency_key=idempotency_key)
+        return self.things.delete(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-    def restore_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def restore_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back the deletion of a model."""
-        return self.things.restore(MODEL, name, idempotency_key=idempotency_key)
+        return self.things.restore(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-    def history(self, name: str) -> list[Event]:
+    def history(self, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a model and its versions, oldest first."""
-        view = self.view()
-        sequences = {e.sequence for e in self.things.history(MODEL, name)}
+        view = self.view(as_of)
+        sequences = {e.sequence for e in self.things.history(MODEL, name, as_of=as_of)}
         for model in [s for s in view.by_column("things", "name", name) if s.entity_type == MODEL] or [
             living(view, MODEL, name)
         ]:
@@ -308,7 +318,7 @@ class ModelRegistry(VersionArtifacts):
         recorded = facts.recorded()
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
-        living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
+        living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
         kinds = [checked_artifact_kind(a.kind) for a in artifacts]
         stored = self.stored(content)
         others = [
@@ -356,7 +366,7 @@ class ModelRegistry(VersionArtifacts):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def list_versions(
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None
@@ -366,11 +376,23 @@ class ModelRegistry(VersionArtifacts):
         owner = living(view, MODEL, model)
         return [version_of(s, owner.name) for s in versions_of(view, owner.id, deleted=deleted)]
 
-    def describe_version(self, reference: str, text: str, *, idempotency_key: str | None = None) -> Version:
+    def describe_version(
+        self,
+        reference: str,
+        text: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Version:
         """Replace the description of a version; its content stays."""
         change = {"description": checked_text(text, "description")}
         return self.amend_version(
-            "describe_version", reference, change, lambda _, __: change, idempotency_key
+            "describe_version",
+            reference,
+            change,
+            lambda _, __: change,
+            idempotency_key,
+            valid_from=valid_from,
         )
 
     def tag_version(
@@ -380,6 +402,7 @@ class ModelRegistry(VersionArtifacts):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Version:
         """Set some tags of a version and remove others."""
         added, removed = typed_tags(tags or {}), sorted(remove)
@@ -388,9 +411,13 @@ class ModelRegistry(VersionArtifacts):
             return {"tags": {**{k: v for k, v in state.data["tags"].items() if k not in removed}, **added}}
 
         change = {"tags": added, "remove": removed}
-        return self.amend_version("tag_version", reference, change, edit, idempotency_key)
+        return self.amend_version(
+            "tag_version", reference, change, edit, idempotency_key, valid_from=valid_from
+        )
 
-    def delete_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+    def delete_version(
+        self, reference: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Version:
         """Delete a version so that it can be restored. Its number is never used again.
 
         Raises:
@@ -424,9 +451,13 @@ class ModelRegistry(VersionArtifacts):
                 raise StillNeeded(f"{reference} cannot be deleted: {user}")
             return {"deleted": True}
 
-        return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
+        return self.amend_version(
+            "delete_version", reference, {}, edit, idempotency_key, valid_from=valid_from
+        )
 
-    def restore_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+    def restore_version(
+        self, reference: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Version:
         """Take back the deletion of a version."""
 
         def edit(state: State, _: View) -> dict[str, Any]:
@@ -434,7 +465,9 @@ class ModelRegistry(VersionArtifacts):
                 raise IllegalTransition(f"{reference} is not deleted")
             return {"deleted": False}
 
-        return self.amend_version("restore_version", reference, {}, edit, idempotency_key, deleted=True)
+        return self.amend_version(
+            "restore_version", reference, {}, edit, idempotency_key, deleted=True, valid_from=valid_from
+        )
 
 
 def _lineage(

@@ -103,7 +103,7 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def rollback(
         self,
@@ -142,7 +142,7 @@ class Promotion(Desk):
         done = self.do(
             "rollback", MODEL_VERSION, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def production_on(
         self, model: str, instant: datetime, *, as_of: datetime | None = None
@@ -163,7 +163,14 @@ class Promotion(Desk):
 
     # -- aliases -------------------------------------------------------------------------
 
-    def set_alias(self, reference: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def set_alias(
+        self,
+        reference: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias of the model mean this version; it may have meant another one.
 
         Raises:
@@ -186,10 +193,18 @@ class Promotion(Desk):
             {"version": reference, "alias": alias},
             decide,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return thing_of(state_of(done))
 
-    def remove_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def remove_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take an alias away.
 
         Raises:
@@ -206,18 +221,32 @@ class Promotion(Desk):
             del aliases[alias]
             return {"aliases": aliases}
 
-        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def protect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def protect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias neither be moved nor removed until it is unprotected, an act of its own."""
         checked_alias(alias)
 
         def edit(state: State) -> dict[str, Any]:
             return {"protected_aliases": sorted({*state.data.get("protected_aliases", ()), alias})}
 
-        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def unprotect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def unprotect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take the protection of an alias back."""
 
         def edit(state: State) -> dict[str, Any]:
@@ -226,7 +255,9 @@ class Promotion(Desk):
                 raise IllegalTransition(f"alias {alias!r} of model {state.name!r} is not protected")
             return {"protected_aliases": sorted(protected - {alias})}
 
-        return self._amend_model("unprotect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model(
+            "unprotect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from
+        )
 
     # -- how they are done -----------------------------------------------------------------
 
@@ -256,7 +287,7 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def _amend_model(
         self,
@@ -265,12 +296,20 @@ class Promotion(Desk):
         change: Mapping[str, object],
         edit: Callable[[State], Mapping[str, Any]],
         idempotency_key: str | None,
+        valid_from: datetime | None,
     ) -> Thing:
         def decide(view: View) -> list[Change]:
             state = living(view, MODEL, model)
             return [Change(MODEL, state.id, {**state.data, **edit(state)})]
 
-        done = self.do(action, MODEL, {"model": model, **change}, decide, idempotency_key=idempotency_key)
+        done = self.do(
+            action,
+            MODEL,
+            {"model": model, **change},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
         return thing_of(state_of(done))
 
     def _version(self, view: View, state: State) -> Version:
