@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -38,10 +41,10 @@ def open_log() -> Iterator[Log]:
 
 def desk() -> dict[str, Any]:
     """Who acts, and where. Nobody has checked who sits at a shell; MLREG_ACTOR may hold a pseudonym."""
-    return {"actor": _shell_actor(), "tenant": tenant()}
+    return {"actor": shell_actor(), "tenant": tenant()}
 
 
-def _shell_actor() -> Actor:
+def shell_actor() -> Actor:
     from ml_registry_pipelines.registry.actors import Actor
 
     return Actor(os.environ.get("MLREG_ACTOR", "").strip() or "shell")
@@ -70,18 +73,45 @@ def key_option(command: F) -> F:
     return click.option("--key", help="Idempotency key: the same command under it is done once.")(command)
 
 
+def act_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command that changes something, handed on as `how`."""
+
+    @wraps(command)
+    def run(*given: Any, key: str | None, valid_from: datetime | None, **options: Any) -> None:
+        command(*given, how={"idempotency_key": key, "valid_from": utc(valid_from)}, **options)
+
+    since = click.option("--valid-from", type=TIME, help="From when on it holds (UTC); by default now.")
+    return key_option(since(run))
+
+
+def show_more(names: Sequence[str], limit: int) -> None:
+    """Say how to go on, where there is more than was shown."""
+    if len(names) > limit:
+        click.echo(f"there are more: --after {shlex.quote(names[limit - 1])}", err=True)
+
+
 def parsed_tags(given: tuple[str, ...]) -> dict[str, TagValue]:
+    """Tags as `NAME=VALUE`: whole and other numbers, true, false and dates have their type.
+
+    Everything else is text, and so is what stands in double quotes.
+    """
+    if wrong := [tag for tag in given if "=" not in tag]:
+        raise click.UsageError(f"a tag is NAME=VALUE, not {wrong[0]!r}")
     return {name: _tag(value) for name, _, value in (tag.partition("=") for tag in given)}
 
 
 def _tag(value: str) -> TagValue:
+    if len(value) > 1 and value[0] == value[-1] == '"':
+        return value[1:-1]
     if value in {"true", "false"}:
         return value == "true"
     for kind in (int, float, date.fromisoformat):
         try:
-            return kind(value)
+            found: TagValue = kind(value)
         except ValueError:
             continue
+        if not isinstance(found, float) or math.isfinite(found):
+            return found
     return value
 
 

@@ -89,5 +89,10 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["lineage/lineage_index"],
             "Adds to the lineage index what is newer than it, so that questions stay quick.",
         ),
+        _job(
+            "purge_artifacts",
+            ["operations/artifact_store"],
+            "Removes files that no model version has ever needed; with `dry_run`, says which.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

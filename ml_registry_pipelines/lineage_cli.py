@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import click
 
 from ml_registry_pipelines.cli_support import (
     TIME,
+    act_options,
     as_of_option,
     in_utc,
-    key_option,
     open_log,
+    parsed_tags,
     registry_of,
     show_thing,
     tracker_of,
@@ -30,17 +32,61 @@ def datasets() -> None:
 @click.argument("name")
 @click.argument("source")
 @click.option("--sha256", help="Digest of an address that is not read from here.")
+@click.option("--column", "columns", multiple=True, metavar="NAME:TYPE", help="Of an address with a digest.")
+@click.option("--derived-from", multiple=True, metavar="DATASET@v2")
+@click.option("--description", default="", help="Of a new dataset.")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE", help="Of a new dataset.")
 @click.option("--owner", "owners", multiple=True)
-@key_option
+@act_options
 def datasets_track(
-    name: str, source: str, sha256: str | None, owners: tuple[str, ...], key: str | None
+    name: str,
+    source: str,
+    sha256: str | None,
+    columns: tuple[str, ...],
+    derived_from: tuple[str, ...],
+    description: str,
+    tags: tuple[str, ...],
+    owners: tuple[str, ...],
+    how: dict[str, Any],
 ) -> None:
     """Record what a dataset is now: a Delta table, Parquet or CSV, or an address with its digest."""
     from ml_registry_pipelines.registry.artifacts import Uri
 
+    typed = [(column, kind) for column, _, kind in (given.rpartition(":") for given in columns)]
+    if any(not column or not kind for column, kind in typed):
+        raise click.UsageError("--column wants NAME:TYPE, such as age:int64")
     with open_log() as log:
-        given = Uri(source, sha256) if sha256 else source
-        show_thing(tracker_of(log).track_dataset(name, given, owners=owners, idempotency_key=key))
+        show_thing(
+            tracker_of(log).track_dataset(
+                name,
+                Uri(source, sha256) if sha256 else source,
+                columns=typed,
+                derived_from=derived_from,
+                description=description,
+                tags=parsed_tags(tags),
+                owners=owners,
+                **how,
+            )
+        )
+
+
+@datasets.command("versions")
+@click.argument("name")
+@as_of_option
+def datasets_versions(name: str, as_of: datetime | None) -> None:
+    """The versions of a dataset."""
+    with open_log() as log:
+        for version in tracker_of(log).dataset_versions(name, as_of=utc(as_of)):
+            found = version.metadata
+            rows = "" if found.get("rows") is None else f"{found['rows']:,} rows"
+            parts = (
+                f"v{found['number']}",
+                found["format"],
+                rows,
+                str(found["digest"])[:12],
+                found["location"],
+            )
+            click.echo("  ".join(part for part in parts if part))
 
 
 @datasets.command("list")

@@ -6,20 +6,31 @@ by `attach(cli)`.
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ml_registry_pipelines.artifacts_cli import (
+    artifacts,
+    content_of,
+    content_options,
+    diff,
+    get,
+    kind_and_path,
+    rollback,
+)
 from ml_registry_pipelines.cli_support import (
+    act_options,
     as_of_option,
-    key_option,
     open_log,
     parsed_tags,
     registry_of,
+    shell_actor,
     show_events,
+    show_more,
     show_thing,
     show_version,
     tenant,
@@ -27,6 +38,9 @@ from ml_registry_pipelines.cli_support import (
 )
 from ml_registry_pipelines.lineage_cli import datasets, deployments
 from ml_registry_pipelines.lineage_graph_cli import lineage
+from ml_registry_pipelines.things_cli import extend, relationships, things
+
+STAGES = ("registered", "staging", "shadow", "production", "archived")
 
 # -- models ----------------------------------------------------------------------------------
 
@@ -41,15 +55,15 @@ def models() -> None:
 @click.option("--description", default="")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
 @click.option("--owner", "owners", multiple=True, help="A team, or a person's pseudonym.")
-@key_option
+@act_options
 def models_register(
-    name: str, description: str, tags: tuple[str, ...], owners: tuple[str, ...], key: str | None
+    name: str, description: str, tags: tuple[str, ...], owners: tuple[str, ...], how: dict[str, Any]
 ) -> None:
     """Register a model."""
     with open_log() as log:
         show_thing(
             registry_of(log).register_model(
-                name, description=description, tags=parsed_tags(tags), owners=owners, idempotency_key=key
+                name, description=description, tags=parsed_tags(tags), owners=owners, **how
             )
         )
 
@@ -58,9 +72,10 @@ def models_register(
 @click.option("--text", help="Occurs in name or description.")
 @click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
 @click.option("--owner")
-@click.option("--stage", help="A version is in this stage.")
+@click.option("--stage", type=click.Choice(STAGES), help="A version is in this stage.")
 @click.option("--alias", help="The model has this alias.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--after", help="The last name of the page before.")
+@click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @as_of_option
 def models_list(
     text: str | None,
@@ -68,6 +83,7 @@ def models_list(
     owner: str | None,
     stage: str | None,
     alias: str | None,
+    after: str | None,
     limit: int,
     as_of: datetime | None,
 ) -> None:
@@ -81,12 +97,14 @@ def models_list(
             owner=owner,
             stage=Stage(stage) if stage else None,
             alias=alias,
-            limit=limit,
+            after=after,
+            limit=limit + 1,
             as_of=utc(as_of),
         )
-    for model in found:
+    for model in found[:limit]:
         aliases = " ".join(f"{name}=v{number}" for name, number in sorted(model.aliases.items()))
         click.echo("  ".join(part for part in (model.name, model.status, aliases) if part))
+    show_more([model.name for model in found], limit)
 
 
 @models.command("show")
@@ -96,7 +114,7 @@ def models_show(name: str, as_of: datetime | None) -> None:
     """Show a model with its versions, or one version."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
+        if registry.is_version(name):
             show_version(registry.get_version(name, as_of=utc(as_of)))
             return
         show_thing(registry.get_model(name, as_of=utc(as_of)))
@@ -109,6 +127,7 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @models.command("add-version")
 @click.argument("model")
 @click.argument("content")
+@content_options
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER")
 @click.option("--framework")
 @click.option("--licence")
@@ -116,10 +135,15 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @click.option("--trained-on", multiple=True, metavar="DATASET@v2")
 @click.option("--base-model", metavar="MODEL@v1")
 @click.option("--description", default="")
-@key_option
+@click.option(
+    "--artifact", "artifacts", multiple=True, metavar="KIND=PATH", help="Checkpoint, model card ..."
+)
+@act_options
 def models_add_version(
     model: str,
     content: str,
+    described: dict[str, Any],
+    artifacts: tuple[str, ...],
     metrics: tuple[str, ...],
     framework: str | None,
     licence: str | None,
@@ -127,9 +151,13 @@ def models_add_version(
     trained_on: tuple[str, ...],
     base_model: str | None,
     description: str,
-    key: str | None,
+    how: dict[str, Any],
 ) -> None:
-    """Store a file or folder as the next version of a model."""
+    """Record the next version of a model.
+
+    CONTENT is a file or folder, which is stored; with --sha256 an address; with --hosted
+    PROVIDER/SNAPSHOT of a model behind an endpoint; with --upload the ticket of an upload.
+    """
     from ml_registry_pipelines.registry.versions import VersionFacts
 
     try:
@@ -147,49 +175,49 @@ def models_add_version(
     with open_log() as log:
         registry = registry_of(log)
         show_version(
-            registry.create_model_version(model, content, facts, description=description, idempotency_key=key)
+            registry.create_model_version(
+                model,
+                content_of(content, described),
+                facts,
+                description=description,
+                artifacts=[kind_and_path(given) for given in artifacts],
+                **how,
+            )
         )
 
 
 @models.command("promote")
 @click.argument("version")
 @click.option("--reason", default="")
-@key_option
-def models_promote(version: str, reason: str, key: str | None) -> None:
+@act_options
+def models_promote(version: str, reason: str, how: dict[str, Any]) -> None:
     """Put a version into production; the former one is archived."""
     with open_log() as log:
-        show_version(registry_of(log).promote_to_production(version, reason=reason, idempotency_key=key))
-
-
-@models.command("rollback")
-@click.argument("model")
-@click.option("--reason", default="")
-def models_rollback(model: str, reason: str) -> None:
-    """Put the version back into production that was there before."""
-    with open_log() as log:
-        show_version(registry_of(log).rollback(model, reason=reason))
+        show_version(registry_of(log).promote_to_production(version, reason=reason, **how))
 
 
 @models.command("stage")
 @click.argument("version")
 @click.argument("stage", type=click.Choice(["registered", "staging", "shadow", "archived"]))
-def models_stage(version: str, stage: str) -> None:
+@act_options
+def models_stage(version: str, stage: str, how: dict[str, Any]) -> None:
     """Move a version to another stage."""
     from ml_registry_pipelines.registry.versions import Stage
 
     with open_log() as log:
-        show_version(registry_of(log).set_stage(version, Stage(stage)))
+        show_version(registry_of(log).set_stage(version, Stage(stage), **how))
 
 
 @models.command("alias")
 @click.argument("version")
 @click.argument("alias")
 @click.option("--protect", is_flag=True, help="Let it not be moved until it is unprotected.")
-def models_alias(version: str, alias: str, protect: bool) -> None:
+@act_options
+def models_alias(version: str, alias: str, protect: bool, how: dict[str, Any]) -> None:
     """Let an alias mean a version."""
     with open_log() as log:
         registry = registry_of(log)
-        model = registry.set_alias(version, alias)
+        model = registry.set_alias(version, alias, **how)
         show_thing(registry.protect_alias(model.id, alias) if protect else model)
 
 
@@ -197,64 +225,62 @@ def models_alias(version: str, alias: str, protect: bool) -> None:
 @click.argument("name")
 @click.argument("tags", nargs=-1, metavar="NAME=VALUE...")
 @click.option("--remove", multiple=True)
-def models_tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...]) -> None:
-    """Set and remove tags of a model; numbers, true, false and dates keep their type."""
+@act_options
+def models_tag(name: str, tags: tuple[str, ...], remove: tuple[str, ...], how: dict[str, Any]) -> None:
+    """Set and remove tags of a model or version; numbers, true, false and dates keep their type."""
     with open_log() as log:
-        show_thing(registry_of(log).tag_model(name, parsed_tags(tags), remove=remove))
+        registry = registry_of(log)
+        if registry.is_version(name):
+            show_version(registry.tag_version(name, parsed_tags(tags), remove=remove, **how))
+        else:
+            show_thing(registry.tag_model(name, parsed_tags(tags), remove=remove, **how))
 
 
 @models.command("rename")
 @click.argument("name")
 @click.argument("to")
-def models_rename(name: str, to: str) -> None:
+@act_options
+def models_rename(name: str, to: str, how: dict[str, Any]) -> None:
     """Give a model another name."""
     with open_log() as log:
-        show_thing(registry_of(log).rename_model(name, to))
+        show_thing(registry_of(log).rename_model(name, to, **how))
 
 
 @models.command("deprecate")
 @click.argument("name")
 @click.option("--reason", required=True)
 @click.option("--replacement", help="Model to use in its place.")
-def models_deprecate(name: str, reason: str, replacement: str | None) -> None:
+@act_options
+def models_deprecate(name: str, reason: str, replacement: str | None, how: dict[str, Any]) -> None:
     """Mark a model as deprecated."""
     with open_log() as log:
-        show_thing(registry_of(log).deprecate_model(name, reason=reason, replacement=replacement))
+        show_thing(registry_of(log).deprecate_model(name, reason=reason, replacement=replacement, **how))
 
 
 @models.command("delete")
 @click.argument("name")
-def models_delete(name: str) -> None:
+@act_options
+def models_delete(name: str, how: dict[str, Any]) -> None:
     """Delete a model, or a version, so that it can be restored."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
-            show_version(registry.delete_version(name))
+        if registry.is_version(name):
+            show_version(registry.delete_version(name, **how))
         else:
-            show_thing(registry.delete_model(name))
+            show_thing(registry.delete_model(name, **how))
 
 
 @models.command("restore")
 @click.argument("name")
-def models_restore(name: str) -> None:
+@act_options
+def models_restore(name: str, how: dict[str, Any]) -> None:
     """Take back the deletion of a model or version."""
     with open_log() as log:
         registry = registry_of(log)
-        if "@" in name:
-            show_version(registry.restore_version(name))
+        if registry.is_version(name):
+            show_version(registry.restore_version(name, **how))
         else:
-            show_thing(registry.restore_model(name))
-
-
-@models.command("get")
-@click.argument("version")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--kind", help="Not the content but its artifact of this kind.")
-def models_get(version: str, path: Path, kind: str | None) -> None:
-    """Download a version below PATH, verified; what is there already is left alone."""
-    with open_log() as log:
-        for file in registry_of(log).download(version, path, kind=kind):
-            click.echo(file)
+            show_thing(registry.restore_model(name, **how))
 
 
 @models.command("verify")
@@ -266,15 +292,8 @@ def models_verify(version: str) -> None:
     click.echo(f"{version} is what was registered")
 
 
-@models.command("diff")
-@click.argument("first")
-@click.argument("second")
-def models_diff(first: str, second: str) -> None:
-    """Compare two versions: metrics, schema, data, parameters."""
-    with open_log() as log:
-        found = registry_of(log).compare_versions(first, second)
-    for field, (one, two) in found.fields.items():
-        click.echo(f"{field}: {json.dumps(one)} -> {json.dumps(two)}")
+for _command in (get, diff, rollback):
+    models.add_command(_command)
 
 
 # -- audit ---------------------------------------------------------------------------------------
@@ -350,7 +369,9 @@ def audit_export(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import export_tenant
 
     with open_log() as log:
-        click.echo(f"{export_tenant(log, tenant(), folder):,} events written to {folder}")
+        click.echo(
+            f"{export_tenant(log, tenant(), folder, actor=shell_actor()):,} events written to {folder}"
+        )
 
 
 @audit.command("import")
@@ -360,22 +381,29 @@ def audit_import(folder: Path) -> None:
     from ml_registry_pipelines.registry.transfer import import_tenant
 
     with open_log() as log:
-        tenant, events = import_tenant(log, folder)
+        tenant, events = import_tenant(log, folder, actor=shell_actor())
         click.echo(f"{events:,} events of tenant {tenant} imported")
 
 
 @click.command("history")
 @click.argument("name")
 @click.option("--kind", default="model", show_default=True)
-def history(name: str, kind: str) -> None:
+@as_of_option
+def history(name: str, kind: str, as_of: datetime | None) -> None:
     """Every event about a thing, and about a model's versions."""
     with open_log() as log:
         registry = registry_of(log)
-        events = registry.history(name) if kind == "model" else registry.things.history(kind, name)
+        events = (
+            registry.history(name, as_of=utc(as_of))
+            if kind == "model"
+            else registry.things.history(kind, name, as_of=utc(as_of))
+        )
         show_events(log, [event.sequence for event in events])
 
 
 def attach(cli: click.Group) -> None:
     """Add the registry's commands to `mlreg`."""
-    for command in (models, datasets, deployments, lineage, audit, history):
+    extend(models)
+    registry_groups = (models, artifacts, things, relationships, datasets, deployments, lineage, audit)
+    for command in (*registry_groups, get, diff, rollback, history):
         cli.add_command(command)

@@ -32,6 +32,7 @@ SCHEDULES = (
     "build_lineage_index_hourly",
     "maintain_tables_hourly",
     "maintain_tables_weekly",
+    "purge_artifacts_weekly",
 )
 WATCHED = (*SENSOR_SECONDS, *SCHEDULES)
 PATIENCE_SECONDS = 180

@@ -69,6 +69,9 @@ class Table:
     plain: tuple[str, ...] = field(default=())
     """Columns whose values hardly repeat: a dictionary of them would only cost time and space."""
 
+    row_group: int | None = None
+    """Rows of a row group, where single rows are looked up; None: as many as fit."""
+
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}
         for role in ("key", "statistics", "partition_by", "sort_by", "plain"):

@@ -264,6 +264,10 @@ class Lake:
         version = self._handles.look(table, lambda handle: int(handle.version()), absent=-1)
         return version if version >= 0 else int(self._handles.open(table).version())
 
+    def is_newest(self, table: str, version: int) -> bool:
+        """Whether surely no commit follows a version, where that can be told without listing the log."""
+        return self._handles.is_newest(table, version)
+
     def exists(self, table: str) -> bool:
         """Whether the table has been made."""
         return self._handles.exists(table)

@@ -256,6 +256,7 @@ def writer_properties(declared: Table) -> WriterProperties:
         for name in {*declared.plain, *declared.statistics} - {*declared.partition_by}
     }
     return WriterProperties(
+        max_row_group_size=declared.row_group,
         compression="ZSTD",
         compression_level=1,
         column_properties=properties or None,

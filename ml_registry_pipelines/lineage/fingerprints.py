@@ -83,7 +83,8 @@ def _delta(uri: str, storage_options: dict[str, str] | None) -> Fingerprint:
         schema = pa.schema(table.schema().to_arrow())
         counts = pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist()
     except (DeltaError, OSError) as failure:
-        raise DatasetUnreadable(f"{uri} is no Delta table that can be read: {failure}") from failure
+        hint = "; give other data in a bucket with its digest" if uri.startswith("s3://") else ""
+        raise DatasetUnreadable(f"{uri} is no Delta table that can be read: {failure}{hint}") from failure
     rows = None if None in counts else sum(counts)
     return Fingerprint(
         "delta",
@@ -106,15 +107,50 @@ def _files(path: Path) -> Fingerprint:
         raise DatasetUnreadable(f"{path} holds {wrong}; give a file, or a folder of one kind")
     kind = kinds.pop()
     base = path if path.is_dir() else path.parent
+    before = _stamps(files)
     listing = [[file.relative_to(base).as_posix(), _sha256(file)] for file in files]
     try:
-        data = pads.dataset([str(file) for file in files], format=kind)
-        columns, rows = _columns(data.schema), data.count_rows()
+        schema = _common_schema(path, files, kind)
+        data = pads.dataset([str(file) for file in files], format=kind, schema=schema)
+        columns, rows = _columns(schema), data.count_rows()
     except (OSError, pa.ArrowException) as failure:
         raise DatasetUnreadable(f"{path} cannot be read as {kind}: {failure}") from failure
+    if _stamps(files) != before or sorted(_data_files(path)) != files:
+        raise DatasetUnreadable(f"{path} changed while it was read; track it when it is whole")
     # One file keeps its identity when it is renamed; in a folder names count.
     whole = listing[0][1] if path.is_file() else digest(listing)
     return Fingerprint(kind, str(path), whole, columns, rows, {"files": len(files)})
+
+
+def _common_schema(path: Path, files: Sequence[Path], kind: str) -> pa.Schema:
+    """The columns of all files together: the same names, and types that one type can hold."""
+    import pyarrow as pa
+    import pyarrow.dataset as pads
+
+    schemas = []
+    for file in files:
+        try:
+            schemas.append(pads.dataset(str(file), format=kind).schema.remove_metadata())
+        except (OSError, pa.ArrowException) as failure:
+            raise DatasetUnreadable(f"{file} cannot be read as {kind}: {failure}") from failure
+        if differing := set(schemas[0].names) ^ set(schemas[-1].names):
+            raise DatasetUnreadable(
+                f"{path} holds files with different columns: only one of {files[0].name} and {file.name} "
+                f"has {', '.join(map(repr, sorted(differing)))}"
+            )
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive")
+    except pa.ArrowException as failure:
+        raise DatasetUnreadable(
+            f"{path} holds files whose columns have types that do not fit each other: {failure}"
+        ) from failure
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int]]:
+    try:
+        return [(found.st_size, found.st_mtime_ns) for found in (file.stat() for file in files)]
+    except OSError as failure:
+        raise DatasetUnreadable(f"{failure.filename} cannot be read: {failure.strerror}") from failure
 
 
 def _data_files(path: Path) -> Iterator[Path]:

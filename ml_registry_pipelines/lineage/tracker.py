@@ -151,7 +151,7 @@ class LineageTracker(Desk):
         for part, event in enumerate(done.events):
             if event.entity_type == DATASET_VERSION:
                 return thing_of(state_of(done, part))
-        view = self.view()
+        view = self.now()
         return thing_of(dataset_versions_of(view, living(view, DATASET, name).id)[-1])
 
     def dataset_versions(self, name: str, *, as_of: datetime | None = None) -> list[Thing]:

@@ -10,6 +10,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 UNAUTHENTICATED = "unauthenticated"
+READ = "read"
+EXPORT = "export_tenant"
+IMPORT = "import_tenant"
+"""Actions that are no commands and are asked about all the same."""
+ANY = "*"
+"""Entity type of a question that is not about one type."""
 
 
 class ActorKind(Enum):

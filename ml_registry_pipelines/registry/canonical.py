@@ -12,6 +12,8 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 
 MAX_DEPTH = 64
 SAFE_INTEGER = 2**63
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+_PLAIN = (bool, type(None))
 
 
 def canonical(value: object) -> str:
@@ -21,7 +23,12 @@ def canonical(value: object) -> str:
         InvalidInput: the value holds something that JSON cannot say the same way everywhere.
     """
     _check(value, "", 0)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return spelled(value)
+
+
+def spelled(value: object) -> str:
+    """The same of a value that is known to be JSON, because it was read from such."""
+    return _ENCODER.encode(value)
 
 
 def digest(value: object) -> str:
@@ -39,9 +46,15 @@ def parse(text: str) -> dict[str, Any]:
 def _check(value: object, path: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidInput(f"{path[:80]} is nested deeper than {MAX_DEPTH} levels")
+    kind = type(value)
+    if kind is str:
+        # Most values are short texts; building their paths would cost more than looking at them.
+        if not value.isascii() or "\x00" in value:  # type: ignore[attr-defined, operator]
+            _check_text(value, path)  # type: ignore[arg-type]
+        return
+    if kind in _PLAIN:
+        return
     match value:
-        case None | bool():
-            return
         case str():
             _check_text(value, path)
         case int() | float():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.actors import ANY, READ, Actor, Request
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
 from ml_registry_pipelines.registry.log import Log
@@ -31,8 +31,17 @@ class Desk:
         self.run_id = run_id
 
     def view(self, as_of: datetime | None = None) -> View:
-        """What holds now, or what had been recorded at an instant."""
+        """What holds now, or what had been recorded at an instant.
+
+        Raises:
+            NotAllowed: the policy does not let the actor read.
+        """
+        self.log.ask(Request(self.actor, self.tenant, READ, ANY))
         return self.log.view(self.tenant, as_of=as_of)
+
+    def now(self) -> View:
+        """What holds now, for a command that is under way or has been done, which the policy allowed."""
+        return self.log.view(self.tenant)
 
     def do(
         self,

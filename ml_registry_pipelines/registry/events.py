@@ -1,7 +1,7 @@
 """One event of the log: its fields, its hash, and its way to and from Arrow.
 
-The hash covers the stored bytes of every column of `governance_events` but the hash itself
-and `position`, as netstrings (`5:hello,`; NULL is `-,`) in declared order: text as UTF-8,
+The hash covers the stored bytes of every column of `governance_events` but the hash itself,
+`position` and `block`, as netstrings (`5:hello,`; NULL is `-,`) in declared order: text as UTF-8,
 integers in decimal, times as microseconds since 1970. Any SHA-256 and a few lines check it.
 """
 
@@ -22,10 +22,12 @@ from ml_registry_pipelines.registry.canonical import parse
 if TYPE_CHECKING:
     import pyarrow as pa
 
-HASHED = tuple(name for name in GOVERNANCE_EVENTS.column_names if name not in {"hash", "position"})
+HASHED = tuple(name for name in GOVERNANCE_EVENTS.column_names if name not in {"hash", "position", "block"})
 """Columns that the hash covers, in order."""
 BULK = "bulk"
 """Entity type of an event that stands for many entities, which a file lists."""
+MAX_PAYLOAD = 4 * 1024 * 1024
+"""Bytes of one event's payload, and of one state that a bulk event's file lists."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -55,6 +57,7 @@ class Event:
     previous_hash: str
     hash: str
     position: int
+    block: int = 0
 
     @cached_property
     def content(self) -> dict[str, Any]:
@@ -66,6 +69,11 @@ class Event:
         state = self.content["state"]
         assert isinstance(state, dict)
         return state
+
+    @property
+    def weight(self) -> int:
+        """How many entities get a state by it."""
+        return int(self.state["entities"]) if self.entity_type == BULK else 1
 
     @property
     def change(self) -> dict[str, Any]:
@@ -128,5 +136,10 @@ def to_arrow(events: Iterable[Event]) -> pa.Table:
 def from_arrow(rows: pa.Table) -> list[Event]:
     """Rows of `governance_events` as events, in the order of their position."""
     names: Sequence[str] = GOVERNANCE_EVENTS.column_names
-    found = [Event(**row) for row in rows.select(list(names)).to_pylist()]
+    found = [Event(**_with_block(row)) for row in rows.select(list(names)).to_pylist()]
     return sorted(found, key=lambda event: event.position)
+
+
+def _with_block(row: dict[str, Any]) -> dict[str, Any]:
+    # Before blocks were recorded, each had 512 events.
+    return row if row["block"] is not None else {**row, "block": (row["position"] - 1) // 512 + 1}

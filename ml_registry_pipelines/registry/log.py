@@ -25,11 +25,11 @@ from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
 from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
-from ml_registry_pipelines.registry.events import Event, event_hash, new_id, now, to_arrow
+from ml_registry_pipelines.registry.events import BULK, MAX_PAYLOAD, Event, event_hash, new_id, now, to_arrow
 from ml_registry_pipelines.registry.log_table import TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
-from ml_registry_pipelines.registry.projections import BLOCK, Snapshot, fold_blocks
-from ml_registry_pipelines.registry.tail import Tail
+from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
+from ml_registry_pipelines.registry.tail import Tail, too_many, whole_blocks
 from ml_registry_pipelines.registry.turns import turn
 from ml_registry_pipelines.registry.view import View
 
@@ -39,8 +39,6 @@ PATIENCE_SECONDS = 60.0
 GATHER_SECONDS = 0.002
 """How long a leader that had company waits for more, against a commit of some 10 ms."""
 STORE_TRIES = 3
-MAX_PAYLOAD = 4 * 1024 * 1024
-"""Bytes of one event's payload."""
 
 _logger = logging.getLogger(__name__)
 
@@ -89,7 +87,7 @@ class Log:
         self._heads: dict[str, tuple[int, str, datetime]] = {}
         self._version = -1
         self._snapshot: Snapshot | None = None
-        self._tail = Tail(0, self.bulk.read)
+        self._tail = Tail(0, self.bulk)
         self._folding: Future[None] | None = None
         self._folder: ThreadPoolExecutor | None = None
 
@@ -102,7 +100,7 @@ class Log:
             self._refresh()
             assert self._snapshot is not None
             at = None if as_of is None else self._sequence_at(tenant, as_of)
-            return View(tenant, self._snapshot, (self._tail,), at)
+            return View(tenant, self._snapshot, (self._tail,), at, self._tail.head)
 
     def events(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
         """Events of a tenant by number."""
@@ -124,6 +122,19 @@ class Log:
     def tenants(self) -> list[str]:
         """Tenants that have a history, in order."""
         return self._table.tenants()
+
+    def ask(self, request: Request) -> None:
+        """Ask the policy, as every door does before it answers or acts.
+
+        Raises:
+            NotAllowed: it refuses.
+        """
+        decision = self._policy(request)
+        if not decision.allowed:
+            raise NotAllowed(
+                f"{request.actor.id!r} may not {request.action} in tenant {request.tenant!r}: "
+                f"{decision.reason}"
+            )
 
     # -- writing -----------------------------------------------------------------------
 
@@ -174,14 +185,7 @@ class Log:
         if command.valid_from is not None and command.valid_from.tzinfo is None:
             raise InvalidInput(f"valid_from {command.valid_from.isoformat()} has no time zone")
         canonical(command.change)
-        decision = self._policy(
-            Request(command.actor, command.tenant, command.action, command.entity_type, command.change)
-        )
-        if not decision.allowed:
-            raise NotAllowed(
-                f"{command.actor.id!r} may not {command.action} in tenant {command.tenant!r}: "
-                f"{decision.reason}"
-            )
+        self.ask(Request(command.actor, command.tenant, command.action, command.entity_type, command.change))
         return command
 
     def _next_group(self) -> list[_Waiting]:
@@ -220,7 +224,7 @@ class Log:
 
     def _commit(self, group: list[_Waiting]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        unsure = tries = 0
+        unsure = tries = decided_at = 0
         open_ones = group
         while open_ones:
             with turn(self.lake.root, TABLE):
@@ -228,7 +232,8 @@ class Log:
                     self._refresh()
                     version = self._version
                     if unsure:
-                        open_ones = self._landed(open_ones)
+                        open_ones = self._landed(open_ones, decided_at)
+                    decided_at = self._tail.head
                     events = self._decide(open_ones)
                 open_ones = [waiting for waiting in open_ones if not waiting.result.done()]
                 if not events:
@@ -243,7 +248,7 @@ class Log:
                     if unsure >= STORE_TRIES or time.monotonic() > deadline:
                         with self._state_lock:
                             self._refresh()
-                            if not self._landed(open_ones):
+                            if not self._landed(open_ones, decided_at):
                                 break
                         raise
                 else:
@@ -255,10 +260,11 @@ class Log:
             time.sleep(random.uniform(0, 0.01 * min(tries, 10)))
         self._fold_soon()
 
-    def _landed(self, group: list[_Waiting]) -> list[_Waiting]:
+    def _landed(self, group: list[_Waiting], after: int) -> list[_Waiting]:
         """Settle the commands whose events are in the log after all; return the others."""
         ids: dict[str, list[Event]] = {}
-        for event in self._tail.events:
+        # From the table, because what had been in the tail may have been folded meanwhile.
+        for event in self._table.after(after):
             ids.setdefault(event.command_id, []).append(event)
         for waiting in group:
             if waiting.id in ids:
@@ -268,7 +274,7 @@ class Log:
     def _decide(self, group: list[_Waiting]) -> list[Event]:
         """Decide the commands one after the other; those that fail are settled here."""
         assert self._snapshot is not None
-        draft = Tail(self._tail.head, self.bulk.read)
+        draft = self._tail.draft()
         heads: dict[str, tuple[int, str, datetime]] = {}
         for waiting in group:
             command = waiting.command
@@ -282,7 +288,7 @@ class Log:
                     waiting.result.set_result(Done(()))
                     continue
                 head = heads.get(command.tenant) or self._head(command.tenant)
-                waiting.events = self._events(waiting, changes, head, draft.head)
+                waiting.events = self._events(waiting, changes, head, draft)
                 draft.add(waiting.events)
             except Exception as failure:  # noqa: BLE001 - its own caller gets it; the neighbours go on
                 waiting.result.set_exception(failure)
@@ -302,17 +308,19 @@ class Log:
             return None
         first, parts = found
         events = self.events(command.tenant, range(first, first + parts))
-        if canonical(events[0].change) != canonical(command.change):
+        since = command.valid_from or events[0].valid_from
+        if canonical(events[0].change) != canonical(command.change) or since != events[0].valid_from:
             raise KeyReused(key, command.action, first)
         return Done(tuple(events), before=True)
 
     def _events(
-        self, waiting: _Waiting, changes: Sequence[Change], head: tuple[int, str, datetime], position: int
+        self, waiting: _Waiting, changes: Sequence[Change], head: tuple[int, str, datetime], draft: Tail
     ) -> tuple[Event, ...]:
         command = waiting.command
         sequence, previous, before = head
         recorded_at = max(self._clock(), before)
         made = []
+        filling = draft.filling.copy()
         for part, change in enumerate(changes, start=1):
             asked = command.change if part == 1 else change.change
             payload = canonical({"change": asked or {}, "state": change.state})
@@ -344,7 +352,10 @@ class Log:
                 "previous_hash": previous,
             }
             previous = event_hash(fields)
-            made.append(Event(**fields, hash=previous, position=position + part))
+            weight = int(str(change.state["entities"])) if change.entity_type == BULK else 1
+            made.append(
+                Event(**fields, hash=previous, position=draft.head + part, block=filling.place(weight))
+            )
         return tuple(made)
 
     def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:
@@ -354,18 +365,32 @@ class Log:
         """
         tenant = events[0].tenant
         deadline = time.monotonic() + PATIENCE_SECONDS
+        tries = 0
         while True:
             with turn(self.lake.root, TABLE):
                 absent(self.view(tenant))
                 with self._state_lock:
-                    version, head = self._version, self._tail.head
-                placed = [replace(event, position=head + n) for n, event in enumerate(events, start=1)]
+                    version, head, filling = self._version, self._tail.head, self._tail.filling.copy()
+                placed = [
+                    replace(event, position=head + n, block=filling.place(event.weight))
+                    for n, event in enumerate(events, start=1)
+                ]
                 try:
                     self.lake.append_expecting(TABLE, to_arrow(placed), version=version)
                     break
                 except LostRace:
                     if time.monotonic() > deadline:
                         raise
+                except CommitUnknown:
+                    # Nobody but this import could have written its last hash.
+                    if self.head(tenant) == (events[-1].sequence, events[-1].hash):
+                        break
+                    tries += 1
+                    if tries >= STORE_TRIES or time.monotonic() > deadline:
+                        raise
+        with self._state_lock:
+            # A long history is folded before anything is held of it.
+            self._snapshot, self._version = None, -1
         self.view(tenant)
         self._fold_soon()
 
@@ -397,19 +422,30 @@ class Log:
         else:
             self._take(self._table.after(self._tail.head))
         self._version = version
-        if len(self._tail.events) > 2 * BLOCK:
+        if self._tail.long:
             # Others write and fold; this process has only been reading.
             self._fold_soon()
 
     def _open(self) -> None:
-        snapshot = Snapshot(self.lake)
-        newest = self._table.last_position()
-        if newest - snapshot.base > 4 * BLOCK:
+        snapshot, base = self._begin()
+        if too_many(self._table.last_position() - base):
             # The projections were dropped, or an import was large: no process holds all that in memory.
-            fold_blocks(self.lake, head=newest, events=self._table.spans(BLOCK), read_bulk=self.bulk.read)
-            snapshot = Snapshot(self.lake)
-        self._snapshot, self._tail, self._heads = snapshot, Tail(snapshot.base, self.bulk.read), {}
-        self._take(self._table.after(snapshot.base))
+            fold_blocks(self.lake, self._table.blocks(snapshot.block + 1), self.bulk)
+            snapshot, base = self._begin()
+        new = self._table.after(base)
+        full = list(whole_blocks(new, last=new[-1].block)) if new else []
+        if any(event.entity_type == BULK for _, events in full for event in events):
+            # Somebody was killed before a bulk command was folded.
+            fold_blocks(self.lake, full, self.bulk)
+            snapshot, base = self._begin()
+            new = self._table.after(base)
+        self._snapshot, self._tail, self._heads = snapshot, Tail(base, self.bulk, block=snapshot.block), {}
+        self._take(new)
+
+    def _begin(self) -> tuple[Snapshot, int]:
+        """The projections, and the position up to which they hold all."""
+        snapshot = Snapshot(self.lake)
+        return snapshot, self._table.start_of(snapshot.block + 1) - 1
 
     def _take(self, events: Iterable[Event]) -> None:
         new = [event for event in events if event.position > self._tail.head]
@@ -435,33 +471,36 @@ class Log:
     def _fold_soon(self) -> None:
         """Fold whole blocks beside the callers."""
         with self._state_lock:
-            if self._tail.head // BLOCK * BLOCK <= self._tail.base:
+            if not self._tail.foldable:
                 return
             if self._folding is not None and not self._folding.done():
                 return
             if self._folder is None:
                 self._folder = ThreadPoolExecutor(1, thread_name_prefix="mlreg-folding")
-            self._folding = self._folder.submit(self._fold, self._tail)
+            # The blocks are listed here, since the tail grows while they are folded.
+            self._folding = self._folder.submit(self._fold, self._tail.block, self._tail.full_blocks())
 
-    def _fold(self, tail: Tail) -> None:
-        table = LogTable(self.lake)
-
-        def events(first: int, last: int) -> Sequence[Event]:
-            return tail.between(first, last) if first > tail.base else table.between(first, last)
-
+    def _fold(self, begins_after: int, blocks: Sequence[tuple[int, Sequence[Event]]]) -> None:
         try:
-            fold_blocks(self.lake, head=tail.head, events=events, read_bulk=self.bulk.read)
-            snapshot = Snapshot(self.lake)
+            have = min(folded(self.lake).values())
+            # What the tail no longer holds is missing where somebody has dropped a projection.
+            fold_blocks(
+                self.lake,
+                blocks if have >= begins_after else LogTable(self.lake).blocks(have + 1),
+                self.bulk,
+            )
+            snapshot = Snapshot(self.lake, self._snapshot)
         except MlregError as failure:
             _logger.warning("the projections were not folded, the next command tries again: %s", failure)
             return
         with self._state_lock:
-            if snapshot.base > self._tail.base and self._snapshot is not None:
-                folded = [state for state in self._tail.states if state.position <= snapshot.base]
-                snapshot.lookups = self._snapshot.lookups.after(folded)
-                rest = Tail(snapshot.base, self.bulk.read)
-                rest.add([event for event in self._tail.events if event.position > snapshot.base])
-                self._snapshot, self._tail = snapshot, rest
+            before = self._tail
+            if self._snapshot is None or snapshot.block <= before.block or not before.events:
+                return
+            # What others have folded and this tail has not seen yet stays to come: it may be in both.
+            rest = before.since(snapshot.block)
+            snapshot.lookups = self._snapshot.lookups.after(before.states(upto=snapshot.block))
+            self._snapshot, self._tail = snapshot, before.cut(rest, block=snapshot.block)
 
     def settle(self) -> None:
         """Wait until folding under way is done."""

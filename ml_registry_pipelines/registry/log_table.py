@@ -6,23 +6,25 @@ in `log.py`, checking the chain in `chain.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from ml_registry_pipelines.lake.committing import as_declared
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.registry.events import Event, from_arrow
+from ml_registry_pipelines.registry.tail import whole_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from deltalake import DeltaTable
 
 TABLE = "governance_events"
-SPAN = 32
-"""Blocks that are read at once where many are folded."""
+SPAN = 16_384
+"""Events that are read at once where many blocks are folded."""
 
 
 class LogTable:
@@ -36,6 +38,8 @@ class LogTable:
     def refresh(self) -> int:
         """Look at the newest version; return its number."""
         handle = self._handle
+        if handle is not None and self._lake.is_newest(TABLE, handle.version()):
+            return int(handle.version())
         # An old handle does not adopt a checkpoint and grows slower with every commit.
         if handle is not None and handle.version() - self._opened_at < CHECKPOINT_EVERY:
             try:
@@ -81,18 +85,52 @@ class LogTable:
             return 0
         return int(max(files["max.position"].to_pylist()))
 
-    def spans(self, block: int) -> Callable[[int, int], Sequence[Event]]:
-        """`between` for blocks in order, read from the table many blocks at a time."""
-        held: list[Event] = []
+    def start_of(self, block: int) -> int:
+        """Position of the first event of a block or a later one; one after the newest event without any."""
+        import pyarrow as pa
 
-        def events(first: int, last: int) -> Sequence[Event]:
-            nonlocal held
-            if not held or not held[0].position <= first <= last <= held[-1].position:
-                held = self.between(first, first + SPAN * block - 1)
-            start = first - held[0].position if held else 0
-            return held[start : start + last - first + 1]
+        handle = self._handle or self._lake.snapshot(TABLE)
+        files = pa.table(handle.get_add_actions(flatten=True))
+        after = max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
+        names = ("min.block", "max.block", "null_count.block", "min.position")
+        if not set(names) <= set(files.column_names):
+            return self._first_of(handle, block) or after + 1
+        found = []
+        for low, high, nulls, first in zip(*(files[name].to_pylist() for name in names), strict=True):
+            if high is not None and high < block:
+                continue
+            if low is None or low < block or nulls:
+                # A compacted file holds many blocks, and an old one does not say which.
+                return self._first_of(handle, block) or after + 1
+            found.append(int(first))
+        return min(found, default=after + 1)
 
-        return events
+    def _first_of(self, handle: DeltaTable, block: int) -> int | None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+        import pyarrow.dataset as pads
+
+        try:
+            dataset = handle.to_pyarrow_dataset(schema=self._lake.declaration(TABLE).schema)
+            field = pads.field("block")
+            # Before blocks were recorded, each had 512 events.
+            old = field.is_null() & (pads.field("position") > (block - 1) * 512)
+            found = dataset.to_table(columns=["position"], filter=(field >= block) | old)
+        except (*store_errors(), pa.ArrowException) as failure:
+            raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
+        return int(pc.min(found["position"]).as_py()) if len(found) else None
+
+    def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
+        """The full blocks from number `first` on, in order, read many events at a time."""
+        position, held = self.start_of(first), list[Event]()
+        while events := self.between(position, position + SPAN - 1):
+            position = events[-1].position + 1
+            held += events
+            last = held[-1].block
+            yield from whole_blocks((e for e in held if e.block < last), last=last)
+            held = [event for event in held if event.block == last]
+        if held:
+            yield from whole_blocks(held, last=held[-1].block)
 
     def _rows(self, handle: DeltaTable, first: int, last: int) -> pa.Table:
         import pyarrow as pa
@@ -113,10 +151,13 @@ class LogTable:
             if high is None or (high >= first and low <= last)
         ]
         wanted = [("position", ">=", first), ("position", "<=", last)]
-        parts = [
-            pq.read_table(path, partitioning=None, filters=wanted).cast(declared.schema) for path in paths
-        ]
-        return pa.concat_tables(parts) if parts else declared.empty()
+        parts = [pq.read_table(path, partitioning=None, filters=wanted) for path in paths]
+        # Files from before a column was declared lack it.
+        return (
+            as_declared(pa.concat_tables(parts, promote_options="default"), declared)
+            if parts
+            else (declared.empty())
+        )
 
     def by_sequence(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
         """Events of a tenant by number."""

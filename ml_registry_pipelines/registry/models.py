@@ -1,15 +1,14 @@
 """`ModelRegistry`: models and their immutable versions.
 
 Models are things, so that most verbs here are those of `things.py` under a shorter name.
-Stages, aliases and promotion are in `promotion.py`.
+Stages, aliases and promotion are in `promotion.py`, what versions are made of in `version_artifacts.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
@@ -19,30 +18,32 @@ from ml_registry_pipelines.registry.errors import (
     IllegalTransition,
     InvalidInput,
     ModelIsDeprecated,
-    NotFound,
     StillNeeded,
 )
 from ml_registry_pipelines.registry.events import Event, new_id
+from ml_registry_pipelines.registry.links import Links
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
-from ml_registry_pipelines.registry.promotion import Promotion
+from ml_registry_pipelines.registry.names import TagValue, checked_text, typed_tags
+from ml_registry_pipelines.registry.needs import live_user
 from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
 from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
+from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
     Artifact,
-    Difference,
     Stage,
     Version,
     VersionFacts,
-    difference,
     version_of,
 )
 from ml_registry_pipelines.registry.view import View
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
-class ModelRegistry(Promotion):
+
+class ModelRegistry(VersionArtifacts):
     """The models of one tenant, for one actor.
 
     Every command is one atomic commit, visible to the next read of any process. All raise
@@ -54,16 +55,26 @@ class ModelRegistry(Promotion):
         actor: who acts, as the door has stamped it.
         tenant: the organisation.
         run_id: the Dagster run that the commands come from.
+        s3: reaches the bucket of the artifacts; by default a client made from the lake's settings.
 
     Example:
         >>> registry = ModelRegistry(Log(Lake("lake")), actor=Actor("p1"))  # doctest: +SKIP
         >>> registry.register_model("fraud")  # doctest: +SKIP
     """
 
-    def __init__(self, log: Log, *, actor: Actor, tenant: str = "default", run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        actor: Actor,
+        tenant: str = "default",
+        run_id: str | None = None,
+        s3: S3Client | None = None,
+    ) -> None:
         super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
         self.things = Things(log, actor=actor, tenant=tenant, run_id=run_id)
-        self.artifacts = ArtifactStore(log.lake)
+        self.artifacts = ArtifactStore(log.lake, client=s3)
+        self.links = Links(self.artifacts, tenant)
 
     # -- models ------------------------------------------------------------------------
 
@@ -96,7 +107,7 @@ class ModelRegistry(Promotion):
         )
 
     def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
-        """Register many models, 10,000 per atomic command; return how many."""
+        """Register many models in one atomic command; return how many."""
         return self.things.register_many(MODEL, models, idempotency_key=idempotency_key)
 
     def get_model(
@@ -175,13 +186,23 @@ class ModelRegistry(Promotion):
             }
         )
 
-    def rename_model(self, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
-        """Give a model another name."""
-        return self.things.rename(MODEL, name, to, idempotency_key=idempotency_key)
+    def is_version(self, given: str) -> bool:
+        """Whether what a person wrote means a version: it has an `@` and is no model's name."""
+        return "@" in given and not any(
+            s.entity_type == MODEL for s in self.view().by_column("things", "name", given)
+        )
 
-    def describe_model(self, name: str, text: str, *, idempotency_key: str | None = None) -> Thing:
+    def rename_model(
+        self, name: str, to: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
+        """Give a model another name."""
+        return self.things.rename(MODEL, name, to, idempotency_key=idempotency_key, valid_from=valid_from)
+
+    def describe_model(
+        self, name: str, text: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Replace the description of a model."""
-        return self.things.describe(MODEL, name, text, idempotency_key=idempotency_key)
+        return self.things.describe(MODEL, name, text, idempotency_key=idempotency_key, valid_from=valid_from)
 
     def tag_model(
         self,
@@ -190,15 +211,25 @@ class ModelRegistry(Promotion):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Set some tags of a model and remove others."""
-        return self.things.tag(MODEL, name, tags, remove=remove, idempotency_key=idempotency_key)
+        return self.things.tag(
+            MODEL, name, tags, remove=remove, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
     def set_model_owners(
-        self, name: str, owners: Iterable[str], *, idempotency_key: str | None = None
+        self,
+        name: str,
+        owners: Iterable[str],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the owners of a model."""
-        return self.things.set_owners(MODEL, name, owners, idempotency_key=idempotency_key)
+        return self.things.set_owners(
+            MODEL, name, owners, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
     def deprecate_model(
         self,
@@ -215,52 +246,42 @@ class ModelRegistry(Promotion):
             IllegalTransition: it is deprecated already, or would replace itself.
         """
 
-        def edit(state: State, view: View) -> dict[str, Any]:
-            if state.data["status"] == "deprecated":
-                raise IllegalTransition(f"model {name!r} is already deprecated")
-            other = None if replacement is None else living(view, MODEL, replacement)
-            if other is not None and other.id == state.id:
-                raise IllegalTransition(f"model {name!r} cannot replace itself")
-            why = {"reason": checked_text(reason, "reason"), "replacement_id": other.id if other else None}
-            return {"status": "deprecated", "deprecation": why}
-
-        change = {"reason": reason, "replacement": replacement}
-        return self.things.amend(
-            "deprecate_model",
+        return self.things.deprecate(
             MODEL,
             name,
-            change,
-            edit,
+            reason=reason,
+            replacement=replacement,
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
 
-    def reinstate_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def reinstate_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back a deprecation."""
 
-        def edit(state: State, _: View) -> dict[str, Any]:
-            if state.data["status"] != "deprecated":
-                raise IllegalTransition(f"model {name!r} is not deprecated")
-            return {"status": "active", "deprecation": None}
+        return self.things.reinstate(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-        return self.things.amend("reinstate_model", MODEL, name, {}, edit, idempotency_key=idempotency_key)
-
-    def delete_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def delete_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Delete a model with its versions, so that it can be restored.
 
         Raises:
             StillNeeded: a version is in production.
         """
-        return self.things.delete(MODEL, name, idempotency_key=idempotency_key)
+        return self.things.delete(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-    def restore_model(self, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def restore_model(
+        self, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back the deletion of a model."""
-        return self.things.restore(MODEL, name, idempotency_key=idempotency_key)
+        return self.things.restore(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
-    def history(self, name: str) -> list[Event]:
+    def history(self, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a model and its versions, oldest first."""
-        view = self.view()
-        sequences = {e.sequence for e in self.things.history(MODEL, name)}
+        view = self.view(as_of)
+        sequences = {e.sequence for e in self.things.history(MODEL, name, as_of=as_of)}
         for model in [s for s in view.by_column("things", "name", name) if s.entity_type == MODEL] or [
             living(view, MODEL, name)
         ]:
@@ -297,10 +318,12 @@ class ModelRegistry(Promotion):
         recorded = facts.recorded()
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
-        living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
-        stored = self.artifacts.store(content)
+        living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
+        kinds = [checked_artifact_kind(a.kind) for a in artifacts]
+        stored = self.stored(content)
         others = [
-            {"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts
+            {"kind": kind, **self.stored(a.content).recorded()}
+            for kind, a in zip(kinds, artifacts, strict=True)
         ]
 
         def decide(view: View) -> list[Change]:
@@ -343,7 +366,7 @@ class ModelRegistry(Promotion):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def list_versions(
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None
@@ -353,11 +376,23 @@ class ModelRegistry(Promotion):
         owner = living(view, MODEL, model)
         return [version_of(s, owner.name) for s in versions_of(view, owner.id, deleted=deleted)]
 
-    def describe_version(self, reference: str, text: str, *, idempotency_key: str | None = None) -> Version:
+    def describe_version(
+        self,
+        reference: str,
+        text: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Version:
         """Replace the description of a version; its content stays."""
         change = {"description": checked_text(text, "description")}
         return self.amend_version(
-            "describe_version", reference, change, lambda _, __: change, idempotency_key
+            "describe_version",
+            reference,
+            change,
+            lambda _, __: change,
+            idempotency_key,
+            valid_from=valid_from,
         )
 
     def tag_version(
@@ -367,6 +402,7 @@ class ModelRegistry(Promotion):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Version:
         """Set some tags of a version and remove others."""
         added, removed = typed_tags(tags or {}), sorted(remove)
@@ -375,13 +411,18 @@ class ModelRegistry(Promotion):
             return {"tags": {**{k: v for k, v in state.data["tags"].items() if k not in removed}, **added}}
 
         change = {"tags": added, "remove": removed}
-        return self.amend_version("tag_version", reference, change, edit, idempotency_key)
+        return self.amend_version(
+            "tag_version", reference, change, edit, idempotency_key, valid_from=valid_from
+        )
 
-    def delete_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+    def delete_version(
+        self, reference: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Version:
         """Delete a version so that it can be restored. Its number is never used again.
 
         Raises:
-            StillNeeded: it is in production, staging or shadow, deployed, or has an alias.
+            StillNeeded: it is in production, staging or shadow, deployed, has an alias, or a live version
+                was made from it.
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
@@ -406,11 +447,17 @@ class ModelRegistry(Promotion):
                     raise StillNeeded(
                         f"{reference} is deployed to {deployment.name!r}; end the deployment first"
                     )
+            if user := live_user(view, state):
+                raise StillNeeded(f"{reference} cannot be deleted: {user}")
             return {"deleted": True}
 
-        return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
+        return self.amend_version(
+            "delete_version", reference, {}, edit, idempotency_key, valid_from=valid_from
+        )
 
-    def restore_version(self, reference: str, *, idempotency_key: str | None = None) -> Version:
+    def restore_version(
+        self, reference: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Version:
         """Take back the deletion of a version."""
 
         def edit(state: State, _: View) -> dict[str, Any]:
@@ -418,42 +465,9 @@ class ModelRegistry(Promotion):
                 raise IllegalTransition(f"{reference} is not deleted")
             return {"deleted": False}
 
-        return self.amend_version("restore_version", reference, {}, edit, idempotency_key, deleted=True)
-
-    def compare_versions(self, first: str, second: str) -> Difference:
-        """What two versions have different."""
-        return difference(self.get_version(first), self.get_version(second))
-
-    # -- artifacts -------------------------------------------------------------------------
-
-    def download(self, reference: str, target: Path, *, kind: str | None = None) -> list[Path]:
-        """Write the content of a version below `target`, verified; with `kind`, its artifact of that kind.
-
-        Raises:
-            ArtifactChanged: stored bytes are not those that were registered.
-            NotFound: the version has no artifact of that kind.
-        """
-        digests = self._digests(self.get_version(reference), kind)
-        return [path for d in digests for path in self.artifacts.download(d, target)]
-
-    def verify_version(self, reference: str) -> None:
-        """Read everything that a version is made of and compare the digests.
-
-        Raises:
-            ArtifactChanged: names the file behind the version that was changed.
-            ArtifactElsewhere: content that cannot be read from here.
-        """
-        version = self.get_version(reference)
-        for name in {version.content_digest, *(a["digest"] for a in version.artifacts)}:
-            self.artifacts.verify(name)
-
-    def _digests(self, version: Version, kind: str | None) -> list[str]:
-        if kind is None:
-            return [version.content_digest]
-        found = [str(a["digest"]) for a in version.artifacts if a["kind"] == kind]
-        if not found:
-            raise NotFound(f"{kind} artifact", version.reference, self.tenant)
-        return found
+        return self.amend_version(
+            "restore_version", reference, {}, edit, idempotency_key, deleted=True, valid_from=valid_from
+        )
 
 
 def _lineage(

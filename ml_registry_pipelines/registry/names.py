@@ -50,6 +50,17 @@ def checked_name(name: str, what: str = "name") -> str:
     return name
 
 
+def sought(name: str) -> str | None:
+    """A name that is looked for, in the form that names are kept in; None for what no name can be."""
+    if len(name) > MAX_NAME:
+        return None
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return unicodedata.normalize("NFC", name)
+
+
 def checked_tenant(tenant: str) -> str:
     if not _TENANT.fullmatch(tenant):
         raise InvalidInput(
@@ -69,6 +80,8 @@ def checked_kind(kind: str) -> str:
 
 
 def checked_text(text: str, what: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidInput(f"a {what} is text, not a {type(text).__name__}")
     if len(text) > MAX_TEXT:
         raise InvalidInput(f"the {what} has {len(text):,} characters; at most {MAX_TEXT:,} are kept")
     return text
@@ -82,6 +95,8 @@ def checked_key(key: str) -> str:
 
 def checked_pseudonym(given: str, what: str) -> str:
     """The id of a person or team, which must not be a name or an address that points at a person."""
+    if not isinstance(given, str):
+        raise InvalidInput(f"{given!r} cannot be recorded as {what}: it is no text")
     if not _PSEUDONYM.fullmatch(given):
         raise InvalidInput(
             f"{shown(given)} cannot be recorded as {what}: give a pseudonym or a team such as team:fraud, "
@@ -92,6 +107,8 @@ def checked_pseudonym(given: str, what: str) -> str:
 
 def checked_owners(owners: Iterable[str]) -> list[str]:
     """Owners in order, each once."""
+    if isinstance(owners, str):
+        raise InvalidInput(f"owners are a list of texts, not the text {shown(owners)}")
     return sorted({checked_pseudonym(owner, "owner") for owner in owners})
 
 

@@ -1,31 +1,35 @@
 """The projections of the log: grown block by block, and looked up by id, name and end.
 
-A block is `BLOCK` consecutive events of the log. Block n is the batch n of source
-`governance_events` in each projection, so a projection says in its own commits how far it
-is, and folding a block twice gives the same rows and lands once. What is newer than the
-last whole block is in `tail.py`.
+A block is a run of consecutive events of the log, which each event names (`tail.py` says how
+long one gets). Block n is the batch n of source `governance_events` in each projection, so a
+projection says in its own commits how far it is, and folding a block twice gives the same
+rows and lands once. What is newer than the last full block is in `tail.py`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone
 from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
-from ml_registry_pipelines.registry.events import Event
+from ml_registry_pipelines.registry.bulk import BulkFiles
+from ml_registry_pipelines.registry.events import BULK, Event
 from ml_registry_pipelines.registry.lookups import Lookups, Question
-from ml_registry_pipelines.registry.states import STATE_COLUMNS, BulkReader, State, fold, rows_of, state_of
+from ml_registry_pipelines.registry.places import Places, newest_of, opener, unreadable
+from ml_registry_pipelines.registry.states import STATE_COLUMNS, State, begun, rows_of, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.reading import Reading
 
-BLOCK = 512
-"""Events of one block. A process that starts reads at most two blocks of single commits from the log."""
 SOURCE = "governance_events"
+LOADED_AT_ONCE = 100_000
+"""Rows of which an index takes a tenth of a second; that of more is made beside the callers."""
+FEW = 500
+"""Values that are looked up one by one; for more, a scan by DuckDB costs less."""
 STATES = ("things", "relationships", "model_versions", "approvals")
 PROJECTIONS = (*STATES, "idempotency_keys")
 
@@ -35,30 +39,36 @@ def folded(lake: Lake) -> dict[str, int]:
     return {table: lake.sequence(table, SOURCE) for table in PROJECTIONS}
 
 
-def fold_blocks(
-    lake: Lake, *, head: int, events: Callable[[int, int], Sequence[Event]], read_bulk: BulkReader
-) -> int:
-    """Bring all projections up to the last whole block before `head`; return how many blocks were folded.
+def fold_blocks(lake: Lake, blocks: Iterable[tuple[int, Sequence[Event]]], bulk: BulkFiles) -> int:
+    """Bring all projections up to the last of the blocks, which come in order; return how many were folded.
 
-    Args:
-        head: position of the newest event.
-        events: gives the events of positions first to last.
-        read_bulk: gives what a bulk event lists.
+    Raises:
+        BulkFileDamaged: the file of a bulk event is not what the event says.
     """
     have = folded(lake)
-    target = head // BLOCK
-    for block in range(min(have.values()) + 1, target + 1):
-        found = events((block - 1) * BLOCK + 1, block * BLOCK)
-        states = list(fold(found, read_bulk))
+    count = 0
+    for block, events in blocks:
+        if block <= min(have.values()):
+            continue
+        states = [begun(event) for event in events if event.entity_type != BULK]
+        listed = [bulk.listed(event) for event in events if event.entity_type == BULK]
         for table in PROJECTIONS:
             if have[table] < block:
-                rows = _keys(found) if table == "idempotency_keys" else rows_of(table, _of(table, states))
+                if table == "idempotency_keys":
+                    rows = _keys(events)
+                else:
+                    rows = _rows(table, states, [found.tables.get(table) for found in listed])
                 lake.append_once(table, rows, source=SOURCE, sequence=block)
-    return max(0, target - min(have.values()))
+                have[table] = block
+        count += 1
+    return count
 
 
-def _of(table: str, states: Iterable[State]) -> list[State]:
-    return [state for state in states if state.table == table]
+def _rows(table: str, states: Iterable[State], listed: Iterable[pa.Table | None]) -> pa.Table:
+    import pyarrow as pa
+
+    single = rows_of(table, [state for state in states if state.table == table])
+    return pa.concat_tables([single, *(rows for rows in listed if rows is not None)])
 
 
 def _keys(events: Iterable[Event]) -> pa.Table:
@@ -80,15 +90,20 @@ def _keys(events: Iterable[Event]) -> pa.Table:
 
 
 class Snapshot:
-    """All projections as they were at one moment: complete up to position `base`."""
+    """All projections as they were at one moment: complete up to block `block`."""
 
-    def __init__(self, lake: Lake, lookups: Lookups | None = None) -> None:
+    def __init__(self, lake: Lake, before: Snapshot | None = None) -> None:
         self._lake = lake
         self._lock = threading.RLock()
         self._reading: Reading = lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
-        self.base = min(self.blocks.values()) * BLOCK
-        self.lookups = lookups or Lookups()
+        self.block = min(self.blocks.values())
+        self.lookups = Lookups()
+        self._loading: set[tuple[str, str]] = set()
+        self._places: dict[str, Places] = {}
+        if before is not None:
+            grown = {table: self._grown(table, known) for table, known in before._places.copy().items()}
+            self._places = {table: places for table, places in grown.items() if places is not None}
         self._registered: dict[str, pa.Table] = {}
 
     def by_id(self, table: str, tenant: str, entity: str, at: int | None) -> State | None:
@@ -126,25 +141,76 @@ class Snapshot:
             return known
         table, tenant, column, value = question
         with self._lock:
-            if at is None and self.lookups.worth_loading(table, column):
-                self.lookups.load(table, column, self._digests(table, column))
-                if (known := self.lookups.get(question)) is not None:
-                    return known
-            found = self._fetch(table, sql, {"tenant": tenant, "value": value, "at": _bound(at)})
-        answer = {state.id: state for state in found}
-        if at is None:
+            answer = self._by_places(table, tenant, column, [value], at)
+            if answer is None:
+                found = self._fetch(table, sql, {"tenant": tenant, "value": value, "at": _bound(at)})
+                answer = {state.id: state for state in found}
+        if at is None and answer:
             self.lookups.put(question, answer)
         return answer
 
-    def _digests(self, table: str, column: str) -> pa.Table:
-        return self._query(
-            f"registry.{table}.digests",
-            f"""
-            SELECT md5_number_lower(tenant || chr(31) || {column}) AS digest
-            FROM {table} WHERE {column} IS NOT NULL
-            """,
-            {},
-        )
+    def _by_places(
+        self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
+    ) -> dict[str, State] | None:
+        """The newest states of entities that ever had one of the values; None where DuckDB has to say."""
+        places = self._loaded(table, column)
+        if places is None:
+            return None
+        try:
+            found = [state for value in values for state in places.find(tenant, column, value)]
+            if column != "id":
+                ids = {state.id for state in found}
+                found = [state for entity in ids for state in places.find(tenant, "id", entity)]
+        except unreadable():
+            # Upkeep has removed a file; DuckDB's snapshot is renewed in that case.
+            self._forget(table)
+            return None
+        return newest_of(found, at)
+
+    def _loaded(self, table: str, column: str) -> Places | None:
+        places = self._places.get(table)
+        if places is not None and places.covers(column):
+            return places
+        if self.lookups.worth_loading(table, column) and (table, column) not in self._loading:
+            # Of a million rows it takes seconds; until then DuckDB answers.
+            self._loading.add((table, column))
+            known = places or Places(table, opener(self._lake, table))
+            files = self._reading.files(table)
+            given = (known, files["path"].to_pylist(), column)
+            if sum(files["num_records"].to_pylist()) <= LOADED_AT_ONCE:
+                self._load(*given)
+                return self._places.get(table)
+            threading.Thread(target=self._load, args=given, name="mlreg-places").start()
+        return None
+
+    def _load(self, known: Places, paths: Sequence[str], column: str) -> None:
+        try:
+            loaded = known.loaded(paths, column)
+        except unreadable():
+            # Upkeep was faster, or a file is damaged, which DuckDB will say; the next snapshot tries again.
+            return
+        with self._lock:
+            present = self._places.get(known.table)
+            # Another column may have been loaded meanwhile: then this one waits for the next snapshot.
+            if loaded is not None and (present is None or present is known or not present.columns):
+                self._places[known.table] = loaded
+            elif loaded is not None:
+                self._loading.discard((known.table, column))
+
+    def _grown(self, table: str, known: Places) -> Places | None:
+        """The index of the snapshot before, with the files that are new; None where it is to be loaded anew."""
+        try:
+            return known.with_files(self._paths(table))
+        except unreadable():
+            return None
+
+    def _forget(self, table: str) -> None:
+        self._places.pop(table, None)
+        self._loading = {asked for asked in self._loading if asked[0] != table}
+
+    def _paths(self, table: str) -> list[str]:
+        paths: list[str] = self._reading.files(table)["path"].to_pylist()
+        return paths
 
     def by_any(
         self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
@@ -152,6 +218,11 @@ class Snapshot:
         """`by_column` for many values at once."""
         if not self.blocks[table] or not values:
             return []
+        if len(values) <= FEW:
+            with self._lock:
+                answer = self._by_places(table, tenant, column, values, at)
+            if answer is not None:
+                return list(answer.values())
         return self._fetch(
             table,
             f"""
@@ -193,20 +264,18 @@ class Snapshot:
         return (rows[0]["first_sequence"], rows[0]["parts"]) if rows else None
 
     def query(
-        self, name: str, table: str, sql: str, parameters: Mapping[str, object], tail: Sequence[State]
+        self, name: str, table: str, sql: str, parameters: Mapping[str, object], newer: pa.Table
     ) -> pa.Table:
-        """Run a statement over relation `states`: all states of `table` of `$tenant`, with the tail's."""
-        newer = rows_of(table, tail)
+        """Run a statement over relation `states`: all states of `table` of `$tenant`, and newer ones."""
         with self._lock:
             self._register("tail_states", newer)
-            # Another projection may be a block behind, and then a state is here and in the tail.
             return self._query(
                 name,
                 f"""
                 WITH states AS (
                   SELECT * FROM {table} WHERE tenant = $tenant
                   UNION ALL BY NAME
-                  SELECT * FROM tail_states WHERE position > {self.blocks[table] * BLOCK}
+                  SELECT * FROM tail_states
                 )
                 {sql}
                 """,
@@ -245,6 +314,8 @@ class Snapshot:
         self._reading.close()
         self._reading = self._lake.read(*PROJECTIONS)
         self.blocks = {table: self._reading.sequence(table, SOURCE) for table in PROJECTIONS}
+        for table in list(self._places):
+            self._forget(table)
         for name, rows in self._registered.items():
             self._reading.register(name, rows)
 

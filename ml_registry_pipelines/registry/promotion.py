@@ -103,21 +103,26 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def rollback(
         self,
         model: str,
         *,
+        former: Stage = Stage.ARCHIVED,
         reason: str = "",
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Version:
-        """Put the version back into production that was there before; the present one is archived.
+        """Put the version back into production that was there before; the present one goes to `former`.
+
+        The event of the present one says what replaced it.
 
         Raises:
             IllegalTransition: nothing is in production, or nothing that lives was before.
         """
+        if former is Stage.PRODUCTION:
+            raise InvalidInput("the former version cannot stay in production; choose another stage for it")
 
         def decide(view: View) -> list[Change]:
             owner = living(view, MODEL, model)
@@ -131,13 +136,13 @@ class Promotion(Desk):
                 raise IllegalTransition(
                     f"model {owner.name!r} had no other version in production that still lives"
                 )
-            return _into_production(view, owner, before[2], Stage.ARCHIVED)
+            return _into_production(view, owner, before[2], former)
 
-        change = {"model": model, "reason": reason}
+        change = {"model": model, "former": former.value, "reason": reason}
         done = self.do(
             "rollback", MODEL_VERSION, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def production_on(
         self, model: str, instant: datetime, *, as_of: datetime | None = None
@@ -158,7 +163,14 @@ class Promotion(Desk):
 
     # -- aliases -------------------------------------------------------------------------
 
-    def set_alias(self, reference: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def set_alias(
+        self,
+        reference: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias of the model mean this version; it may have meant another one.
 
         Raises:
@@ -181,10 +193,18 @@ class Promotion(Desk):
             {"version": reference, "alias": alias},
             decide,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
         return thing_of(state_of(done))
 
-    def remove_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def remove_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take an alias away.
 
         Raises:
@@ -201,18 +221,32 @@ class Promotion(Desk):
             del aliases[alias]
             return {"aliases": aliases}
 
-        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("remove_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def protect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def protect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Let an alias neither be moved nor removed until it is unprotected, an act of its own."""
         checked_alias(alias)
 
         def edit(state: State) -> dict[str, Any]:
             return {"protected_aliases": sorted({*state.data.get("protected_aliases", ()), alias})}
 
-        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model("protect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from)
 
-    def unprotect_alias(self, model: str, alias: str, *, idempotency_key: str | None = None) -> Thing:
+    def unprotect_alias(
+        self,
+        model: str,
+        alias: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Take the protection of an alias back."""
 
         def edit(state: State) -> dict[str, Any]:
@@ -221,7 +255,9 @@ class Promotion(Desk):
                 raise IllegalTransition(f"alias {alias!r} of model {state.name!r} is not protected")
             return {"protected_aliases": sorted(protected - {alias})}
 
-        return self._amend_model("unprotect_alias", model, {"alias": alias}, edit, idempotency_key)
+        return self._amend_model(
+            "unprotect_alias", model, {"alias": alias}, edit, idempotency_key, valid_from
+        )
 
     # -- how they are done -----------------------------------------------------------------
 
@@ -251,7 +287,7 @@ class Promotion(Desk):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.view(), state_of(done))
+        return self._version(self.now(), state_of(done))
 
     def _amend_model(
         self,
@@ -260,12 +296,20 @@ class Promotion(Desk):
         change: Mapping[str, object],
         edit: Callable[[State], Mapping[str, Any]],
         idempotency_key: str | None,
+        valid_from: datetime | None,
     ) -> Thing:
         def decide(view: View) -> list[Change]:
             state = living(view, MODEL, model)
             return [Change(MODEL, state.id, {**state.data, **edit(state)})]
 
-        done = self.do(action, MODEL, {"model": model, **change}, decide, idempotency_key=idempotency_key)
+        done = self.do(
+            action,
+            MODEL,
+            {"model": model, **change},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
         return thing_of(state_of(done))
 
     def _version(self, view: View, state: State) -> Version:

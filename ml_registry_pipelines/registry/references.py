@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, VersionNotFound, shown
+from ml_registry_pipelines.registry.names import sought
 from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODEL, State
 from ml_registry_pipelines.registry.things import living
 from ml_registry_pipelines.registry.view import View
@@ -42,7 +43,7 @@ def version_state(view: View, reference: str, *, deleted: bool = False) -> State
         VersionNotFound: the model has none under that number, alias or stage.
         Deleted: the version is deleted, and `deleted` does not allow it.
     """
-    found = view.by_id("model_versions", reference) if "@" not in reference else None
+    found = view.by_id("model_versions", reference) if "@" not in reference and sought(reference) else None
     if found is None:
         name, selector = split(reference)
         model = living(view, MODEL, name)
@@ -87,7 +88,7 @@ def dataset_state(view: View, reference: str) -> State:
         NotFound: there is no such dataset.
         Deleted: it is deleted.
     """
-    by_id = view.by_id("things", reference) if "@" not in reference else None
+    by_id = view.by_id("things", reference) if "@" not in reference and sought(reference) else None
     if by_id is not None and by_id.entity_type == DATASET_VERSION:
         return living(view, DATASET_VERSION, reference)
     name, selector = split(reference)

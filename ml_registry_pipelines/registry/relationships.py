@@ -6,20 +6,28 @@ of it, what it is deployed to lies downstream. Walking further is in `lineage/`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from itertools import islice
 from typing import Any
 
-from ml_registry_pipelines.registry.canonical import digest
+from ml_registry_pipelines.registry.bulk import MAX_ROWS
+from ml_registry_pipelines.registry.canonical import canonical, digest
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
-from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound
+from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound, shown
 from ml_registry_pipelines.registry.names import checked_kind
 from ml_registry_pipelines.registry.references import dataset_state, version_state
-from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL_VERSION, RELATIONSHIP, State
-from ml_registry_pipelines.registry.things import living
+from ml_registry_pipelines.registry.states import (
+    DATASET_VERSION,
+    MODEL_VERSION,
+    RELATIONSHIP,
+    State,
+    table_of,
+)
+from ml_registry_pipelines.registry.things import MAX_MANY, bulk_change, living
 from ml_registry_pipelines.registry.view import View
 
 
@@ -66,6 +74,15 @@ class Relationship:
         """Kind and id of the end that influence goes to."""
         source, target = (self.source_type, self.source_id), (self.target_type, self.target_id)
         return target if self.flow is Flow.TO_TARGET else source
+
+
+@dataclass(frozen=True)
+class NewEdge:
+    """A relationship to be drawn: its ends as (kind, name, id or version reference)."""
+
+    source: tuple[str, str]
+    target: tuple[str, str]
+    properties: Mapping[str, Any] = field(default_factory=dict)
 
 
 def relationship_of(state: State) -> Relationship:
@@ -130,6 +147,84 @@ def refuse_cycle(view: View, drawn: Change, way: Way) -> None:
     path = [up] if up == down else way(view, down, up)
     if path is not None:
         raise LineageCycle([label(view, entity) for entity in [up, *(path if up != down else [up])]])
+
+
+def refuse_cycles(view: View, drawn: Sequence[Change]) -> None:
+    """`refuse_cycle` for many edges together: they must close no circle with what is there nor by themselves."""
+    below: dict[str, set[str]] = {}
+    for change in drawn:
+        ends = (str(change.state["source_id"]), str(change.state["target_id"]))
+        up, down = ends if change.state["flow"] == Flow.TO_TARGET.value else ends[::-1]
+        below.setdefault(up, set()).add(down)
+    frontier = sorted({down for downs in below.values() for down in downs})
+    seen = set(frontier)
+    while frontier:
+        following = set()
+        here = set(frontier)
+        for relationship in edges_at(view, frontier):
+            up, down = relationship.upstream[1], relationship.downstream[1]
+            if up in here:
+                below.setdefault(up, set()).add(down)
+                following.add(down)
+        frontier = sorted(following - seen)
+        seen |= following
+    if (circle := _circle(below)) is not None:
+        raise LineageCycle([label(view, entity) for entity in circle])
+
+
+def _circle(below: Mapping[str, set[str]]) -> list[str] | None:
+    """A circle in the graph, its first node again at its end, if there is one."""
+    done: set[str] = set()
+    for start in sorted(below):
+        way, open_ = [start], {start}
+        waiting = [iter(sorted(below.get(start, ())))] if start not in done else []
+        while waiting:
+            step = next(waiting[-1], None)
+            if step is None:
+                waiting.pop()
+                done.add(left := way.pop())
+                open_.discard(left)
+            elif step in open_:
+                return [*way[way.index(step) :], step]
+            elif step not in done:
+                way.append(step)
+                open_.add(step)
+                waiting.append(iter(sorted(below.get(step, ()))))
+    return None
+
+
+def _drawn(view: View, type_: str, edges: Sequence[NewEdge], flow: Flow | None) -> list[Change]:
+    """The changes that draw the edges; ends that occur often are looked up once."""
+    wanted = {end for e in edges for end in (e.source, e.target)}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
+    names = sorted({name for kind, name in wanted if kind not in {MODEL_VERSION, DATASET_VERSION}})
+    for state in view.by_any("things", "name", names):
+        if not state.deleted:
+            found[state.entity_type, state.name] = (state.entity_type, state.id)
+    for kind, name in wanted - found.keys():
+        state = end(view, kind, name)
+        found[kind, name] = (state.entity_type, state.id)
+    drawn: dict[str, Change] = {}
+    for new in edges:
+        change = edge(type_, found[new.source], found[new.target], properties=new.properties, flow=flow)
+        if change.entity_id in drawn:
+            raise InvalidInput(
+                f"{shown(':'.join(new.source))} {type_} {shown(':'.join(new.target))} is listed twice"
+            )
+        drawn[change.entity_id] = change
+    return list(drawn.values())
+
+
+def _check_living(view: View, drawn: Sequence[Change]) -> None:
+    """Raises `Deleted` when an end was deleted since it was looked up."""
+    ids: dict[str, set[str]] = {"things": set(), "model_versions": set()}
+    for change in drawn:
+        for side in ("source", "target"):
+            ids[table_of(str(change.state[f"{side}_type"]))].add(str(change.state[f"{side}_id"]))
+    for table, wanted in ids.items():
+        for state in view.by_any(table, "id", sorted(wanted)):
+            if state.deleted:
+                raise Deleted(state.entity_type.replace("_", " "), label(view, state.id))
 
 
 def label(view: View, entity: str) -> str:
@@ -206,6 +301,55 @@ class Relationships(Desk):
             valid_from=valid_from,
         )
         return relationship_of(state_of(done))
+
+    def relate_many(
+        self,
+        type_: str,
+        edges: Iterable[NewEdge],
+        *,
+        flow: Flow | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> int:
+        """Draw many edges of a type in one atomic command; return how many.
+
+        Raises:
+            LineageCycle: influence would flow in a circle; the text holds the path.
+            NotFound: an end does not exist.
+            InvalidInput: an edge is listed twice, or they are too many.
+        """
+        checked_kind(type_)
+        given = list(islice(edges, MAX_MANY + 1))
+        if len(given) > MAX_MANY:
+            raise InvalidInput(f"more than {MAX_MANY:,} relationships in one command; give them in parts")
+        if not given:
+            return 0
+        drawn = _drawn(self.now(), type_, given, flow)
+        texts = [(RELATIONSHIP, change.entity_id, canonical(change.state)) for change in drawn]
+        parts = [texts[n : n + MAX_ROWS] for n in range(0, len(texts), MAX_ROWS)]
+        files = [(len(part), self.log.bulk.write(part)) for part in parts]
+
+        def decide(view: View) -> list[Change]:
+            _check_living(view, drawn)
+            refuse_cycles(view, drawn)
+            return [bulk_change(RELATIONSHIP, count, file) for count, file in files]
+
+        asked = [[list(e.source), list(e.target), dict(e.properties)] for e in given]
+        change = {
+            "type": type_,
+            "entities": len(given),
+            "edges": digest(asked),
+            "flow": flow.value if flow else None,
+        }
+        self.do(
+            f"relate_many_{type_}",
+            RELATIONSHIP,
+            change,
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+        return len(given)
 
     def unrelate(
         self,

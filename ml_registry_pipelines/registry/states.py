@@ -18,7 +18,7 @@ from ml_registry_pipelines.lake.tables.registry import (
     RELATIONSHIPS,
     THINGS,
 )
-from ml_registry_pipelines.registry.canonical import canonical, parse
+from ml_registry_pipelines.registry.canonical import parse, spelled
 from ml_registry_pipelines.registry.events import BULK, Event
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ INDEXES: dict[str, tuple[str, ...]] = {
 }
 """Columns by which the states of a table are looked up, beside the id."""
 
-_OWN = {
+OWN = {
     table.name: tuple(name for name in table.column_names if name not in THINGS.column_names[:11])
     for table in (THINGS, RELATIONSHIPS, MODEL_VERSIONS, APPROVALS)
 }
@@ -95,26 +95,37 @@ def table_of(entity_type: str) -> str:
             return "things"
 
 
+def begun(event: Event) -> State:
+    """The state that an event about one entity begins."""
+    state = _state(event, event.entity_type, event.entity_id, spelled(event.state))
+    # Known already: parsing the text again would only give the same.
+    state.__dict__["data"] = event.state
+    return state
+
+
 def fold(events: Iterable[Event], read_bulk: BulkReader) -> Iterator[State]:
-    """The states that the events begin, in their order."""
+    """The states that the events begin, in their order; those of bulk events one by one."""
     for event in events:
         if event.entity_type == BULK:
-            listed: Iterable[tuple[str, str, str]] = read_bulk(event)
+            for entity_type, entity_id, text in read_bulk(event):
+                yield _state(event, entity_type, entity_id, text)
         else:
-            listed = ((event.entity_type, event.entity_id, canonical(event.state)),)
-        for entity_type, entity_id, text in listed:
-            yield State(
-                event.tenant,
-                entity_type,
-                entity_id,
-                event.sequence,
-                event.position,
-                event.recorded_at,
-                event.valid_from,
-                event.actor,
-                event.action,
-                text,
-            )
+            yield begun(event)
+
+
+def _state(event: Event, entity_type: str, entity_id: str, text: str) -> State:
+    return State(
+        event.tenant,
+        entity_type,
+        entity_id,
+        event.sequence,
+        event.position,
+        event.recorded_at,
+        event.valid_from,
+        event.actor,
+        event.action,
+        text,
+    )
 
 
 def row_of(state: State) -> dict[str, Any]:
@@ -132,7 +143,7 @@ def row_of(state: State) -> dict[str, Any]:
         "action": state.action,
         "deleted": state.deleted,
         "state": state.text,
-        **{name: data.get(name) for name in _OWN[state.table]},
+        **{name: data.get(name) for name in OWN[state.table]},
     }
 
 

@@ -6,31 +6,51 @@ are in `relationships.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any
 
+from ml_registry_pipelines.registry.bulk import MAX_ROWS
 from ml_registry_pipelines.registry.canonical import canonical, digest
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
-from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, NameTaken, NotFound, StillNeeded
-from ml_registry_pipelines.registry.events import BULK, Event, new_id
+from ml_registry_pipelines.registry.errors import (
+    Deleted,
+    IllegalTransition,
+    InvalidInput,
+    NameTaken,
+    NotFound,
+    StillNeeded,
+    shown,
+)
+from ml_registry_pipelines.registry.events import BULK, MAX_PAYLOAD, Event, new_id
 from ml_registry_pipelines.registry.names import (
     TagValue,
     checked_kind,
     checked_name,
     checked_owners,
     checked_text,
+    sought,
     tag_values,
     typed_tags,
 )
-from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.needs import live_user
+from ml_registry_pipelines.registry.states import (
+    DATASET,
+    DATASET_VERSION,
+    DEPLOYMENT,
+    MODEL,
+    State,
+)
 from ml_registry_pipelines.registry.view import View
 
-BULK_ROWS = 10_000
-"""Things of one bulk command."""
+OWN_VERBS = {DATASET_VERSION: "track_dataset", DEPLOYMENT: "track_deployment"}
+"""Kinds whose content other verbs record, and nothing else may."""
+LIVE_STAGES = frozenset({"production", "staging", "shadow"})
+MAX_MANY = 1_000_000
+"""Things of one command: their states, some 300 bytes each, are in memory until they are written."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +103,26 @@ class NewThing:
         }
 
 
+def checked_state(thing: NewThing) -> str:
+    """The first state of a thing as it will be recorded.
+
+    Raises:
+        InvalidInput: something of it cannot be recorded.
+    """
+    text = canonical(thing.recorded())
+    if len(text.encode()) > MAX_PAYLOAD:
+        raise InvalidInput(
+            f"{shown(thing.name)} has {len(text):,} characters of metadata and the rest, and the log keeps "
+            f"{MAX_PAYLOAD:,} bytes at most; put large values into an artifact"
+        )
+    return text
+
+
+def bulk_change(kind: str, entities: int, file: str) -> Change:
+    """The change that gives many entities of a kind their states."""
+    return Change(BULK, new_id(), {"entity_type": kind, "entities": entities, "file": file})
+
+
 def thing_of(state: State) -> Thing:
     """The state of a thing as a value."""
     data = state.data
@@ -109,7 +149,10 @@ def thing_of(state: State) -> Thing:
 
 def named(view: View, kind: str, name: str) -> list[State]:
     """All things of a kind with the name, deleted ones included; of the living there is one at most."""
-    return [state for state in view.by_column("things", "name", name) if state.entity_type == kind]
+    looked_for = sought(name)
+    if looked_for is None:
+        return []
+    return [state for state in view.by_column("things", "name", looked_for) if state.entity_type == kind]
 
 
 def living(view: View, kind: str, given: str) -> State:
@@ -120,7 +163,7 @@ def living(view: View, kind: str, given: str) -> State:
         Deleted: it is deleted.
     """
     found = named(view, kind, given)
-    by_id = view.by_id("things", given) if not found else None
+    by_id = view.by_id("things", given) if not found and sought(given) else None
     if by_id is not None and by_id.entity_type == kind:
         found = [by_id]
     for state in found:
@@ -135,6 +178,13 @@ def check_free(view: View, kind: str, name: str, *, but: str | None = None) -> N
     """Raises `NameTaken` when a living thing, other than `but`, has the name."""
     if any(not state.deleted and state.id != but for state in named(view, kind, name)):
         raise NameTaken(kind.replace("_", " "), name, view.tenant)
+
+
+def _check_open(kind: str, verb: str) -> None:
+    checked_kind(kind)
+    if kind in OWN_VERBS:
+        name = kind.replace("_", " ")
+        raise InvalidInput(f"nobody can {verb} a {name} by hand; {OWN_VERBS[kind]} records it")
 
 
 class Things(Desk):
@@ -160,6 +210,7 @@ class Things(Desk):
             NameTaken: a living thing of that kind has the name.
             InvalidInput: a name, tag or owner cannot be recorded.
         """
+        _check_open(kind, "register")
         state = NewThing(name, description, tags or {}, owners, metadata or {}).recorded()
 
         def decide(view: View) -> list[Change]:
@@ -179,58 +230,87 @@ class Things(Desk):
     def register_many(
         self, kind: str, things: Iterable[NewThing], *, idempotency_key: str | None = None
     ) -> int:
-        """Register many things, `BULK_ROWS` per command; return how many.
+        """Register many things in one atomic command; return how many.
 
-        Each command is one event and lands whole or not at all, so that an error in a later
-        one leaves the earlier ones registered; under the same idempotency key those are not
-        done twice.
+        All are checked before anything is written. The command is one event per
+        `bulk.MAX_ROWS` of them, each of which names a file that lists them.
 
         Raises:
             NameTaken: a name is taken, or given twice.
+            InvalidInput: something of one of them cannot be recorded, or they are too many.
         """
-        checked_kind(kind)
-        given = iter(things)
-        count = 0
-        while chunk := [(new_id(), thing.recorded()) for thing in islice(given, BULK_ROWS)]:
-            key = None if idempotency_key is None else f"{idempotency_key}#{count}"
-            self._register_chunk(kind, chunk, key)
-            count += len(chunk)
-        return count
-
-    def _register_chunk(self, kind: str, chunk: list[tuple[str, dict[str, Any]]], key: str | None) -> None:
-        names = [state["name"] for _, state in chunk]
-        seen: set[str] = set()
-        for name in names:
-            if name in seen:
-                raise NameTaken(kind, name, self.tenant)
-            seen.add(name)
-        texts = [canonical(state) for _, state in chunk]
-        file = self.log.bulk.write([(kind, i, text) for (i, _), text in zip(chunk, texts, strict=True)])
+        _check_open(kind, "register")
+        states = list[tuple[str, str]]()
+        for number, thing in enumerate(things, start=1):
+            if number > MAX_MANY:
+                raise InvalidInput(f"more than {MAX_MANY:,} things in one command; give them in parts")
+            states.append((checked_name(thing.name), checked_state(thing)))
+        names = [name for name, _ in states]
+        if len(set(names)) < len(names):
+            twice = next(name for name, count in Counter(names).items() if count > 1)
+            raise NameTaken(kind.replace("_", " "), twice, self.tenant)
+        if not states:
+            return 0
+        parts = [states[n : n + MAX_ROWS] for n in range(0, len(states), MAX_ROWS)]
+        files = [(len(part), self.log.bulk.write([(kind, new_id(), s) for _, s in part])) for part in parts]
 
         def decide(view: View) -> list[Change]:
             for state in view.by_any("things", "name", names):
                 if state.entity_type == kind and not state.deleted:
-                    raise NameTaken(kind, state.name, view.tenant)
-            return [Change(BULK, new_id(), {"entity_type": kind, "entities": len(chunk), "file": file})]
+                    raise NameTaken(kind.replace("_", " "), state.name, view.tenant)
+            return [bulk_change(kind, entities, file) for entities, file in files]
 
-        change = {"entities": len(chunk), "states": digest(texts)}
-        self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=key)
+        change = {"entities": len(states), "states": digest([state for _, state in states])}
+        self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=idempotency_key)
+        return len(states)
 
-    def rename(self, kind: str, name: str, to: str, *, idempotency_key: str | None = None) -> Thing:
+    def rename(
+        self,
+        kind: str,
+        name: str,
+        to: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Give a thing another name; what refers to it follows, since references are by id."""
         new = checked_name(to)
+        if kind == DATASET_VERSION:
+            raise InvalidInput("a dataset version has the name of its dataset; rename the dataset")
 
         def edit(state: State, view: View) -> dict[str, Any]:
             check_free(view, kind, new, but=state.id)
             return {"name": new}
 
-        return self.amend(f"rename_{kind}", kind, name, {"to": new}, edit, idempotency_key=idempotency_key)
+        return self.amend(
+            f"rename_{kind}",
+            kind,
+            name,
+            {"to": new},
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
 
-    def describe(self, kind: str, name: str, text: str, *, idempotency_key: str | None = None) -> Thing:
+    def describe(
+        self,
+        kind: str,
+        name: str,
+        text: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
         """Replace the description."""
         change = {"description": checked_text(text, "description")}
         return self.amend(
-            f"describe_{kind}", kind, name, change, lambda _, __: change, idempotency_key=idempotency_key
+            f"describe_{kind}",
+            kind,
+            name,
+            change,
+            lambda _, __: change,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def tag(
@@ -241,6 +321,7 @@ class Things(Desk):
         *,
         remove: Iterable[str] = (),
         idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Set some tags and remove others."""
         added, removed = typed_tags(tags or {}), sorted(remove)
@@ -256,21 +337,41 @@ class Things(Desk):
             {"tags": added, "remove": removed},
             edit,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def set_owners(
-        self, kind: str, name: str, owners: Iterable[str], *, idempotency_key: str | None = None
+        self,
+        kind: str,
+        name: str,
+        owners: Iterable[str],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the owners: teams, or pseudonyms of people."""
         change = {"owners": checked_owners(owners)}
         return self.amend(
-            f"set_owners_of_{kind}", kind, name, change, lambda _, __: change, idempotency_key=idempotency_key
+            f"set_owners_of_{kind}",
+            kind,
+            name,
+            change,
+            lambda _, __: change,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
     def set_metadata(
-        self, kind: str, name: str, metadata: Mapping[str, Any], *, idempotency_key: str | None = None
+        self,
+        kind: str,
+        name: str,
+        metadata: Mapping[str, Any],
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
     ) -> Thing:
         """Replace the metadata, any JSON object."""
+        _check_open(kind, "change the metadata of")
         change = {"metadata": dict(metadata)}
         return self.amend(
             f"set_metadata_of_{kind}",
@@ -279,9 +380,70 @@ class Things(Desk):
             change,
             lambda _, __: change,
             idempotency_key=idempotency_key,
+            valid_from=valid_from,
         )
 
-    def delete(self, kind: str, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def deprecate(
+        self,
+        kind: str,
+        name: str,
+        *,
+        reason: str,
+        replacement: str | None = None,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Mark a thing as deprecated. A deprecated model gets no new versions and no promotion.
+
+        Raises:
+            IllegalTransition: it is deprecated already, or would replace itself.
+        """
+
+        def edit(state: State, view: View) -> dict[str, Any]:
+            if state.data["status"] == "deprecated":
+                raise IllegalTransition(f"{kind} {shown(state.name)} is already deprecated")
+            other = None if replacement is None else living(view, kind, replacement)
+            if other is not None and other.id == state.id:
+                raise IllegalTransition(f"{kind} {shown(state.name)} cannot replace itself")
+            why = {"reason": checked_text(reason, "reason"), "replacement_id": other.id if other else None}
+            return {"status": "deprecated", "deprecation": why}
+
+        return self.amend(
+            f"deprecate_{kind}",
+            kind,
+            name,
+            {"reason": reason, "replacement": replacement},
+            edit,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
+
+    def reinstate(
+        self,
+        kind: str,
+        name: str,
+        *,
+        idempotency_key: str | None = None,
+        valid_from: datetime | None = None,
+    ) -> Thing:
+        """Take back a deprecation.
+
+        Raises:
+            IllegalTransition: it is not deprecated.
+        """
+
+        def edit(state: State, _: View) -> dict[str, Any]:
+            if state.data["status"] != "deprecated":
+                raise IllegalTransition(f"{kind} {shown(state.name)} is not deprecated")
+            return {"status": "active", "deprecation": None}
+
+        return self.amend(
+            f"reinstate_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key, valid_from=valid_from
+        )
+
+    def delete(
+        self, kind: str, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Delete a thing so that it can be restored; its name becomes free.
 
         Raises:
@@ -289,13 +451,17 @@ class Things(Desk):
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
-            if needed := needed_by(view, state):
+            if needed := needed_by(view, state) or live_user(view, state):
                 raise StillNeeded(f"{kind} {state.name!r} cannot be deleted: {needed}")
             return {"deleted": True}
 
-        return self.amend(f"delete_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key)
+        return self.amend(
+            f"delete_{kind}", kind, name, {}, edit, idempotency_key=idempotency_key, valid_from=valid_from
+        )
 
-    def restore(self, kind: str, name: str, *, idempotency_key: str | None = None) -> Thing:
+    def restore(
+        self, kind: str, name: str, *, idempotency_key: str | None = None, valid_from: datetime | None = None
+    ) -> Thing:
         """Take back a deletion; of several deleted things with the name, the last one.
 
         Raises:
@@ -306,7 +472,8 @@ class Things(Desk):
         def decide(view: View) -> list[Change]:
             found = [s for s in named(view, kind, name) if s.deleted]
             if (
-                (by_id := view.by_id("things", name)) is not None
+                sought(name)
+                and (by_id := view.by_id("things", name)) is not None
                 and by_id.entity_type == kind
                 and by_id.deleted
             ):
@@ -317,7 +484,14 @@ class Things(Desk):
             check_free(view, kind, state.name)
             return [Change(kind, state.id, {**state.data, "deleted": False})]
 
-        done = self.do(f"restore_{kind}", kind, {"of": name}, decide, idempotency_key=idempotency_key)
+        done = self.do(
+            f"restore_{kind}",
+            kind,
+            {"of": name},
+            decide,
+            idempotency_key=idempotency_key,
+            valid_from=valid_from,
+        )
         return thing_of(state_of(done))
 
     def amend(
@@ -431,10 +605,11 @@ class Things(Desk):
         )
         return [thing_of(state) for state in rows]
 
-    def history(self, kind: str, name: str) -> list[Event]:
+    def history(self, kind: str, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a thing, oldest first; a bulk event stands for its part in it."""
-        view = self.view()
-        found = [*named(view, kind, name)] or [s for s in [view.by_id("things", name)] if s is not None]
+        view = self.view(as_of)
+        by_id = view.by_id("things", name) if sought(name) else None
+        found = named(view, kind, name) or [s for s in [by_id] if s is not None and s.entity_type == kind]
         if not found:
             raise NotFound(kind, name, self.tenant)
         states = [s for state in found for s in view.history("things", state.id)]
@@ -447,27 +622,38 @@ class Things(Desk):
 
 def needed_by(view: View, state: State) -> str | None:
     """Why a thing cannot be deleted now: what lives and depends on it."""
-    if state.entity_type == "dataset":
-        versions = [s.id for s in view.by_column("things", "parent_id", state.id) if not s.deleted]
+    if state.entity_type == DEPLOYMENT and state.data["status"] == "live":
+        return "it is live; end it first"
+    if state.entity_type == DATASET:
+        parts = [s.id for s in view.by_column("things", "parent_id", state.id) if not s.deleted]
     else:
-        versions = [state.id]
-    for edge in view.by_any("relationships", "target_id", versions):
+        parts = [state.id]
+    for edge in view.by_any("relationships", "target_id", parts):
         if edge.deleted or edge.data["type"] not in {"trained_on", "evaluated_on", "derived_from"}:
             continue
         user = view.by_id("model_versions", str(edge.data["source_id"]))
-        if (
-            user is not None
-            and not user.deleted
-            and user.data["stage"] in {"production", "staging", "shadow"}
-        ):
+        if user is not None and not user.deleted and user.data["stage"] in LIVE_STAGES:
             model = view.by_id("things", str(user.data["model_id"]))
+            if model is not None and model.deleted:
+                continue
             name = model.name if model else user.data["model_id"]
             return (
                 f"version v{user.data['version']} of {name!r} is in {user.data['stage']} "
                 f"and was {edge.data['type']} it"
             )
-    if state.entity_type == "model":
-        for version in view.by_column("model_versions", "model_id", state.id):
-            if not version.deleted and version.data["stage"] == "production":
-                return f"version v{version.data['version']} is in production; archive it first"
+    return _model_needed_by(view, state) if state.entity_type == MODEL else None
+
+
+def _model_needed_by(view: View, model: State) -> str | None:
+    versions = {s.id: s for s in view.by_column("model_versions", "model_id", model.id) if not s.deleted}
+    for version in versions.values():
+        if version.data["stage"] == "production":
+            return f"version v{version.data['version']} is in production; archive it first"
+    for edge in view.by_any("relationships", "source_id", list(versions)):
+        if edge.deleted or edge.data["type"] != "deployed_to":
+            continue
+        deployment = view.by_id("things", str(edge.data["target_id"]))
+        if deployment is not None and not deployment.deleted:
+            number = versions[str(edge.data["source_id"])].data["version"]
+            return f"version v{number} is deployed to {deployment.name!r}; end the deployment first"
     return None

@@ -1,15 +1,17 @@
 """A tenant from one root to another: history, chain and artifacts verbatim.
 
-An export is a folder: `events.parquet`, the files of bulk events below `bulk/`, manifests
-and blobs below `artifacts/`. An import verifies all of it before its one commit.
+An export is a folder: `events.parquet` and its digest, the files of bulk events below `bulk/`,
+manifests and blobs below `artifacts/`. An import verifies all of it before its one commit.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ml_registry_pipelines.registry.actors import ANY, EXPORT, IMPORT, Actor, Request
 from ml_registry_pipelines.registry.artifacts import ArtifactError, ArtifactStore
 from ml_registry_pipelines.registry.bulk import BulkFileDamaged
 from ml_registry_pipelines.registry.errors import DamagedExport, NotFound, TenantExists
@@ -19,23 +21,29 @@ from ml_registry_pipelines.registry.names import checked_tenant
 from ml_registry_pipelines.registry.states import MODEL_VERSION
 from ml_registry_pipelines.registry.view import View
 
+EVENTS = "events.parquet"
+DIGEST = "events.sha256"
+"""Finds what the chain does not cover: a damaged byte between the values of the file."""
 
-def export_tenant(log: Log, tenant: str, target: Path) -> int:
+
+def export_tenant(log: Log, tenant: str, target: Path, *, actor: Actor) -> int:
     """Write all of a tenant below the folder `target`; return the number of events.
 
     Exporting what was imported gives the same bytes again.
 
     Raises:
         NotFound: the tenant has no history.
+        NotAllowed: the policy refuses.
     """
     import pyarrow.parquet as pq
 
+    log.ask(Request(actor, checked_tenant(tenant), EXPORT, ANY))
     head, _ = log.head(checked_tenant(tenant))
     if not head:
         raise NotFound("history", tenant, tenant)
     events = log.events(tenant, range(1, head + 1))
     # Positions belong to the root that the tenant leaves.
-    placed = [replace(event, position=event.sequence) for event in events]
+    placed = [replace(event, position=event.sequence, block=0) for event in events]
     target.mkdir(parents=True, exist_ok=True)
     store = ArtifactStore(log.lake)
     for event in events:
@@ -45,19 +53,22 @@ def export_tenant(log: Log, tenant: str, target: Path) -> int:
             digest = str(event.state["file"])
             (target / "bulk").mkdir(exist_ok=True)
             (target / "bulk" / f"{digest}.parquet").write_bytes(log.bulk.bytes_of(digest))
-    pq.write_table(to_arrow(placed), target / "events.parquet", compression="zstd")
+    pq.write_table(to_arrow(placed), target / EVENTS, compression="zstd")
+    (target / DIGEST).write_text(f"{_sha256(target / EVENTS)}  {EVENTS}\n", encoding="utf-8")
     return len(events)
 
 
-def import_tenant(log: Log, source: Path) -> tuple[str, int]:
+def import_tenant(log: Log, source: Path, *, actor: Actor) -> tuple[str, int]:
     """Take in what `export_tenant` wrote; return tenant and number of events.
 
     Raises:
         TenantExists: the tenant has a history here.
         DamagedExport: the chain, a file or an artifact does not verify; nothing was imported.
+        NotAllowed: the policy refuses.
     """
     events = _events(source)
     tenant = events[0].tenant
+    log.ask(Request(actor, tenant, IMPORT, ANY))
     _absent(log.view(tenant), log)
     for path in sorted((source / "bulk").glob("*.parquet")):
         if log.bulk.keep(path.read_bytes()) != path.stem:
@@ -86,8 +97,11 @@ def _events(source: Path) -> list[Event]:
     import pyarrow.parquet as pq
 
     try:
-        events = from_arrow(pq.read_table(source / "events.parquet"))
-    except (OSError, pa.ArrowException, KeyError, TypeError) as failure:
+        stated = (source / DIGEST).read_text(encoding="utf-8").split(" ")[0]
+        if _sha256(source / EVENTS) != stated:
+            raise DamagedExport(f"{source / EVENTS} is not the file that {DIGEST} speaks of; export again")
+        events = from_arrow(pq.read_table(source / EVENTS))
+    except (OSError, UnicodeError, pa.ArrowException, KeyError, TypeError) as failure:
         raise DamagedExport(f"{source} is no export of a tenant: {failure}") from failure
     if not events:
         raise DamagedExport(f"{source} holds no event")
@@ -95,7 +109,8 @@ def _events(source: Path) -> list[Event]:
     for number, event in enumerate(events, start=1):
         fields: dict[str, Any] = vars(event)
         if (
-            event.sequence != number
+            not event.sequence == event.position == number
+            or event.block
             or event.tenant != events[0].tenant
             or event.previous_hash != previous
             or event_hash(fields) != event.hash
@@ -106,6 +121,11 @@ def _events(source: Path) -> list[Event]:
         previous = event.hash
     checked_tenant(events[0].tenant)
     return events
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _artifacts(event: Event) -> list[str]:

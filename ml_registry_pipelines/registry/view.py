@@ -26,6 +26,8 @@ class View:
     snapshot: Snapshot
     tails: tuple[Tail, ...]
     at: int | None = None
+    upto: int = 2**62
+    """Position up to which the tails are looked at, so that a view does not change while it is read."""
 
     def by_id(self, table: str, entity: str) -> State | None:
         """The newest state of an entity, be it deleted."""
@@ -50,8 +52,7 @@ class View:
         ]
 
     def _recent(self, table: str, entity: str) -> State | None:
-        found = newest(tail.by_id(self.tenant, entity, self.at) for tail in self.tails)
-        return found if found is not None and found.table == table else None
+        return newest(tail.by_id(table, self.tenant, entity, self.at, self.upto) for tail in self.tails)
 
     def _current(
         self, table: str, column: str, values: set[str], found: dict[str, State], recent: Sequence[str]
@@ -72,7 +73,7 @@ class View:
         """Every state of an entity up to `at`, oldest first."""
         states = {s.sequence: s for s in self.snapshot.history(table, self.tenant, entity)}
         for tail in self.tails:
-            states.update((s.sequence, s) for s in tail.history(self.tenant, entity) if s.table == table)
+            states.update((s.sequence, s) for s in tail.history(table, self.tenant, entity, self.upto))
         return [states[n] for n in sorted(states) if self.at is None or n <= self.at]
 
     def query(
@@ -103,15 +104,34 @@ class View:
     ) -> list[State]:
         """The newest states that a condition holds for."""
         most = 2**62 if limit is None else int(limit)
-        sql = f"SELECT * FROM current WHERE {where} ORDER BY {order} LIMIT {most}"
-        return from_rows(table, self.query(name, table, sql, parameters))
+        # Which states are the newest is asked about those alone that meet the condition.
+        sql = f"""
+        , found AS (
+          SELECT * FROM states WHERE from_sequence <= $at AND ({where})
+        ), newest AS (
+          SELECT id, max(from_sequence) AS from_sequence
+          FROM states
+          WHERE from_sequence <= $at AND id IN (SELECT id FROM found)
+          GROUP BY id
+        )
+        SELECT found.* FROM found JOIN newest USING (id, from_sequence) ORDER BY {order} LIMIT {most}
+        """
+        return from_rows(table, self.over_states(name, table, sql, parameters))
 
     def over_states(
         self, name: str, table: str, statement: str, parameters: Mapping[str, object] | None
     ) -> pa.Table:
         """Run a statement over relation `states`: every state of the tenant; `$at` is set."""
+        import pyarrow as pa
+
         at = 2**62 if self.at is None else self.at
-        tail = [s for t in self.tails for s in list(t.states) if s.table == table and s.tenant == self.tenant]
+        # Another projection may be a block behind, and then a state is in this one and in the tail.
+        after = self.snapshot.blocks[table]
+        newer = [rows for tail in self.tails for rows in tail.rows(table, self.tenant, after, self.upto)]
         return self.snapshot.query(
-            name, table, statement, {**(parameters or {}), "tenant": self.tenant, "at": at}, tail
+            name,
+            table,
+            statement,
+            {**(parameters or {}), "tenant": self.tenant, "at": at},
+            pa.concat_tables(newer),
         )

@@ -29,6 +29,8 @@ class Fate(Enum):
     DROPPED = "dropped"
     FALSIFIED = "falsified"
     """Turned into 503, which clients read as: try again."""
+    REFUSED = "refused"
+    """503 from the proxy itself; the server was not asked."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,13 @@ class Proxy:
         """Lose the answers to the next `times` log files that are put."""
         self._ask(f"lose/{fate.value}/{times}")
 
+    def fail_every(self, nth: int) -> None:
+        """Answer every n-th request with 503: the first one without passing it on, the next one after, in turn."""
+        self._ask(f"fail/{nth}")
+
     @property
     def lost(self) -> int:
-        """Answers that were lost so far."""
+        """Answers that were lost or refused so far."""
         return int(self._ask("lost"))
 
     def _ask(self, what: str) -> str:
@@ -73,6 +79,8 @@ class _Server(http.server.ThreadingHTTPServer):
         self.upstream = urlsplit(upstream).netloc
         self.lock = threading.Lock()
         self.fates: list[Fate] = []
+        self.every = 0
+        self.asked = 0
         self.lost = 0
 
     def control(self, what: str) -> str:
@@ -80,6 +88,8 @@ class _Server(http.server.ThreadingHTTPServer):
             match what.split("/"):
                 case ["lose", fate, times]:
                     self.fates = [Fate(fate)] * int(times)
+                case ["fail", nth]:
+                    self.every, self.asked = int(nth), 0
                 case _:
                     pass
             return str(self.lost)
@@ -90,6 +100,15 @@ class _Server(http.server.ThreadingHTTPServer):
                 return None
             self.lost += 1
             return self.fates.pop()
+
+    def next_failure(self) -> Fate | None:
+        """Whether this request fails: `REFUSED` before it is passed on, `FALSIFIED` after."""
+        with self.lock:
+            self.asked += 1
+            if not self.every or self.asked % self.every:
+                return None
+            self.lost += 1
+            return Fate.FALSIFIED if self.asked % (2 * self.every) == 0 else Fate.REFUSED
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -107,6 +126,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._answer(200, self.server.control(self.path.removeprefix(CONTROL)).encode())
             return
         body = self.rfile.read(int(self.headers.get("Content-Length", 0) or 0))
+        failure = self.server.next_failure()
+        if failure is Fate.REFUSED:
+            self._answer(503, b"")
+            return
         upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
         upstream.request(self.command, self.path, body, dict(self.headers))
         answer = upstream.getresponse()
@@ -115,13 +138,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         commits = (
             self.command == "PUT" and "_delta_log/" in self.path and self.path.split("?")[0].endswith(".json")
         )
-        match self.server.next_fate() if commits and answer.status == 200 else None:
+        match failure or (self.server.next_fate() if commits and answer.status == 200 else None):
             case Fate.DROPPED:
                 self.close_connection = True
                 self.connection.close()
             case Fate.FALSIFIED:
                 self._answer(503, b"")
-            case None:
+            case _:
                 self._answer(answer.status, content, answer.getheaders())
 
     def _answer(self, status: int, content: bytes, headers: list[tuple[str, str]] | None = None) -> None:

@@ -9,31 +9,37 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry import log as log_module
-from ml_registry_pipelines.registry import projections
+from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry.chain import verify
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.registry.states import fold, row_of
+from ml_registry_pipelines.registry.relationships import Relationships
+from ml_registry_pipelines.registry.things import NewThing
+from ml_registry_pipelines.registry.transfer import export_tenant
 from ml_registry_pipelines.registry.versions import Stage
 from tests.registry.conftest import ACTOR
+from tests.registry.test_log_machine import check_projections
 
 KILLS = int(os.environ.get("MLREG_TEST_KILLS", "3"))
 
 WORKER = """
 import sys
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry import log as log_module, projections
+from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-log_module.BLOCK = projections.BLOCK = 8  # Folding is under way at many moments.
-root, weights, worker = sys.argv[1:]
+from ml_registry_pipelines.registry.relationships import NewEdge, Relationships
+from ml_registry_pipelines.registry.things import NewThing
+from ml_registry_pipelines.registry.transfer import import_tenant
+from pathlib import Path
+tail.BLOCK = 8  # Folding is under way at many moments.
+tail.HEAVY = 30
+root, weights, worker, exported = sys.argv[1:]
 registry = ModelRegistry(Log(Lake(root)), actor=Actor("p1"), tenant="a")
 registry.list_models()
 print("ready", flush=True)
@@ -46,21 +52,38 @@ while True:
     registry.promote_to_production(f"{name}@v1")
     registry.create_model_version(name, weights)
     registry.promote_to_production(f"{name}@v2")
+    registry.things.register_many("feature", [NewThing(f"{name}.{i}") for i in range(40)])
+    edges = [NewEdge(("feature", f"{name}.0"), ("feature", f"{name}.{i}")) for i in range(1, 40)]
+    Relationships(registry.log, actor=registry.actor, tenant="a").relate_many("feeds", edges)
+    if n == 1:
+        import_tenant(registry.log, Path(exported, worker), actor=registry.actor)
     print(name, flush=True)
 """
 
 
+def export(folder: Path, weights: Path) -> None:
+    """A tenant for every worker to import."""
+    with Lake(str(folder / "lake")) as lake, Log(lake) as log:
+        for kill in range(KILLS):
+            registry = ModelRegistry(log, actor=ACTOR, tenant=f"w{kill}")
+            registry.register_model("m")
+            registry.create_model_version("m", weights)
+            registry.register_many([NewThing(f"b{n}") for n in range(40)])
+            export_tenant(log, f"w{kill}", folder / f"w{kill}", actor=ACTOR)
+
+
 @pytest.mark.kill
 def test_killed_writers_leave_whole_commands_a_whole_chain_and_true_projections(tmp_path: Path, monkeypatch):
-    for module in (log_module, projections):
-        monkeypatch.setattr(module, "BLOCK", 8)
+    monkeypatch.setattr(tail, "BLOCK", 8)
+    monkeypatch.setattr(tail, "HEAVY", 30)
     root, weights = tmp_path / "lake", tmp_path / "w.bin"
     weights.write_bytes(b"w" * 300_000)
     chance = random.Random(os.environ.get("MLREG_TEST_SEED"))
     said: set[str] = set()
+    export(tmp_path / "exported", weights)
     for kill in range(KILLS):
         worker = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(root), str(weights), f"w{kill}"],
+            [sys.executable, "-c", WORKER, str(root), str(weights), f"w{kill}", str(tmp_path / "exported")],
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -82,17 +105,16 @@ def test_killed_writers_leave_whole_commands_a_whole_chain_and_true_projections(
             assert len([v for v in versions if v.stage is Stage.PRODUCTION]) <= 1
             for version in versions:
                 registry.verify_version(version.reference)
+        features = [t.name for t in registry.things.find("feature")]
+        for name in {feature.rpartition(".")[0] for feature in features}:
+            # A bulk command is all of its things, and all of its edges or none.
+            assert sum(f.rpartition(".")[0] == name for f in features) == 40
+            drawn = Relationships(log, actor=ACTOR, tenant="a").list("feature", f"{name}.0")
+            assert len(drawn) in ({39} if name in said else {0, 39})
+        imported = [t for t in log.tenants() if t != "a"]
+        for tenant in imported:
+            theirs = ModelRegistry(log, actor=ACTOR, tenant=tenant)
+            assert len(theirs.list_models()) == 41
+            theirs.verify_version("m@v1")
         log.settle()
-        events = log.events("a", range(1, log.head("a")[0] + 1))
-        states = [row_of(s) for s in fold(events, log.bulk.read)]
-        with lake.read(*projections.STATES) as reading:
-            stored = [
-                r for t in projections.STATES for r in reading.query("t", f"SELECT * FROM {t}").to_pylist()
-            ]
-            upto = min(reading.sequence(t, "governance_events") for t in projections.STATES) * 8
-
-        def key(row: dict[str, Any]) -> tuple[int, str]:
-            return (row["position"], row["id"])
-
-        folded = sorted((r for r in states if r["position"] <= upto), key=key)
-        assert sorted((r for r in stored if r["position"] <= upto), key=key) == folded
+        check_projections(lake, log, ("a", *imported))

@@ -13,7 +13,7 @@ import deltalake
 import pytest
 
 from ml_registry_pipelines.lake.lake import CommitUnknown, Lake
-from ml_registry_pipelines.registry import log as log_module
+from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.chain import verify
 from ml_registry_pipelines.registry.commands import Change, Command
@@ -199,8 +199,7 @@ def test_a_store_that_keeps_failing_is_one_clear_error_and_nothing_half_done(log
 
 
 def test_projections_grow_in_whole_blocks_and_answers_stay_the_same(tmp_path, monkeypatch):
-    for module in (log_module, __import__("ml_registry_pipelines.registry.projections", fromlist=["x"])):
-        monkeypatch.setattr(module, "BLOCK", 8)
+    monkeypatch.setattr(tail, "BLOCK", 8)
     with Lake(str(tmp_path)) as lake, Log(lake) as log:
         registry = ModelRegistry(log, actor=ACTOR)
         for n in range(10):
@@ -222,8 +221,7 @@ def test_projections_grow_in_whole_blocks_and_answers_stay_the_same(tmp_path, mo
 def test_dropped_projections_are_folded_again_from_the_log(tmp_path, monkeypatch):
     import shutil
 
-    for module in (log_module, __import__("ml_registry_pipelines.registry.projections", fromlist=["x"])):
-        monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(tail, "BLOCK", 4)
     with Lake(str(tmp_path)) as lake, Log(lake) as log:
         registry = ModelRegistry(log, actor=ACTOR)
         for n in range(22):

@@ -27,14 +27,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory, log: Log) -> Path:
     registry.promote_to_production("fraud@v1")
     registry.register_many([NewThing(f"b{n}") for n in range(5)])
     target = tmp_path_factory.mktemp("export") / "out"
-    assert export_tenant(log, "moving", target) == 4
+    assert export_tenant(log, "moving", target, actor=ACTOR) == 4
     return target
 
 
 def test_an_import_has_the_history_the_chain_and_the_bytes(exported, log, tmp_path):
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as other:
         ModelRegistry(other, actor=ACTOR, tenant="local").register_model("before")
-        assert import_tenant(other, exported) == ("moving", 4)
+        assert import_tenant(other, exported, actor=ACTOR) == ("moving", 4)
         theirs = ModelRegistry(other, actor=ACTOR, tenant="moving")
         ours = ModelRegistry(log, actor=ACTOR, tenant="moving")
         assert other.head("moving") == log.head("moving")
@@ -45,8 +45,8 @@ def test_an_import_has_the_history_the_chain_and_the_bytes(exported, log, tmp_pa
         # Life goes on where it was: keys, names and numbers.
         assert theirs.register_model("fraud", idempotency_key="k").id == ours.get_model("fraud").id
         with pytest.raises(TenantExists):
-            import_tenant(other, exported)
-        export_tenant(other, "moving", tmp_path / "again")
+            import_tenant(other, exported, actor=ACTOR)
+        export_tenant(other, "moving", tmp_path / "again", actor=ACTOR)
         assert {p.relative_to(exported): p.read_bytes() for p in exported.rglob("*") if p.is_file()} == {
             p.relative_to(tmp_path / "again"): p.read_bytes()
             for p in (tmp_path / "again").rglob("*")
@@ -55,7 +55,7 @@ def test_an_import_has_the_history_the_chain_and_the_bytes(exported, log, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "pattern", ["events.parquet", "bulk/*", "artifacts/blobs/*/*", "artifacts/manifests/*/*"]
+    "pattern", ["events.parquet", "events.sha256", "bulk/*", "artifacts/blobs/*/*", "artifacts/manifests/*/*"]
 )
 @pytest.mark.parametrize("how", ["changed", "lost"])
 def test_a_damaged_export_is_refused_and_nothing_is_imported(exported, log, tmp_path, pattern, how):
@@ -69,10 +69,10 @@ def test_a_damaged_export_is_refused_and_nothing_is_imported(exported, log, tmp_
         file.write_bytes(data)
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as other:
         with pytest.raises((DamagedExport, NotFound)):
-            import_tenant(other, tmp_path / "export")
+            import_tenant(other, tmp_path / "export", actor=ACTOR)
         assert other.head("moving") == (0, "")
 
 
 def test_a_tenant_without_history_is_not_exported(log, tmp_path):
     with pytest.raises(NotFound):
-        export_tenant(log, "nobody", tmp_path)
+        export_tenant(log, "nobody", tmp_path, actor=ACTOR)
