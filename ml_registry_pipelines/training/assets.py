@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lineage import keys
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
 from ml_registry_pipelines.registry.names import checked_name, checked_owners, checked_tenant
-from ml_registry_pipelines.registry.slugs import slug
 from ml_registry_pipelines.training.models import TrainedModel
 from ml_registry_pipelines.training.recording import How, Recorded, Recorder, code_commit
 from ml_registry_pipelines.training.resource import RegistryResource
@@ -45,12 +45,12 @@ Datasets = Sequence[str | dg.AssetsDefinition] | Mapping[str, str | dg.AssetsDef
 
 def dataset_key(name: str, *, tenant: str = "default") -> dg.AssetKey:
     """The asset key of a dataset, in every location."""
-    return dg.AssetKey(["datasets", checked_tenant(tenant), slug(checked_name(name))])
+    return dg.AssetKey(keys.dataset_key(checked_tenant(tenant), checked_name(name)))
 
 
 def model_key(name: str, *, tenant: str = "default") -> dg.AssetKey:
     """The asset key of a model, in every location."""
-    return dg.AssetKey(["models", checked_tenant(tenant), slug(checked_name(name))])
+    return dg.AssetKey(keys.model_key(checked_tenant(tenant), checked_name(name)))
 
 
 @dataclass(frozen=True)
