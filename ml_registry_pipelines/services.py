@@ -49,7 +49,7 @@ class Holder:
     @property
     def is_orphan(self) -> bool:
         """Whether the process that started the daemon is gone."""
-        return not _exists(self.starter)
+        return not process_exists(self.starter)
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -253,7 +253,8 @@ def _group_exists(group: int) -> bool:
     return True
 
 
-def _exists(process: int) -> bool:
+def process_exists(process: int) -> bool:
+    """Whether a process of this machine has that id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

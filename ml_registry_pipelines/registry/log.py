@@ -121,6 +121,10 @@ class Log:
             sequence, digest, _ = self._head(checked_tenant(tenant))
         return sequence, digest
 
+    def tenants(self) -> list[str]:
+        """Tenants that have a history, in order."""
+        return self._table.tenants()
+
     def done_under(self, tenant: str, action: str, key: str) -> list[Event]:
         """The events of the command that was given under an idempotency key; none where there was none."""
         with self._state_lock:
@@ -128,10 +132,6 @@ class Log:
             assert self._snapshot is not None
             found = self._tail.key(tenant, action, key) or self._snapshot.key(tenant, action, key)
             return [] if found is None else self.events(tenant, range(found[0], sum(found)))
-
-    def tenants(self) -> list[str]:
-        """Tenants that have a history, in order."""
-        return self._table.tenants()
 
     # -- writing -----------------------------------------------------------------------
 
