@@ -24,8 +24,9 @@ from ml_registry_pipelines.registry.references import dataset_versions_of, versi
 from ml_registry_pipelines.registry.states import DATASET, MODEL
 from ml_registry_pipelines.registry.things import named
 from ml_registry_pipelines.registry.versions import Stage, Version, VersionFacts
-from ml_registry_pipelines.services import REPOSITORY, dagster_home, process_exists
+from ml_registry_pipelines.services import DEMO_DATA, demo_data, process_exists
 from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.workspace import DEMO_LOCATION
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 TENANT = "default"
 DEMO = Actor("demo", ActorKind.SYSTEM)
-LOCATION = REPOSITORY / "demo" / "training.py"
-DATA = "MLREG_DEMO_DATA"
-"""Environment variable that tells the location where its datasets lie."""
 PROCESS = "mlreg/demo_process"
 """Tag of the demo's own runs: the process that carries them out, and with which they end."""
 OWNERS = ("team:risk-models",)
@@ -67,13 +65,6 @@ def taken_names(log: Log) -> Iterator[str]:
             living = [state for state in named(view, kind, name) if not state.deleted]
             if living and not log.done_under(TENANT, f"register_{kind}", _key(name)):
                 yield f"{kind} {name!r}"
-
-
-def demo_data(settings: Settings) -> Path:
-    """The folder of the demo's datasets: below the home where that is a folder, else beside Dagster's."""
-    if settings.home.startswith("s3://"):
-        return dagster_home(settings) / "demo"
-    return Path(settings.home) / "demo"
 
 
 def close_broken_off(instance: dg.DagsterInstance) -> None:
@@ -195,7 +186,7 @@ class DemoModels:
         """Carry out a job of the location in this process, as a run of the home's Dagster."""
         assert instance is not None
         os.environ["MLREG_HOME"] = self._settings.home
-        os.environ[DATA] = str(demo_data(self._settings))
+        os.environ[DEMO_DATA] = str(demo_data(self._settings))
         location: dg.Definitions = _module().defs
         done = (
             location.get_repository_def()
@@ -281,9 +272,11 @@ def _module() -> Any:
     """The location's module; not imported by name, which another `demo` on the path may bear."""
     name = "mlreg_demo_training"
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, LOCATION)
-        if spec is None or spec.loader is None or not LOCATION.exists():
-            raise TrainingError(f"{LOCATION} is missing: the demo runs from the repository, not from a wheel")
+        spec = importlib.util.spec_from_file_location(name, DEMO_LOCATION)
+        if spec is None or spec.loader is None or not DEMO_LOCATION.exists():
+            raise TrainingError(
+                f"{DEMO_LOCATION} is missing: the demo runs from the repository, not from a wheel"
+            )
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     return sys.modules[name]

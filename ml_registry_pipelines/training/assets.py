@@ -318,7 +318,7 @@ def _dataset_metadata(version: Thing) -> dict[str, Any]:
     return {
         "version": int(facts["number"]),
         "digest": facts["digest"],
-        "dagster/uri": facts["location"],
+        "location": facts["location"],
         "dagster/column_schema": dg.TableSchema(columns=columns),
         **({} if facts["rows"] is None else {"dagster/row_count": int(facts["rows"])}),
     }
@@ -326,20 +326,24 @@ def _dataset_metadata(version: Thing) -> dict[str, Any]:
 
 def _model_metadata(recorded: Recorded, sets: typing.Iterable[TrainingSet]) -> dict[str, Any]:
     version = recorded.version
-    return {
+    facts: dict[str, Any] = {
         "version": version.number,
         "reference": version.reference,
         "how": recorded.how.value,
         "new": recorded.how is How.NEW,
-        "content": version.content_digest,
+        "content digest": version.content_digest,
         "datasets": ", ".join(each.reference for each in sets),
         "parameters": dg.MetadataValue.json(dict(version.parameters)),
-        **({} if version.size is None else {"bytes": version.size}),
-        **({} if version.framework is None else {"framework": version.framework}),
-        **({} if version.code_commit is None else {"code_commit": version.code_commit}),
-        # Numbers, so that the UI plots them over the versions.
-        **{f"metrics/{name}": float(value) for name, value in sorted(version.metrics.items())},
+        "size in bytes": version.size,
+        "framework": version.framework,
+        "code commit": version.code_commit,
     }
+    known = {name: value for name, value in facts.items() if value is not None}
+    # Floats, so that the UI plots them over the versions, under names that are theirs alone.
+    for name, value in sorted(version.metrics.items()):
+        own = name in facts or name.startswith("dagster/")
+        known[f"metric {name}" if own else name] = float(value)
+    return known
 
 
 # -- making the asset ----------------------------------------------------------------------------

@@ -125,7 +125,7 @@ def test_a_returned_model_is_a_version_with_all_that_is_known_of_it(
     assert event.run_id == result.run_id
     said = made(result, risk)
     assert said.metadata["reference"].value == "risk@v1"
-    assert said.metadata["metrics/accuracy"].value == version.metrics["accuracy"]
+    assert said.metadata["accuracy"].value == version.metrics["accuracy"]
     assert said.tags is not None
     assert said.tags["dagster/data_version"] == version.content_digest
 
@@ -161,9 +161,9 @@ def test_a_dataset_asset_says_rows_columns_and_version(run: Run, credit, tracker
     said = made(run(credit), credit)
     (version,) = tracker.dataset_versions("credit")
     assert said.metadata["dagster/row_count"].value == 90
-    assert [c.name for c in said.metadata["dagster/column_schema"].value.columns] == [
-        *("age", "income", "town", "paid")
-    ]
+    schema = said.metadata["dagster/column_schema"].value
+    assert isinstance(schema, dg.TableSchema)
+    assert [column.name for column in schema.columns] == ["age", "income", "town", "paid"]
     assert said.tags is not None
     assert said.tags["dagster/data_version"] == version.metadata["digest"]
     again = made(run(credit), credit)
@@ -455,9 +455,10 @@ def test_what_cannot_be_registered_is_refused_in_one_sentence(
 def test_an_error_of_the_training_code_keeps_its_own_name_and_trace(run: Run, credit) -> None:
     @trained_model("risk", trained_on={"rows": credit})
     def train(rows: TrainingSet) -> object:
-        return {}["missing"]
+        raise KeyError("missing")
 
     (failed,) = [e for e in run(credit, train).all_events if e.is_step_failure]
+    assert failed.step_failure_data.error is not None
     assert "KeyError: 'missing'" in failed.step_failure_data.error.to_string()
 
 
@@ -489,7 +490,8 @@ def test_an_address_is_not_read_and_says_where_it_is(run: Run, tracker: LineageT
     ],
 )
 def test_a_wrong_declaration_is_refused_where_it_stands(given: dict[str, Any], words: str) -> None:
-    def train(rows: TrainingSet) -> object: ...
+    def train(rows: TrainingSet) -> object:
+        return rows
 
     with pytest.raises(InvalidInput, match=r"test_training\.") as wrong:
         trained_model("risk", **given)(train)
