@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 REGISTRY = "registry"
 """Key of the `RegistryResource` among a location's resources."""
 CONTEXT = "context"
+LOOK_BACK = 100
+"""Materializations among which one of a known dataset version is looked for."""
 _TEAM = re.compile(r"team:[A-Za-z0-9_-]+")
 DATASET = "mlreg/dataset"
 """Metadata of an asset: name of the dataset that it writes."""
@@ -217,7 +219,7 @@ def _write(
     inputs: Mapping[str, _Input],
 ) -> dg.MaterializeResult[Any]:
     """Let the function write, and track what it wrote."""
-    sets = {parameter: recorder.newest(given.dataset) for parameter, given in inputs.items()}
+    sets, tags = _resolved(context.instance, recorder, inputs)
     source = call(sets)
     if not isinstance(source, str | Path | Uri):
         raise InvalidInput(
@@ -234,7 +236,7 @@ def _write(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(str(version.metadata["digest"])),
         metadata=_dataset_metadata(version),
-        tags=_provenance(context, inputs, sets),
+        tags=tags,
     )
 
 
@@ -251,7 +253,7 @@ def _train(
     """Let the function train, and register what it made, unless an earlier attempt of the step has."""
     recorded = recorder.before()
     if recorded is None:
-        sets = {parameter: recorder.newest(given.dataset) for parameter, given in inputs.items()}
+        sets, tags = _resolved(context.instance, recorder, inputs)
         made = call(sets)
         recorded = recorder.record(
             options.name,
@@ -266,42 +268,66 @@ def _train(
     else:
         learned = recorder.sets_of(recorded.version)
         sets = {p: learned[given.dataset] for p, given in inputs.items() if given.dataset in learned}
+        tags = {}
+        for parameter, read in sets.items():
+            heard = _heard_of(context.instance, inputs[parameter].key, read)
+            tags |= _provenance(inputs[parameter].key, read, heard)
     context.log.info("%s %s", recorded.version.reference, recorded.how.value)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(recorded.version.content_digest),
         metadata=_model_metadata(recorded, sets.values()),
-        tags=_provenance(context, inputs, sets),
+        tags=tags,
     )
 
 
-def _provenance(
-    context: dg.AssetExecutionContext, inputs: Mapping[str, _Input], sets: Mapping[str, TrainingSet]
-) -> dict[str, str]:
-    """Tags that say which data version of each dataset was read, and where Dagster heard of it.
+def _resolved(
+    instance: dg.DagsterInstance, recorder: Recorder, inputs: Mapping[str, _Input]
+) -> tuple[dict[str, TrainingSet], dict[str, str]]:
+    """The newest version of each dataset, and the tags that say which it was.
 
-    Dagster's own say what it knew when the step began. A dataset that changed without Dagster,
-    such as by `mlreg datasets track`, is reported here, or the asset would seem stale for ever.
+    Dagster's own tags say what Dagster knew when the step began. A dataset that changed without
+    it, such as by `mlreg datasets track`, is reported here, or the asset would seem stale for ever.
     """
+    sets: dict[str, TrainingSet] = {}
     tags: dict[str, str] = {}
-    for parameter, read in sets.items():
-        key = inputs[parameter].key
-        newest = context.instance.get_latest_data_version_record(key)
-        if newest is None or _data_version(newest) != read.digest:
-            context.instance.report_runless_asset_event(
-                dg.AssetMaterialization(
-                    key,
-                    metadata={"version": read.number, "rows": read.rows},
-                    tags={
-                        "dagster/data_version": read.digest,
-                        "dagster/data_version_is_user_provided": "true",
-                    },
-                )
-            )
-            newest = context.instance.get_latest_data_version_record(key)
-        assert newest is not None
-        tags[f"dagster/input_data_version/{key.to_user_string()}"] = read.digest
-        tags[f"dagster/input_event_pointer/{key.to_user_string()}"] = str(newest.storage_id)
-    return tags
+    for parameter, given in inputs.items():
+        read = recorder.newest(given.dataset)
+        while (heard := _newest_heard_of(instance, given.key, read)) is None:
+            # Whoever writes the dataset tracks a version first and tells Dagster then.
+            if (again := recorder.newest(given.dataset)).id == read.id:
+                _report(instance, given.key, read)
+            read = again
+        sets[parameter] = read
+        tags |= _provenance(given.key, read, heard)
+    return sets, tags
+
+
+def _report(instance: dg.DagsterInstance, key: dg.AssetKey, read: TrainingSet) -> None:
+    tags = {"dagster/data_version": read.digest, "dagster/data_version_is_user_provided": "true"}
+    rows = {} if read.rows is None else {"dagster/row_count": read.rows}
+    instance.report_runless_asset_event(
+        dg.AssetMaterialization(key, metadata={"version": read.number, **rows}, tags=tags)
+    )
+
+
+def _newest_heard_of(instance: dg.DagsterInstance, key: dg.AssetKey, read: TrainingSet) -> int | None:
+    """Storage id of the newest materialization, if it is of that version."""
+    newest = instance.get_latest_data_version_record(key)
+    return newest.storage_id if newest is not None and _data_version(newest) == read.digest else None
+
+
+def _heard_of(instance: dg.DagsterInstance, key: dg.AssetKey, read: TrainingSet) -> int | None:
+    """Storage id of the last of the newest materializations that is of that version."""
+    records = instance.fetch_materializations(key, limit=LOOK_BACK).records
+    return next((record.storage_id for record in records if _data_version(record) == read.digest), None)
+
+
+def _provenance(key: dg.AssetKey, read: TrainingSet, heard: int | None) -> dict[str, str]:
+    name = key.to_user_string()
+    return {
+        f"dagster/input_data_version/{name}": read.digest,
+        f"dagster/input_event_pointer/{name}": "NULL" if heard is None else str(heard),
+    }
 
 
 def _data_version(record: dg.EventLogRecord) -> str | None:

@@ -330,6 +330,48 @@ def test_a_dataset_that_changed_without_dagster_is_learned_from_and_said_so(
     assert status(instance, risk.key, credit, risk) is StaleStatus.FRESH
 
 
+def test_a_dataset_that_changes_while_it_is_trained_on_stays_the_newer_one(
+    run: Run, credit, file: Path, tmp_path: Path, tracker: LineageTracker, registry: ModelRegistry, instance
+) -> None:
+    run(credit)
+
+    @trained_model("slow", trained_on={"rows": credit})
+    def train(rows: TrainingSet) -> LogisticRegression:
+        model = fit(rows)
+        pq.write_table(people(odd=3), file)
+        assert run(credit).success
+        return model
+
+    said = made(run(credit, train, only=[train]), train)
+    first, second = tracker.dataset_versions("credit")
+    assert registry.get_version("slow@v1").trained_on == (first.id,)
+    assert said.tags is not None
+    assert said.tags[f"dagster/input_data_version/{credit.key.to_user_string()}"] == first.metadata["digest"]
+    newest = instance.get_latest_materialization_event(credit.key).asset_materialization
+    assert newest.tags["dagster/data_version"] == second.metadata["digest"]
+    assert status(instance, train.key, credit, train) is StaleStatus.STALE
+
+
+def test_an_attempt_that_finds_its_version_says_what_that_learned_from(
+    run: Run, credit, risk, file: Path, tracker: LineageTracker, instance
+) -> None:
+    run_id = str(uuid4())
+    run(credit)
+    with dg.DagsterInstance.ephemeral() as lost:
+        run(credit, risk, only=[risk], within=lost, run_id=run_id)
+    pq.write_table(people(odd=3), file)
+    run(credit)
+    said = made(run(credit, risk, only=[risk], run_id=run_id), risk)
+    first, second = tracker.dataset_versions("credit")
+    assert said.metadata["how"].value == "registered by an earlier attempt of this step"
+    assert said.metadata["datasets"].value == "credit@v1"
+    assert said.tags is not None
+    assert said.tags[f"dagster/input_data_version/{credit.key.to_user_string()}"] == first.metadata["digest"]
+    newest = instance.get_latest_materialization_event(credit.key).asset_materialization
+    assert newest.tags["dagster/data_version"] == second.metadata["digest"]
+    assert status(instance, risk.key, credit, risk) is StaleStatus.STALE
+
+
 def test_a_dataset_that_no_asset_writes_can_be_trained_on(
     run: Run, file: Path, tracker: LineageTracker, registry: ModelRegistry, instance
 ) -> None:
