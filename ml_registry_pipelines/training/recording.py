@@ -16,7 +16,7 @@ from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import Actor, ActorKind
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.canonical import canonical
-from ml_registry_pipelines.registry.errors import NameTaken, NotFound
+from ml_registry_pipelines.registry.errors import KeyReused, NameTaken, NotFound
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.relationships import edges_at
@@ -178,15 +178,21 @@ class Recorder:
             if (same := self._same(model, made, facts)) is not None:
                 return Recorded(same, How.SAME)
             tags = {} if code_version is None else {"code_version": code_version}
-            version = self.registry.create_model_version(
-                model,
-                made.content,
-                facts,
-                description=trained.description,
-                tags={**tags, **made.tags},
-                artifacts=made.artifacts,
-                idempotency_key=self._key,
-            )
+            try:
+                version = self.registry.create_model_version(
+                    model,
+                    made.content,
+                    facts,
+                    description=trained.description,
+                    tags={**tags, **made.tags},
+                    artifacts=made.artifacts,
+                    idempotency_key=self._key,
+                )
+            except KeyReused:
+                # Another attempt of this step ran beside this one, and came to another model.
+                if (first := self.before()) is None:
+                    raise
+                return first
         return Recorded(version, How.NEW)
 
     def _ensure(self, model: str, description: str, owners: Sequence[str]) -> None:
@@ -198,22 +204,20 @@ class Recorder:
 
     def _same(self, model: str, made: Prepared, facts: VersionFacts) -> Version | None:
         """The newest living version that this one would repeat."""
-        recorded = facts.recorded()
-        stored = self.registry.artifacts.store(made.content)
-        for version in reversed(self.registry.list_versions(model)):
-            known = {name: getattr(version, name) for name in recorded}
+        recorded = {**facts.recorded(), "code_commit": None}
+        alike = [
+            version
+            for version in self.registry.list_versions(model)
+            if set(version.trained_on) == set(facts.training())
+            and set(version.evaluated_on) == set(facts.evaluated_on)
             # Another commit of the same code makes no other model.
-            facts_agree = canonical({**known, "code_commit": None}) == canonical(
-                {**recorded, "code_commit": None}
-            )
-            if (
-                version.content_digest == stored.digest
-                and facts_agree
-                and set(version.trained_on) == set(facts.training())
-                and set(version.evaluated_on) == set(facts.evaluated_on)
-            ):
-                return version
-        return None
+            and canonical({name: getattr(version, name) for name in recorded} | {"code_commit": None})
+            == canonical(recorded)
+        ]
+        if not alike:
+            return None
+        stored = self.registry.artifacts.store(made.content)
+        return next((v for v in reversed(alike) if v.content_digest == stored.digest), None)
 
 
 def _untracked(dataset: str, tenant: str) -> NotFound:

@@ -270,6 +270,29 @@ def test_the_same_run_carried_out_again_registers_nothing_twice_and_does_not_tra
     assert log.head("default")[0] > head
 
 
+def test_two_attempts_of_a_step_at_once_come_to_one_version(
+    run: Run, credit, registry: ModelRegistry
+) -> None:
+    """As when a worker that was given up for dead is not."""
+    run_id = str(uuid4())
+    attempts: list[str] = []
+
+    @trained_model("raced", trained_on={"rows": credit})
+    def train(rows: TrainingSet) -> LogisticRegression:
+        attempts.append("one more")
+        strength = len(attempts)
+        if strength == 1:
+            with dg.DagsterInstance.ephemeral() as other:
+                assert run(credit, train, only=[train], within=other, run_id=run_id).success
+        return fit(rows, C=strength)
+
+    run(credit)
+    said = made(run(credit, train, only=[train], run_id=run_id), train)
+    (version,) = registry.list_versions("raced")
+    assert version.parameters["C"] == len(attempts) == 2
+    assert said.metadata["how"].value == "registered by an earlier attempt of this step"
+
+
 def test_a_retrain_that_changes_nothing_is_recognised(run: Run, credit, risk, registry, log: Log) -> None:
     run(credit, risk)
     head = log.head("default")
@@ -544,7 +567,8 @@ def test_an_owner_with_an_address_is_refused_where_it_is_declared() -> None:
     with pytest.raises(InvalidInput, match="never an e-mail address"):
 
         @tracked_dataset("credit", owners=["ada@example.com"])
-        def credit() -> str: ...
+        def credit() -> str:
+            return "credit.parquet"
 
 
 # -- where code comes from ---------------------------------------------------------------------
