@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry.actors import Actor, ActorKind
+from ml_registry_pipelines.registry.errors import Deleted
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.references import dataset_versions_of, versions_of
@@ -62,8 +63,8 @@ def taken_names(log: Log) -> Iterator[str]:
     view = log.view(TENANT)
     for kind, names in ((MODEL, MODELS), (DATASET, DATASETS)):
         for name in names:
-            living = [state for state in named(view, kind, name) if not state.deleted]
-            if living and not log.done_under(TENANT, f"register_{kind}", _key(name)):
+            ours = {event.entity_id for event in log.done_under(TENANT, f"register_{kind}", _key(name))}
+            if any(not state.deleted and state.id not in ours for state in named(view, kind, name)):
                 yield f"{kind} {name!r}"
 
 
@@ -182,6 +183,14 @@ class DemoModels:
             return 0
         return len(versions_of(self._log.view(TENANT), registered[0].entity_id, deleted=True))
 
+    def _living(self, model: str) -> list[Version]:
+        """Versions of a model of the demo's, which may have been renamed or deleted since."""
+        registered = self._log.done_under(TENANT, f"register_{MODEL}", _key(model))
+        try:
+            return self._registry.list_versions(registered[0].entity_id) if registered else []
+        except Deleted:
+            return []
+
     def _run(self, instance: dg.DagsterInstance | None, job: str, edition: str) -> None:
         """Carry out a job of the location in this process, as a run of the home's Dagster."""
         assert instance is not None
@@ -229,7 +238,9 @@ class DemoModels:
         standings: dict[str, Standing] = {
             s.name: s for s in Staleness(self._log, actor=DEMO, tenant=TENANT).of_models()
         }
-        versions = [v for model in MODELS for v in self._registry.list_versions(model)]
+        versions = [version for model in MODELS for version in self._living(model)]
+        if not versions:
+            return [f"{'training':<10}no model of the demo's is left"]
         rows = [
             (
                 version.reference,

@@ -108,6 +108,14 @@ def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
     models(log).work(instance, taken.append)
     assert log.head("default") == head
 
+    registry.rename_model("recidivism", "relapse")
+    registry.delete_model("recidivism-rule")
+    assert models(log).left() == []
+    said = models(log).lines()
+    assert [line.removeprefix("training").split()[0] for line in said] == [
+        *("relapse@v1", "relapse@v2", "credit-risk@v1")
+    ]
+
 
 def test_a_run_that_was_killed_after_the_data_changed_is_made_up_for(
     log: Log, instance: dg.DagsterInstance
