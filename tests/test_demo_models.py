@@ -87,7 +87,10 @@ def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
     assert [v.metadata["rows"] for v in tracker.dataset_versions("compas")] == [7214, 6172]
     assert [v.metadata["rows"] for v in tracker.dataset_versions("german-credit")] == [1000]
     assert registry.get_version("recidivism-rule@v1").metrics["accuracy"] == pytest.approx(0.6537, abs=1e-4)
-    for reference, estimator in (("recidivism@v1", "logisticregression__C"), ("credit-risk@v1", "max_iter")):
+    for reference, estimator in (
+        ("recidivism@v1", "logisticregression__C"),
+        ("credit-risk@v1", "n_estimators"),
+    ):
         version = registry.get_version(reference)
         assert version.framework == "scikit-learn"
         assert 0.6 < version.metrics["accuracy"] < 0.9
