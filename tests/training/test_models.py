@@ -98,7 +98,7 @@ def test_what_json_cannot_say_is_said_as_text_without_addresses_in_memory() -> N
 
 
 def test_a_subclass_of_ones_own_is_of_the_framework_it_comes_from() -> None:
-    class Own(LogisticRegression):
+    class Own(LogisticRegression):  # type: ignore[misc]
         pass
 
     assert framework_of(Own()) == "scikit-learn"

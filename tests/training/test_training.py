@@ -33,7 +33,7 @@ from ml_registry_pipelines.training import (
 )
 from ml_registry_pipelines.training.recording import code_commit
 from tests.conftest import S3
-from tests.training.conftest import Run, made, refusal
+from tests.training.conftest import ME, Run, made, refusal
 
 
 def people(rows: int = 90, *, odd: int = 0) -> pa.Table:
@@ -215,6 +215,22 @@ def test_context_configuration_and_resources_reach_the_training_code(
     assert result.success
     version = registry.get_version("tuned@v1")
     assert (version.parameters["C"], version.licence) == (0.25, "Apache-2.0")
+
+
+def test_another_tenants_models_are_its_own(run: Run, file: Path, log: Log, registry: ModelRegistry) -> None:
+    @tracked_dataset("credit", tenant="acme")
+    def data() -> Path:
+        return file
+
+    @trained_model("risk", trained_on={"rows": data}, tenant="acme")
+    def train(rows: TrainingSet) -> LogisticRegression:
+        return fit(rows)
+
+    assert run(data, train).success
+    assert train.key == dg.AssetKey(["models", "acme", "risk"])
+    assert registry.list_models() == []
+    (version,) = ModelRegistry(log, actor=ME, tenant="acme").list_versions("risk")
+    assert version.trained_on
 
 
 def test_a_model_that_the_code_wrote_itself_is_stored_as_it_is(
@@ -621,7 +637,5 @@ def test_registry_and_data_may_be_in_a_bucket(run: Run, s3: S3, s3_root: str, tm
     result = run(write, train, resources={"registry": RegistryResource(home=s3_root)})
     assert made(result, train).metadata["reference"].value == "risk@v1"
     with Lake(s3_root) as lake, Log(lake) as log:
-        from tests.training.conftest import ME
-
         (file,) = ModelRegistry(log, actor=ME).download("risk@v1", tmp_path)
     assert file.name == "model.joblib"
