@@ -99,7 +99,7 @@ def _files(path: Path) -> Fingerprint:
     import pyarrow as pa
     import pyarrow.dataset as pads
 
-    files = sorted(data_files(path))
+    files = sorted(_data_files(path))
     kinds = {DATA_SUFFIXES[file.suffix.lower()] for file in files}
     if len(kinds) != 1:
         wrong = "Parquet and CSV files together" if kinds else "no Parquet and no CSV file"
@@ -117,8 +117,7 @@ def _files(path: Path) -> Fingerprint:
     return Fingerprint(kind, str(path), whole, columns, rows, {"files": len(files)})
 
 
-def data_files(path: Path) -> Iterator[Path]:
-    """The Parquet and CSV files of a dataset, hidden ones and those of hidden folders left out."""
+def _data_files(path: Path) -> Iterator[Path]:
     if path.is_file():
         if path.suffix.lower() in DATA_SUFFIXES:
             yield path
@@ -141,3 +140,8 @@ def _sha256(path: Path) -> str:
 
 def _columns(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
     return tuple((column.name, str(column.type)) for column in schema)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The Parquet and CSV files of a dataset in their order; hidden ones, and hidden folders, are left out."""
+    return sorted(_data_files(path))

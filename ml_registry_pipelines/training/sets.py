@@ -148,7 +148,11 @@ class TrainingSet:
 
         location = str(self._fingerprint["location"])
         try:
-            data = pads.dataset([str(file) for file in sorted(data_files(Path(location)))], format=kind)
+            files = [str(file) for file in data_files(Path(location))]
+            # Of a CSV file each one's types are guessed alone: what holds them all is wanted.
+            schemas = [pads.dataset(file, format=kind).schema for file in files]
+            whole = pa.unify_schemas(schemas, promote_options="permissive")
+            data = pads.dataset(files, format=kind, schema=whole)
             rows = data.to_table(columns=list(columns))
         except (OSError, pa.ArrowException) as failure:
             raise DatasetUnreadable(

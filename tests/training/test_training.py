@@ -443,6 +443,23 @@ def test_a_delta_table_is_read_in_the_version_that_was_tracked(
     assert registry.get_version("pinned@v1").metrics == {"rows": 90}
 
 
+def test_files_of_a_folder_are_read_together_whatever_types_each_shows(
+    run: Run, tmp_path: Path, tracker: LineageTracker, registry: ModelRegistry
+) -> None:
+    folder = tmp_path / "people"
+    folder.mkdir()
+    (folder / "a.csv").write_text("age,income,paid\n20,1,true\n30,2,false\n")
+    (folder / "b.csv").write_text("age,income,paid\n40,3.5,true\n")
+    tracker.track_dataset("credit", folder)
+
+    @trained_model("risk", trained_on={"rows": "credit"})
+    def train(rows: TrainingSet) -> TrainedModel:
+        return TrainedModel(fit(rows), metrics={"income": rows.to_pandas()["income"].sum()})
+
+    assert run(train).success
+    assert registry.get_version("risk@v1").metrics == {"income": 6.5}
+
+
 @pytest.mark.parametrize("kind", ["parquet", "csv", "delta"])
 def test_data_that_are_not_the_tracked_ones_any_more_are_refused(
     kind: str, run: Run, tmp_path: Path, tracker: LineageTracker, registry: ModelRegistry
