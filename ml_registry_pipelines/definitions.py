@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import checks, costs, operations, reports, sources, telemetry
+from assets import artifacts, checks, costs, operations, reports, sources, telemetry
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
@@ -42,6 +42,7 @@ def build_defs(
             reports.daily_cost_report,
             reports.cost_overview,
             operations.table_upkeep,
+            artifacts.artifact_store,
         ],
         asset_checks=checks.all_checks(),
         jobs=all_jobs(),

@@ -9,13 +9,21 @@ import dagster as dg
 
 from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
+from resources.artifacts import ArtifactsResource
 from resources.lake import LakeResource
 from resources.prices import PricesResource
 from resources.sources import SourcesResource
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
 
-__all__ = ["AlertsResource", "LakeResource", "PricesResource", "SourcesResource", "resources_for"]
+__all__ = [
+    "AlertsResource",
+    "ArtifactsResource",
+    "LakeResource",
+    "PricesResource",
+    "SourcesResource",
+    "resources_for",
+]
 
 
 def resources_for(settings: Settings) -> Mapping[str, object]:
@@ -33,5 +41,6 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
+        "artifacts": ArtifactsResource(root=settings.home, s3_attempts=s3_attempts),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }
