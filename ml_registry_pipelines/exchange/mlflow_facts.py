@@ -58,7 +58,9 @@ def usable_text(text: str, what: str) -> tuple[str, list[str]]:
     """A description, cut where it is longer than can be recorded."""
     if len(text) <= MAX_TEXT:
         return text, []
-    return text[:MAX_TEXT], [f"{what}: the description has {len(text):,} characters and was cut at {MAX_TEXT:,}"]
+    return text[:MAX_TEXT], [
+        f"{what}: the description has {len(text):,} characters and was cut at {MAX_TEXT:,}"
+    ]
 
 
 def alias_here(alias: str) -> str:
@@ -108,7 +110,9 @@ def datasets_of(run: Mapping[str, Any], what: str) -> tuple[list[ForeignDataset]
         if not name or not digest:
             lost.append(f"{what}: a dataset input without name or digest")
             continue
-        context = next((str(t.get("value", "")) for t in row.get("tags", ()) if t.get("key") == CONTEXT_TAG), "")
+        context = next(
+            (str(t.get("value", "")) for t in row.get("tags", ()) if t.get("key") == CONTEXT_TAG), ""
+        )
         found.append(
             ForeignDataset(
                 name=name,
@@ -180,7 +184,11 @@ def model_file(folder: Path, what: str) -> tuple[dict[str, Any] | None, str | No
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         stated = None
     if not isinstance(stated, dict):
-        return None, None, [f"{what}: {MODEL_FILE} is no YAML that can be read, so signature and framework are unknown"]
+        return (
+            None,
+            None,
+            [f"{what}: {MODEL_FILE} is no YAML that can be read, so signature and framework are unknown"],
+        )
     flavors = stated.get("flavors")
     names = [str(n) for n in flavors] if isinstance(flavors, dict) else []
     framework = next((n for n in names if n != "python_function"), names[0] if names else None)

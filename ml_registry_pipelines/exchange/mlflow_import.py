@@ -30,8 +30,8 @@ from ml_registry_pipelines.exchange.mlflow_facts import (
 )
 from ml_registry_pipelines.exchange.mlflow_server import (
     ModelVersion,
-    NoTrackingServer,
     NotHandedOut,
+    NoTrackingServer,
     NotThere,
     RegisteredModel,
     TrackingServer,
@@ -274,7 +274,9 @@ class MlflowImport:
                 taken = {pair.there.name for pair in left}
                 # Two that changed places: one steps aside.
                 aside = next((p for p in left if p.here.name in taken), None)
-                if aside is None or not self._renamed(aside, f"{aside.there.name[:480]} ({aside.here.id[-8:]})"):
+                if aside is None or not self._renamed(
+                    aside, f"{aside.there.name[:480]} ({aside.here.id[-8:]})"
+                ):
                     for pair in left:
                         self._done.failed.append(
                             f"{pair.here.name} is called {pair.there.name} there, and a model of that name is here "
@@ -344,7 +346,9 @@ class MlflowImport:
 
     def _deleted_here(self, pair: _Pair) -> bool:
         if pair.here.deleted:
-            self._done.left_out.append(f"{pair.there.name} was deleted here and is left so; restore it to follow it")
+            self._done.left_out.append(
+                f"{pair.there.name} was deleted here and is left so; restore it to follow it"
+            )
         return pair.here.deleted
 
     def _now(self, model_id: str) -> State:
@@ -362,7 +366,9 @@ class MlflowImport:
             for number, version in pair.versions.items()
             if number not in known[pair.here.id]
         ]
-        for version, pair in sorted(new, key=lambda found: (found[0].created_ms, found[0].name, found[0].number)):
+        for version, pair in sorted(
+            new, key=lambda found: (found[0].created_ms, found[0].name, found[0].number)
+        ):
             what = f"{version.name} version {version.number}"
             if version.status != "READY":
                 self._done.failed.append(f"{what} is {version.status} there and was not taken over")
@@ -418,15 +424,15 @@ class MlflowImport:
                 raise NotHandedOut(f"the server lists no file for {what}")
         except (NotHandedOut, NotThere) as missing:
             if not self._without_artifacts:
-                raise NotHandedOut(f"{missing}; with --without-artifacts it is recorded as a reference") from missing
+                raise NotHandedOut(
+                    f"{missing}; with --without-artifacts it is recorded as a reference"
+                ) from missing
             lost.append(f"{what} is recorded without its artifacts: {missing}")
             reference = {"source": without_secrets(version.source)}
             return self.registry.artifacts.store(HostedModel("mlflow", what, reference)), 0
         return self.registry.artifacts.store(folder), size
 
-    def _kept_run(
-        self, run_id: str, what: str, lost: list[str]
-    ) -> tuple[dict[str, Any], Stored] | None:
+    def _kept_run(self, run_id: str, what: str, lost: list[str]) -> tuple[dict[str, Any], Stored] | None:
         """The run of a version, and the artifact that keeps all of it; several versions may share one."""
         if not run_id:
             return None
@@ -439,7 +445,9 @@ class MlflowImport:
             except NotThere:
                 self._runs[run_id] = None
         if self._runs[run_id] is None:
-            lost.append(f"{what}: its run {run_id} is gone there, and with it metrics, parameters and datasets")
+            lost.append(
+                f"{what}: its run {run_id} is gone there, and with it metrics, parameters and datasets"
+            )
         return self._runs[run_id]
 
     def _stored_run(self, run_id: str, run: Mapping[str, Any]) -> Stored:
@@ -494,7 +502,9 @@ class MlflowImport:
                 continue
             to = stage_of(version.stage)
             if to is None:
-                self._done.left_out.append(f"{version.name} version {number} has the unknown stage {version.stage!r}")
+                self._done.left_out.append(
+                    f"{version.name} version {number} has the unknown stage {version.stage!r}"
+                )
                 continue
             if to is Stage.PRODUCTION and newest is not None and number != newest.number:
                 self._done.left_out.append(
@@ -539,7 +549,9 @@ class MlflowImport:
                 seen[alias] = number
                 self._done.changed += 1
         for alias in sorted(set(seen) - set(pair.there.aliases)):
-            with _Listed(self._done.failed, f"alias {alias} of {pair.there.name} is gone there and kept here"):
+            with _Listed(
+                self._done.failed, f"alias {alias} of {pair.there.name} is gone there and kept here"
+            ):
                 name = alias_here(alias)
                 # Moved here since: then it is ours.
                 if current.get(name) == seen[alias]:
@@ -630,12 +642,14 @@ def _seen(state: State) -> Mapping[str, Any]:
     return seen
 
 
-def _merged(
-    ours: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]
-) -> dict[str, Any]:
+def _merged(ours: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
     """Recorded tags with what changed there between two looks; what was added here stays."""
     recorded = typed_tags(now)
-    gone = {name for name in before if name not in now and ours.get(name) == typed_tags({name: before[name]})[name]}
+    gone = {
+        name
+        for name in before
+        if name not in now and ours.get(name) == typed_tags({name: before[name]})[name]
+    }
     changed = {name: tag for name, tag in recorded.items() if before.get(name) != now[name]}
     return {**{name: tag for name, tag in ours.items() if name not in gone}, **changed}
 

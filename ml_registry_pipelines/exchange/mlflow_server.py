@@ -166,7 +166,9 @@ class TrackingServer:
         """All registered models, prompts included."""
         # A search leaves prompts out unless it asks for them.
         for wanted in ("", "tags.`mlflow.prompt.is_prompt` = 'true'"):
-            for row in self._pages(f"{API}/registered-models/search", "registered_models", wanted, "name ASC"):
+            for row in self._pages(
+                f"{API}/registered-models/search", "registered_models", wanted, "name ASC"
+            ):
                 model = _model(row)
                 if model.is_prompt == bool(wanted):
                     yield model
@@ -262,7 +264,9 @@ class TrackingServer:
 
     def _files(self, shelf: Shelf, folder: str, depth: int) -> Iterator[tuple[str, int | None]]:
         if depth > DEEPEST:
-            raise ArtifactLost(f"{self.uri} lists folders more than {DEEPEST} levels deep below {shelf.place}")
+            raise ArtifactLost(
+                f"{self.uri} lists folders more than {DEEPEST} levels deep below {shelf.place}"
+            )
         for row in self._listing(shelf, folder):
             name = str(row.get("path", "")).rstrip("/").rsplit("/", 1)[-1]
             path = f"{folder}/{name}" if folder else name
@@ -331,7 +335,9 @@ class TrackingServer:
                         written += len(piece)
                         out.write(piece)
             except requests.RequestException as broken:
-                raise _Broken(f"the answer broke off after {written:,} bytes ({type(broken).__name__})") from broken
+                raise _Broken(
+                    f"the answer broke off after {written:,} bytes ({type(broken).__name__})"
+                ) from broken
             except OSError as failure:
                 raise TrackingServerError(f"{file} cannot be written: {failure.strerror}") from failure
             return written
@@ -393,7 +399,10 @@ class TrackingServer:
             raise Unreachable(f"{self.uri} has a certificate that is not trusted: {failure}") from failure
         except requests.exceptions.ConnectionError as failure:
             raise _Broken("nothing answers") from failure
-        except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as failure:
+        except (
+            requests.exceptions.ChunkedEncodingError,
+            requests.exceptions.ContentDecodingError,
+        ) as failure:
             raise _Broken("the answer broke off") from failure
         except requests.exceptions.Timeout as failure:
             raise _Broken(f"no answer within {READ_SECONDS:.0f} seconds") from failure
@@ -417,7 +426,9 @@ class TrackingServer:
             if 300 <= status < 400:
                 to = without_secrets(answer.headers.get("Location", "elsewhere"))
                 raise NoTrackingServer(f"{self.uri} leads on to {to}; give the address that it leads to")
-            if status == 404 and (code == "RESOURCE_DOES_NOT_EXIST" or path.startswith((PROXY, "get-art", "ajax"))):
+            if status == 404 and (
+                code == "RESOURCE_DOES_NOT_EXIST" or path.startswith((PROXY, "get-art", "ajax"))
+            ):
                 raise NotThere(f"{self.uri} does not have that{said}")
             if code:
                 raise TrackingServerError(f"{self.uri} answered /{path} with status {status}{said}")

@@ -164,7 +164,10 @@ def _dataset(
 
     `made` holds what the same command made before: id and highest number per dataset, id per version.
     """
-    key, version_key = (dataset.name, dataset.identity), (f"{dataset.name}\0{dataset.identity}", dataset.digest)
+    key, version_key = (
+        (dataset.name, dataset.identity),
+        (f"{dataset.name}\0{dataset.identity}", dataset.digest),
+    )
     if version_key in made:
         return made[version_key][0], []
     changes: list[Change] = []
