@@ -156,8 +156,8 @@ class MlflowImport:
             self._retire(state)
         self._rename(pairs)
         for model in new:
-            if (state := self._registered(model, born)) is not None:
-                pairs.append(_Pair(model, state, versions[model.name]))
+            if (registered := self._registered(model, born)) is not None:
+                pairs.append(_Pair(model, registered, versions[model.name]))
         pairs = [pair for pair in pairs if not self._deleted_here(pair)]
         known = self._known_versions(pairs)
         self._import_new(pairs, known)
@@ -178,7 +178,7 @@ class MlflowImport:
 
     def _check_identity(self, born: int | None, here: Sequence[State]) -> None:
         """A wiped or swapped database must not look like the deletion of everything."""
-        before = {_seen(s).get("born_ms") for s in here} - {None}
+        before = {int(_seen(s)["born_ms"]) for s in here if _seen(s).get("born_ms") is not None}
         if born is not None and before and born not in before:
             raise AnotherServer(
                 f"{self.server.uri} is not the server that {self.name} was: its database was made on "
@@ -246,7 +246,7 @@ class MlflowImport:
                 raise
             self._done.failed.append(f"{state.name}: {refused}")
             return False
-        return found.created_ms != seen["created_ms"]
+        return found.created_ms != int(seen["created_ms"])
 
     def _retire(self, state: State) -> None:
         """Follow a deletion: what is live is archived, then the model is deleted, so that it can be restored."""

@@ -78,13 +78,13 @@ class Mlflow:
         )
         assert answer.ok, answer.text
 
-    def version(self, model: str, run: str, below: str = "model", **fields: object) -> int:
+    def version(self, model: str, run: str, **fields: object) -> int:
         made = self.ask(
             "POST",
             "model-versions/create",
             name=model,
             run_id=run,
-            source=f"mlflow-artifacts:/0/{run}/artifacts/{below}",
+            source=f"mlflow-artifacts:/0/{run}/artifacts/model",
             **fields,
         )
         return int(made["model_version"]["version"])
@@ -112,10 +112,12 @@ class Mlflow:
 
     def clear(self) -> None:
         for _ in range(2):
-            asked = {"max_results": 1000}
+            asked: dict[str, object] = {"max_results": 1000}
             for wanted in ({}, {"filter": "tags.`mlflow.prompt.is_prompt` = 'true'"}):
                 found = requests.get(
-                    f"{self.uri}/api/2.0/mlflow/registered-models/search", params=asked | wanted, timeout=60
+                    f"{self.uri}/api/2.0/mlflow/registered-models/search",
+                    params={**asked, **wanted},
+                    timeout=60,
                 ).json()
                 for model in found.get("registered_models", ()):
                     self.ask("DELETE", "registered-models/delete", name=model["name"])
