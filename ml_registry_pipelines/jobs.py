@@ -84,5 +84,15 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["reports/daily_cost_report", "reports/cost_overview"],
             "Writes the reports of some days, and the overview.",
         ),
+        _job(
+            "import_mlflow",
+            ["registry/mlflow_models"],
+            "Copies models from the MLflow server that MLREG_MLFLOW names; again, only what changed.",
+        ),
+        _job(
+            "anchor_log",
+            ["registry/log_anchors"],
+            "Verifies the log, then signs the heads of its chains into MLREG_ANCHORS.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

@@ -10,6 +10,7 @@ import dagster as dg
 from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
 from resources.lake import LakeResource
+from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
 from resources.sources import SourcesResource
 
@@ -33,5 +34,8 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
+        "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
+        "webhooks": WebhooksResource(root=settings.home),
+        "anchors": AnchorsResource(root=settings.home),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

@@ -21,12 +21,21 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "reconcile_inference_logs": 60,
     "new_prices": 10,
     "reports_of_touched_days": 10,
+    "deliver_webhooks": 5,
+    "mlflow_changes": 60,
     "run_failures": 5,
     "check_failures": 15,
     "watch": 60,
 }
 """Least seconds between two ticks of a sensor."""
-SCHEDULES = ("sync_prices_daily", "write_reports_daily", "maintain_tables_hourly", "maintain_tables_weekly")
+SCHEDULES = (
+    "sync_prices_daily",
+    "write_reports_daily",
+    "maintain_tables_hourly",
+    "maintain_tables_weekly",
+    "import_mlflow_daily",
+    "anchor_log_daily",
+)
 WATCHED = (*SENSOR_SECONDS, *SCHEDULES)
 PATIENCE_SECONDS = 180
 """How much longer than its interval a sensor may stay silent: a tick can wait for a busy machine."""
