@@ -49,7 +49,7 @@ class MlflowResource(dg.ConfigurableResource["MlflowResource"]):
 
         return mark(TrackingServer(_set(MLFLOW) or ""))
 
-    def copy(self, *, run_id: str, without_artifacts: bool) -> Imported:
+    def take_over(self, *, run_id: str, without_artifacts: bool) -> Imported:
         """Take over what changed.
 
         Raises:

@@ -24,7 +24,7 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 
 ACTOR = Actor("p1", authenticated_by="test")
-PATIENCE_SECONDS = 90
+PATIENCE_SECONDS = 115
 _numbers = itertools.count(1)
 
 
@@ -112,11 +112,11 @@ class Mlflow:
 
     def clear(self) -> None:
         for _ in range(2):
-            asked: dict[str, object] = {"max_results": 1000}
-            for wanted in ({}, {"filter": "tags.`mlflow.prompt.is_prompt` = 'true'"}):
+            asked = {"max_results": "1000"}
+            for wanted in ("", "tags.`mlflow.prompt.is_prompt` = 'true'"):
                 found = requests.get(
                     f"{self.uri}/api/2.0/mlflow/registered-models/search",
-                    params={**asked, **wanted},
+                    params={**asked, **({"filter": wanted} if wanted else {})},
                     timeout=60,
                 ).json()
                 for model in found.get("registered_models", ()):

@@ -160,11 +160,11 @@ def test_a_receiver_that_fails_is_tried_again_later_and_loses_nothing(
         sent = len(receiver.got)
         outbox.deliver()
         assert len(receiver.got) == sent
+        assert "event 2: 127.0.0.1" in str(standing.mark.last_failure)
         clock.past(standing.mark.next_attempt_at)
     assert all(
         timedelta(seconds=2.5) * 2**n <= p <= timedelta(seconds=5) * 2**n for n, p in enumerate(pauses)
     )
-    assert "event 2: 127.0.0.1" in standing.mark.last_failure
     registry.register_model("b")
     told = outbox.deliver()
     assert receiver.sequences == [1, 2, 2, 2, 2, 3]
