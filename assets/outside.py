@@ -6,6 +6,7 @@ from assets.tables import DAILY, OWNERS
 from resources.outside import AnchorsResource, MlflowResource
 
 ROOM = "registry"
+COMPLETE = "everything_was_taken_over"
 
 
 class MlflowCopy(dg.Config):
@@ -21,6 +22,11 @@ class MlflowCopy(dg.Config):
     kinds={"mlflow"},
     freshness_policy=DAILY,
     pool="mlflow_models",
+    check_specs=[
+        dg.AssetCheckSpec(
+            COMPLETE, asset=[ROOM, "mlflow_models"], description="Nothing that could be copied failed to be."
+        )
+    ],
     description=(
         "One row is one model of the MLflow server that MLREG_MLFLOW names, with versions, aliases, stages, runs "
         "and artifacts as they are there. What cannot be mapped is listed with each materialization."
@@ -44,7 +50,15 @@ def mlflow_models(
             "not_mapped": len(done.left_out),
             "failed": len(done.failed),
             "bytes": done.bytes,
-        }
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=COMPLETE,
+                passed=not done.failed,
+                severity=dg.AssetCheckSeverity.WARN,
+                description="; ".join(done.failed[:5]) or "Nothing failed.",
+            )
+        ],
     )
 
 

@@ -161,8 +161,9 @@ class MlflowImport:
         pairs = [pair for pair in pairs if not self._deleted_here(pair)]
         known = self._known_versions(pairs)
         self._import_new(pairs, known)
+        known = self._known_versions(pairs)
         for pair in pairs:
-            self._follow(pair)
+            self._follow(pair, known[pair.here.id])
         return done
 
     # -- what is here ------------------------------------------------------------------
@@ -464,10 +465,9 @@ class MlflowImport:
 
     # -- following ---------------------------------------------------------------------
 
-    def _follow(self, pair: _Pair) -> None:
+    def _follow(self, pair: _Pair, known: Mapping[int, State]) -> None:
         """Bring aliases, stages, tags and texts of a model and its versions up to what they are there."""
         before = self._done.changed
-        known = self._known_versions([pair])[pair.here.id]
         ours = {n: s for n, s in known.items() if s.data.get("origin", {}).get("server") == self.name}
         for number, version in sorted(pair.versions.items()):
             state = ours.get(number)
@@ -545,7 +545,7 @@ class MlflowImport:
                         f"alias {alias} of {pair.there.name} is {name} here, where {alias} means a stage or a number"
                     )
                 if current.get(name) != number:
-                    self.registry.set_alias(f"{pair.here.name}@v{number}", name)
+                    self.registry.set_alias(f"{pair.here.id}@v{number}", name)
                 seen[alias] = number
                 self._done.changed += 1
         for alias in sorted(set(seen) - set(pair.there.aliases)):

@@ -258,7 +258,10 @@ class TrackingServer:
             if number > MAX_FILES:
                 raise ArtifactLost(f"{self.uri} lists more than {MAX_FILES:,} files for one model; pack them")
             file = target / checked_path(path)
-            file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as failure:
+                raise ArtifactLost(f"{file.parent} cannot be made: {failure.strerror}") from failure
             total += self._fetch(shelf, path, size, file)
         return total
 
