@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import dagster as dg
 import pytest
 from click.testing import CliRunner
 
@@ -28,32 +29,36 @@ def _versions(location: Location, model: str) -> list[int]:
         return [v.number for v in ModelRegistry(log, actor=ACTOR).list_versions(model)]
 
 
+def _in_step(location: Location) -> list[dg.ExecuteInProcessResult]:
+    return [location.execute(r, job="import_mlflow") for r in location.requested("mlflow_changes")]
+
+
 def test_a_change_there_becomes_a_run_and_no_change_none(mlflow: Mlflow, location: Location, monkeypatch):
     monkeypatch.setenv("MLREG_MLFLOW", mlflow.uri)
     mlflow.simple("a")
-    [result] = location.take("mlflow_changes")
+    [result] = _in_step(location)
     assert result.success
     assert _versions(location, "a") == [1]
-    assert location.take("mlflow_changes") == []
+    assert _in_step(location) == []
     mlflow.simple("a")
-    [result] = location.take("mlflow_changes")
+    [result] = _in_step(location)
     assert _versions(location, "a") == [1, 2]
     [materialized] = result.asset_materializations_for_node("registry__mlflow_models")
     assert materialized.metadata["versions_new"].value == 1
     # Back to what it was before is a change, too.
     mlflow.ask("POST", "registered-models/alias", name="a", alias="best", version="1")
-    assert len(location.take("mlflow_changes")) == 1
+    assert len(_in_step(location)) == 1
     mlflow.ask("DELETE", "registered-models/alias", name="a", alias="best")
-    assert len(location.take("mlflow_changes")) == 1
+    assert len(_in_step(location)) == 1
 
 
 def test_a_server_that_is_away_is_an_alert_until_it_is_back(mlflow: Mlflow, location: Location, monkeypatch):
     monkeypatch.setattr("ml_registry_pipelines.exchange.mlflow_server.PAUSE_SECONDS", 0.001)
     monkeypatch.setenv("MLREG_MLFLOW", "http://127.0.0.1:1")
-    assert location.take("mlflow_changes") == []
+    assert _in_step(location) == []
     assert location.alerts() == [("mlflow_failing/server", "opened")]
     monkeypatch.setenv("MLREG_MLFLOW", mlflow.uri)
-    assert len(location.take("mlflow_changes")) == 1
+    assert len(_in_step(location)) == 1
     assert location.alerts()[-1] == ("mlflow_failing/server", "resolved")
 
 
