@@ -35,7 +35,7 @@ class MlflowCopy(dg.Config):
 def mlflow_models(
     context: dg.AssetExecutionContext, config: MlflowCopy, mlflow: MlflowResource
 ) -> dg.MaterializeResult:
-    done = mlflow.take_over(run_id=context.run_id, without_artifacts=config.without_artifacts)
+    done = mlflow.take_over(run_id=context.run.run_id, without_artifacts=config.without_artifacts)
     listed = (
         "\n".join(f"- {sentence}" for sentence in (*done.failed, *done.left_out)) or "Nothing was left out."
     )
