@@ -70,7 +70,7 @@ def webhooks_list() -> None:
 def webhooks_remove(name: str) -> None:
     """End a subscription."""
     with open_log() as log:
-        click.echo(f"{_webhooks(log).remove(name).name} gets nothing any more")
+        click.echo(f"{_webhooks(log).remove(name)} gets nothing any more")
 
 
 @webhooks.command("replay")

@@ -172,16 +172,16 @@ def _dataset(
         return made[version_key][0], []
     changes: list[Change] = []
     number = 0
-    known = None if key in made else _known(view, dataset)
-    if known is not None:
-        versions = dataset_versions_of(view, known.id, deleted=True)
-        for state in versions:
-            if state.data["metadata"]["digest"] == dataset.digest and not state.deleted:
-                return state.id, []
+    known = _known(view, dataset)
+    versions = [] if known is None else dataset_versions_of(view, known.id, deleted=True)
+    for state in versions:
+        if state.data["metadata"]["digest"] == dataset.digest and not state.deleted:
+            return state.id, []
+    if key in made:
+        identity, number = made[key]
+    elif known is not None:
         identity = known.id
         number = max((int(s.data["metadata"]["number"]) for s in versions), default=0)
-    elif key in made:
-        identity, number = made[key]
     else:
         identity = new_id()
         taken = {name for name in (dataset.name, _apart(dataset)) if _living(view, name)}

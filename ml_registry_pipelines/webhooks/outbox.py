@@ -8,6 +8,7 @@ meanwhile recorded waits in the log, which loses nothing.
 
 from __future__ import annotations
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.lake import CommitUnknown, LostRace, StaleSlice
 from ml_registry_pipelines.lake.tables.webhooks import WEBHOOK_MARKS
-from ml_registry_pipelines.registry.errors import RegistryError
+from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
 from ml_registry_pipelines.registry.log import Log, LogDamaged
 from ml_registry_pipelines.registry.things import thing_of
 from ml_registry_pipelines.webhooks.addresses import Allowed
@@ -41,6 +42,8 @@ DEAD_AFTER = 5
 AT_ONCE = 8
 """Subscribers that are told at the same time."""
 RACES = 5
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -215,7 +218,14 @@ class Outbox:
         found = self._log.view(tenant).select(
             "webhooks.subscriptions", "things", "type = $kind AND NOT deleted", parameters={"kind": KIND}
         )
-        return [subscription_of(thing_of(state)) for state in found]
+        subscriptions = []
+        for state in found:
+            try:
+                subscriptions.append(subscription_of(thing_of(state)))
+            except InvalidInput as wrong:
+                # It must not keep events from the others.
+                _logger.warning("%s", wrong)
+        return subscriptions
 
     def _mark(self, subscription: Subscription, found: Mark | None) -> Mark:
         if found is not None and found.epoch == subscription.epoch:

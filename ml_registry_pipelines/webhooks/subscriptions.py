@@ -43,10 +43,8 @@ class Secret:
     def __post_init__(self) -> None:
         if (self.variable is None) == (self.file is None):
             raise InvalidInput("a webhook needs a secret: the name of an environment variable, or of a file")
-        if self.variable is not None and not self.variable.replace("_", "a").isalnum():
-            raise InvalidInput(
-                "that is no name of an environment variable; give its name, never the secret itself"
-            )
+        if self.variable is not None:
+            _checked_variable(self.variable)
 
     @property
     def place(self) -> str:
@@ -104,9 +102,10 @@ class Subscription:
             SecretMissing: the address is in an environment variable that is not set.
             InvalidInput: it is none.
         """
+        # Looked at again at each delivery: what is allowed may have changed.
         if not self.url.startswith(FROM_ENVIRONMENT):
-            return self.url
-        name = self.url.removeprefix(FROM_ENVIRONMENT)
+            return checked_url(self.url, Allowed.from_environment())
+        name = _checked_variable(self.url.removeprefix(FROM_ENVIRONMENT))
         found = os.environ.get(name, "").strip()
         if not found:
             raise SecretMissing(f"the address of webhook {self.name!r} is not in environment variable {name}")
@@ -120,17 +119,23 @@ def _passes(value: str, patterns: Sequence[str]) -> bool:
 def subscription_of(thing: Thing) -> Subscription:
     """The state of a subscription as a value."""
     data: Mapping[str, Any] = thing.metadata
-    return Subscription(
-        thing.id,
-        thing.tenant,
-        thing.name,
-        data["url"],
-        Secret(data["secret"].get("variable"), data["secret"].get("file")),
-        tuple(data["actions"]),
-        tuple(data["entity_types"]),
-        int(data["first"]),
-        int(data["epoch"]),
-    )
+    try:
+        return Subscription(
+            thing.id,
+            thing.tenant,
+            thing.name,
+            str(data["url"]),
+            Secret(data["secret"].get("variable"), data["secret"].get("file")),
+            tuple(str(pattern) for pattern in data["actions"]),
+            tuple(str(pattern) for pattern in data["entity_types"]),
+            int(data["first"]),
+            int(data["epoch"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InvalidInput(
+            f"webhook {thing.name!r} of tenant {thing.tenant!r} was not made by `mlreg webhooks add`; "
+            "remove it and add it"
+        ) from None
 
 
 class Webhooks(Desk):
@@ -163,7 +168,9 @@ class Webhooks(Desk):
             NameTaken: there is a webhook of that name.
             InvalidInput: the address, a filter or the secret's place cannot be used.
         """
-        if not url.startswith(FROM_ENVIRONMENT):
+        if url.startswith(FROM_ENVIRONMENT):
+            _checked_variable(url.removeprefix(FROM_ENVIRONMENT))
+        else:
             checked_url(url, Allowed.from_environment())
         head, _ = self.log.head(self.tenant)
         for pattern in (*actions, *entity_types):
@@ -189,9 +196,9 @@ class Webhooks(Desk):
         """One subscription by name."""
         return subscription_of(self._things.get(KIND, name))
 
-    def remove(self, name: str, *, idempotency_key: str | None = None) -> Subscription:
-        """End a subscription."""
-        return subscription_of(self._things.delete(KIND, name, idempotency_key=idempotency_key))
+    def remove(self, name: str, *, idempotency_key: str | None = None) -> str:
+        """End a subscription; return its name."""
+        return self._things.delete(KIND, name, idempotency_key=idempotency_key).name
 
     def replay(self, name: str, first: int, *, idempotency_key: str | None = None) -> Subscription:
         """Tell a subscriber all events from `first` on, again or, past one that it refuses, for the first time."""
@@ -207,6 +214,16 @@ class Webhooks(Desk):
                 "replay_webhook", KIND, name, {"first": first}, edit, idempotency_key=idempotency_key
             )
         )
+
+
+def _checked_variable(name: str) -> str:
+    """A variable that is there for webhooks: a subscription must not make use of others, such as passwords."""
+    if "HOOK" not in name.upper() or not name.replace("_", "a").isalnum() or not name.isascii():
+        raise InvalidInput(
+            "a webhook's secret or address is in an environment variable whose name holds HOOK, such as "
+            "CI_HOOK_SECRET; give its name, never the secret itself"
+        )
+    return name
 
 
 def _checked_first(first: int, head: int) -> int:

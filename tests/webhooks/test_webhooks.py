@@ -361,8 +361,37 @@ def test_what_was_allowed_once_is_looked_at_at_each_delivery(hooks, outbox, rece
     hooks.add("ci", receiver.url, BY_NAME)
     monkeypatch.setenv(addresses.VARIABLE, "")
     [standing] = outbox.deliver().standings
-    assert "no public address" in str(standing.mark.last_failure)
+    assert f"may allow its host in {addresses.VARIABLE}" in str(standing.mark.last_failure)
     assert receiver.got == []
+
+
+def test_a_subscription_makes_no_use_of_other_secrets(hooks, receiver):
+    for secret, url in (("AWS_SECRET_ACCESS_KEY", receiver.url), ("TEST_HOOK_SECRET", "env:DATABASE_URL")):
+        with pytest.raises(InvalidInput, match="whose name holds HOOK"):
+            hooks.add("ci", url, Secret(secret))
+
+
+def test_a_thing_that_only_looks_like_a_subscription_keeps_events_from_nobody(
+    hooks, registry, outbox, receiver
+):
+    registry.things.register("webhook", "odd", metadata={"url": receiver.url})
+    bare = {
+        "actions": [],
+        "entity_types": [],
+        "first": 1,
+        "epoch": 0,
+        "secret": {"variable": "TEST_HOOK_SECRET"},
+    }
+    registry.things.register("webhook", "inside", metadata={"url": "http://localhost/x", **bare})
+    hooks.add("ci", receiver.url, BY_NAME, first=1)
+    told = outbox.deliver()
+    assert receiver.sequences == [1, 2, 3]
+    why = {s.subscription.name: str(s.mark.last_failure) for s in told.standings}
+    assert "may allow its host" in why["inside"]
+    with pytest.raises(InvalidInput, match="'odd' of tenant 'default' was not made by"):
+        hooks.list()
+    assert hooks.remove("odd") == "odd"
+    assert [s.name for s in hooks.list()] == ["ci", "inside"]
 
 
 # -- from a shell ------------------------------------------------------------------------------
