@@ -120,6 +120,15 @@ def test_a_second_import_writes_nothing(mlflow: Mlflow, here: Here):
     assert (again.models, again.versions, again.bytes, again.unchanged) == (0, 0, 0, 1)
 
 
+def test_a_long_list_comes_in_pages(mlflow: Mlflow, here: Here, monkeypatch):
+    monkeypatch.setattr("ml_registry_pipelines.exchange.mlflow_server.PAGE", 2)
+    for name in "abc":
+        mlflow.simple(name)
+        mlflow.simple(name, name.encode())
+    done = here.take(mlflow.uri)
+    assert (done.models, done.versions, done.failed) == (3, 6, [])
+
+
 def test_changes_there_are_followed_and_changes_here_stay(mlflow: Mlflow, here: Here):
     for _ in range(3):
         mlflow.simple("a")
