@@ -24,7 +24,7 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 
 ACTOR = Actor("p1", authenticated_by="test")
-PATIENCE_SECONDS = 115
+PATIENCE_SECONDS = 240
 _numbers = itertools.count(1)
 
 
@@ -34,6 +34,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "mlflow" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("mlflow"))
+            # The first of them waits for the server, which imports for 100 s of a machine that is busy.
+            item.add_marker(pytest.mark.timeout(300))
 
 
 @dataclass
