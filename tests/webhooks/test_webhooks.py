@@ -271,7 +271,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.webhooks.outbox import Outbox
 with Lake(sys.argv[1]) as lake, Log(lake) as log:
-    Outbox(log).deliver()
+    Outbox(log).deliver(seconds=300)
 """
 
 
