@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import checks, costs, operations, outside, reports, sources, telemetry
+from assets import artifacts, checks, costs, operations, outside, reports, sources, telemetry
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
@@ -45,6 +45,7 @@ def build_defs(
             operations.table_upkeep,
             outside.mlflow_models,
             outside.log_anchors,
+            artifacts.artifact_store,
         ],
         asset_checks=checks.all_checks(),
         jobs=all_jobs(),

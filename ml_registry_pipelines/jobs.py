@@ -94,5 +94,10 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["registry/log_anchors"],
             "Verifies the log, then signs the heads of its chains into MLREG_ANCHORS.",
         ),
+        _job(
+            "purge_artifacts",
+            ["operations/artifact_store"],
+            "Removes files that no model version has ever needed; with `dry_run`, says which.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

@@ -9,6 +9,7 @@ import dagster as dg
 
 from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
+from resources.artifacts import ArtifactsResource
 from resources.lake import LakeResource
 from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
@@ -16,7 +17,17 @@ from resources.sources import SourcesResource
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
 
-__all__ = ["AlertsResource", "LakeResource", "PricesResource", "SourcesResource", "resources_for"]
+__all__ = [
+    "AlertsResource",
+    "AnchorsResource",
+    "ArtifactsResource",
+    "LakeResource",
+    "MlflowResource",
+    "PricesResource",
+    "SourcesResource",
+    "WebhooksResource",
+    "resources_for",
+]
 
 
 def resources_for(settings: Settings) -> Mapping[str, object]:
@@ -37,5 +48,6 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
         "webhooks": WebhooksResource(root=settings.home),
         "anchors": AnchorsResource(root=settings.home),
+        "artifacts": ArtifactsResource(root=settings.home, s3_attempts=s3_attempts),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

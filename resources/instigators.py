@@ -35,6 +35,7 @@ SCHEDULES = (
     "maintain_tables_weekly",
     "import_mlflow_daily",
     "anchor_log_daily",
+    "purge_artifacts_weekly",
 )
 WATCHED = (*SENSOR_SECONDS, *SCHEDULES)
 PATIENCE_SECONDS = 180
