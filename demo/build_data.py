@@ -1,8 +1,8 @@
 """Builds the demo's data from its published sources, the same bytes every time.
 
 Run as `python demo/build_data.py --from SOURCES --to demo/data`. SOURCES holds
-`azure_llm_code_trace.csv`, `llmperf_requests.csv` and `usage_payloads.jsonl`, which the
-project does not ship; what it ships is the outcome, below `demo/data`.
+`azure_llm_code_trace.csv`, `llmperf_requests.csv`, `usage_payloads.jsonl`, `compas_two_years.csv` and
+`german_credit.csv`, which the project does not ship; what it ships is the outcome, below `demo/data`.
 
 What is real, what is assumed and by which rule is told in `demo/README.md`. What the outcome
 should cost is computed elsewhere, by `compute_expected.py`, which shares no code with this.
@@ -64,6 +64,13 @@ FIRST_LETTERS = (
     ("z-ai/", "openrouter"),
 )
 """How the names of one provider begin, once Groq's timings have been looked for."""
+
+GERMAN_CREDIT = (
+    *("account", "months", "history", "purpose", "amount", "savings", "employed_since", "instalment_rate"),
+    *("sex_and_marital_status", "other_debtors", "resident_since", "property", "age", "other_instalments"),
+    *("housing", "credits", "job", "dependants", "telephone", "foreign_worker", "risk"),
+)
+"""Columns of a file that names none, in our words, in the order in which UCI describes them."""
 
 T = TypeVar("T")
 
@@ -465,12 +472,28 @@ def build(sources: Path, target: Path) -> str:
     )
 
 
+def build_training(sources: Path, target: Path) -> str:
+    """Write the data that models are trained on below `target`; returns what was done, in words."""
+    with (sources / "compas_two_years.csv").open(encoding="utf-8", newline="") as file:
+        people = list(csv.DictReader(file))
+    # The number leads back to the person, and nothing learns from it.
+    names = [name for name in people[0] if name != "id"]
+    applicants = (sources / "german_credit.csv").read_text(encoding="utf-8").splitlines()
+    write_gz(
+        target / "training" / "compas_two_years.csv.gz",
+        [",".join(names), *(",".join(person[name] for name in names) for person in people)],
+    )
+    write_gz(target / "training" / "german_credit.csv.gz", [",".join(GERMAN_CREDIT), *applicants])
+    return f"{len(people)} people and {len(applicants)} applicants to train on"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--from", dest="sources", type=Path, required=True, help="folder of the source files")
     parser.add_argument("--to", dest="target", type=Path, required=True, help="folder of the demo's data")
     given = parser.parse_args()
     sys.stdout.write(build(given.sources, given.target) + "\n")
+    sys.stdout.write(build_training(given.sources, given.target) + "\n")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines import registry_cli
+from ml_registry_pipelines import exchange_cli, registry_cli, webhooks_cli
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.settings import Environment, Settings
@@ -74,6 +74,8 @@ def cli() -> None:
 
 
 registry_cli.attach(cli)
+exchange_cli.attach(cli)
+webhooks_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

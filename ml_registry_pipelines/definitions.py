@@ -11,13 +11,14 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import artifacts, checks, costs, lineage, operations, reports, sources, telemetry
+from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
 from sensors import alerting, ingestion, reporting, watching
+from sensors import outside as outside_sensors
 
 
 def build_defs(
@@ -43,6 +44,8 @@ def build_defs(
             reports.cost_overview,
             lineage.lineage_index,
             operations.table_upkeep,
+            outside.mlflow_models,
+            outside.log_anchors,
             artifacts.artifact_store,
         ],
         asset_checks=checks.all_checks(),
@@ -56,6 +59,8 @@ def build_defs(
             alerting.run_failures,
             alerting.check_failures,
             watching.watch,
+            outside_sensors.deliver_webhooks,
+            outside_sensors.mlflow_changes,
         ],
         resources={**resources_for(settings), **(overrides or {})},
         executor=dg.in_process_executor,

@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ml_registry_pipelines.demo_models import DemoModels, close_broken_off, taken_names
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.slices import days_behind, days_held
 from ml_registry_pipelines.operations.late_reports import late_reports
 from ml_registry_pipelines.operations.summary import summarise
+from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.services import REPOSITORY, Service, dagster_home, prepare, running_daemon
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Scope, Sources
@@ -85,20 +87,22 @@ def run() -> int:
     click.echo(f"demo in {settings.home}")
     landed = land(settings)
     sources = Sources.load(settings)
-    with Lake(settings.home, process="demo") as lake:
-        left = what_is_left(lake, sources)
+    with Lake(settings.home, process="demo") as lake, Log(lake) as log:
+        models = DemoModels(log, settings)
+        left = bool(what_is_left(lake, sources)) or bool(models.left())
         if left:
             click.echo(
                 f"{landed} files landed; sensors and assets do the rest, and the UI shows it afterwards"
             )
-            _work(settings, lake, sources)
+            _work(settings, lake, sources, models)
         click.echo()
-        for line in summarise(lake).lines():
+        for line in (*summarise(lake).lines(), "", *models.lines()):
             click.echo(line)
         click.echo()
         if not left:
             click.echo(
-                "nothing has changed: every shipped file was taken before; only query timings were recorded"
+                "nothing has changed: every shipped file was taken and every model trained before; "
+                "only query timings were recorded"
             )
         click.echo("`make ui` shows assets, runs and ticks at http://127.0.0.1:3000")
     return 0
@@ -134,7 +138,8 @@ def refuse_a_home_in_use(settings: Settings) -> None:
     """Let the demo into a home that is new or holds nothing but (part of) the demo. Writes the time of its query alone.
 
     Raises:
-        DemoError: log files lie there, or were taken there, that are not the demo's.
+        DemoError: log files lie there, or were taken there, that are not the demo's, or the
+            registry there has something of its own under a name that the demo uses.
     """
     import pyarrow as pa
 
@@ -143,7 +148,12 @@ def refuse_a_home_in_use(settings: Settings) -> None:
         for entry in source.files.entries(source.prefix):
             if source.wants(entry.path) and entry.path not in shipped:
                 raise _in_use(settings, f"{source.folder}/{entry.path}")
-    with Lake(settings.home, process="demo") as lake:
+    with Lake(settings.home, process="demo") as lake, Log(lake) as log:
+        if taken := next(taken_names(log), None):
+            raise DemoError(
+                f"{settings.home} has a {taken} that is not the demo's; "
+                "unset MLREG_HOME or set it to a new folder for the demo"
+            )
         if not lake.exists("ingested_files"):
             return
         with lake.read("ingested_files") as reading:
@@ -196,16 +206,18 @@ def what_is_left(lake: Lake, sources: Sources) -> Left:
     )
 
 
-def _work(settings: Settings, lake: Lake, sources: Sources) -> None:
-    """Run the daemon until nothing is left."""
+def _work(settings: Settings, lake: Lake, sources: Sources, models: DemoModels) -> None:
+    """Run the daemon until nothing is left, and train the models meanwhile."""
     import dagster as dg
 
     os.environ["DAGSTER_HOME"] = str(dagster_home(settings))
     with dg.DagsterInstance.get() as instance, running_daemon(settings) as daemon, _line() as line:
         if daemon is None:
             line.show("Dagster already runs for this home and does the work")
-        changed = time.monotonic()
         began = time.time()
+        close_broken_off(instance)
+        models.work(instance, line.show)
+        changed = time.monotonic()
         seen = None
         while True:
             left = what_is_left(lake, sources)

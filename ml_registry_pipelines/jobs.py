@@ -90,6 +90,16 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             "Adds to the lineage index what is newer than it, so that questions stay quick.",
         ),
         _job(
+            "import_mlflow",
+            ["registry/mlflow_models"],
+            "Copies models from the MLflow server that MLREG_MLFLOW names; again, only what changed.",
+        ),
+        _job(
+            "anchor_log",
+            ["registry/log_anchors"],
+            "Verifies the log, then signs the heads of its chains into MLREG_ANCHORS.",
+        ),
+        _job(
             "purge_artifacts",
             ["operations/artifact_store"],
             "Removes files that no model version has ever needed; with `dry_run`, says which.",

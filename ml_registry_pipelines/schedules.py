@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import dagster as dg
+
+from ml_registry_pipelines.jobs import ONE_AT_A_TIME
 
 RUNNING = dg.DefaultScheduleStatus.RUNNING
 
@@ -21,6 +24,38 @@ def write_reports_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     return dg.RunRequest(partition_key=yesterday.isoformat())
 
 
+def _where_set(job: str, *variables: str) -> dg.RunRequest | dg.SkipReason:
+    """A run where the environment names what it needs."""
+    missing = [name for name in variables if not os.environ.get(name, "").strip()]
+    return (
+        dg.SkipReason(f"{', '.join(missing)} not set")
+        if missing
+        else dg.RunRequest(tags={ONE_AT_A_TIME: job})
+    )
+
+
+@dg.schedule(
+    name="import_mlflow_daily",
+    job_name="import_mlflow",
+    cron_schedule="50 1 * * *",
+    default_status=RUNNING,
+    description="Looks at the MLflow server once a day, whether or not the sensor saw a change.",
+)
+def import_mlflow_daily() -> dg.RunRequest | dg.SkipReason:
+    return _where_set("import_mlflow", "MLREG_MLFLOW")
+
+
+@dg.schedule(
+    name="anchor_log_daily",
+    job_name="anchor_log",
+    cron_schedule="15 2 * * *",
+    default_status=RUNNING,
+    description="Verifies the log and signs its heads, where a folder and keys for it are set.",
+)
+def anchor_log_daily() -> dg.RunRequest | dg.SkipReason:
+    return _where_set("anchor_log", "MLREG_ANCHORS", "MLREG_ANCHOR_KEY", "MLREG_ANCHOR_PUBLIC_KEY")
+
+
 def all_schedules() -> list[dg.ScheduleDefinition]:
     """Every schedule of this location."""
     return [
@@ -32,6 +67,8 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
             description="Brings the price catalogue up to date every day, so that its age is known.",
         ),
         write_reports_daily,
+        import_mlflow_daily,
+        anchor_log_daily,
         dg.ScheduleDefinition(
             name="build_lineage_index_hourly",
             job_name="build_lineage_index",

@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 WORKSPACE = REPOSITORY / "workspace.yaml"
 TEMPLATE = Path(__file__).with_name("dagster.yaml")
 LOCK = "mlreg-daemon.lock"
+DEMO_DATA = "MLREG_DEMO_DATA"
+"""Environment variable that tells the demo's code location where its datasets lie."""
 STOP_SECONDS = 30.0
 """How long services may take to end before they are killed; a run in flight gets that long to finish."""
 
@@ -49,7 +51,7 @@ class Holder:
     @property
     def is_orphan(self) -> bool:
         """Whether the process that started the daemon is gone."""
-        return not _exists(self.starter)
+        return not process_exists(self.starter)
 
 
 def dagster_home(settings: Settings) -> Path:
@@ -57,6 +59,13 @@ def dagster_home(settings: Settings) -> Path:
     if not settings.home.startswith("s3://"):
         return Path(settings.home) / "dagster"
     return Path(os.environ.get("DAGSTER_HOME", "").strip() or ".mlreg/dagster").expanduser().absolute()
+
+
+def demo_data(settings: Settings) -> Path:
+    """The folder of the demo's datasets: below the home where that is a folder, else beside Dagster's."""
+    if settings.home.startswith("s3://"):
+        return dagster_home(settings) / "demo"
+    return Path(settings.home) / "demo"
 
 
 def prepare(settings: Settings) -> Path:
@@ -88,6 +97,7 @@ def environment(settings: Settings) -> dict[str, str]:
     for name in ("MLREG_SOURCES", "MLREG_CONTRACT_PRICES"):
         if given := values.get(name, "").strip():
             values[name] = str(Path(given).expanduser().absolute())
+    values[DEMO_DATA] = str(demo_data(settings))
     values["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), values.get("PYTHONPATH")]))
     # Each run is a process that imports Dagster anew, and without compiled bytecode that takes thrice as long.
     if values.pop("PYTHONDONTWRITEBYTECODE", ""):
@@ -154,8 +164,12 @@ def stop(services: Sequence[Service], seconds: float = STOP_SECONDS) -> None:
 
 
 @contextmanager
-def running_daemon(settings: Settings, *, address: str | None = None) -> Iterator[Service | None]:
+def running_daemon(
+    settings: Settings, *, address: str | None = None, locations: Path | None = None
+) -> Iterator[Service | None]:
     """A daemon while the block lasts; None where another process runs one for this home already.
+
+    `locations` is the workspace file; by default it loads the platform's own location alone.
 
     A daemon whose starter died is ended first: nobody else would.
     """
@@ -166,7 +180,7 @@ def running_daemon(settings: Settings, *, address: str | None = None) -> Iterato
             return
         daemon = Service.start(
             "daemon",
-            ["dagster._daemon", "run", "-w", str(WORKSPACE), "--log-level", "warning"],
+            ["dagster._daemon", "run", "-w", str(locations or WORKSPACE), "--log-level", "warning"],
             env=environment(settings),
             log=home / "daemon.log",
             hold=[lock.fileno()],
@@ -253,7 +267,8 @@ def _group_exists(group: int) -> bool:
     return True
 
 
-def _exists(process: int) -> bool:
+def process_exists(process: int) -> bool:
+    """Whether a process of this machine has that id."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -10,7 +10,6 @@ from types import FrameType
 import click
 
 from ml_registry_pipelines.services import (
-    WORKSPACE,
     Service,
     ServicesError,
     environment,
@@ -20,6 +19,7 @@ from ml_registry_pipelines.services import (
     stop,
 )
 from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.workspace import workspace
 
 READY_SECONDS = 180.0
 POLL_SECONDS = 0.25
@@ -33,6 +33,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
     """
     settings = Settings.from_environment()
     home = prepare(settings)
+    locations = workspace(settings)
     address = f"http://{host}:{port}"
     if (busy := holder(settings)) is not None and not busy.is_orphan:
         where = f"at {busy.address}" if busy.address else "for a demo; wait until that has ended"
@@ -42,7 +43,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)
     try:
-        with running_daemon(settings, address=address) as daemon:
+        with running_daemon(settings, address=address, locations=locations) as daemon:
             if daemon is None:
                 raise ServicesError(f"Dagster already runs for {settings.home}")
             web = Service.start(
@@ -50,7 +51,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
                 [
                     "dagster_webserver",
                     "-w",
-                    str(WORKSPACE),
+                    str(locations),
                     "-h",
                     host,
                     "-p",

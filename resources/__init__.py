@@ -11,6 +11,7 @@ from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactsResource
 from resources.lake import LakeResource
+from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
 from resources.sources import SourcesResource
 
@@ -18,10 +19,13 @@ WEBHOOK = "MLREG_ALERT_WEBHOOK"
 
 __all__ = [
     "AlertsResource",
+    "AnchorsResource",
     "ArtifactsResource",
     "LakeResource",
+    "MlflowResource",
     "PricesResource",
     "SourcesResource",
+    "WebhooksResource",
     "resources_for",
 ]
 
@@ -41,6 +45,9 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
+        "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
+        "webhooks": WebhooksResource(root=settings.home),
+        "anchors": AnchorsResource(root=settings.home),
         "artifacts": ArtifactsResource(root=settings.home, s3_attempts=s3_attempts),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

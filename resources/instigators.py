@@ -21,6 +21,8 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "reconcile_inference_logs": 60,
     "new_prices": 10,
     "reports_of_touched_days": 10,
+    "deliver_webhooks": 5,
+    "mlflow_changes": 60,
     "run_failures": 5,
     "check_failures": 15,
     "watch": 60,
@@ -32,6 +34,8 @@ SCHEDULES = (
     "build_lineage_index_hourly",
     "maintain_tables_hourly",
     "maintain_tables_weekly",
+    "import_mlflow_daily",
+    "anchor_log_daily",
     "purge_artifacts_weekly",
 )
 WATCHED = (*SENSOR_SECONDS, *SCHEDULES)

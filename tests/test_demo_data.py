@@ -137,6 +137,11 @@ def test_what_ships_is_small() -> None:
         ),
         ("genai-prices-MIT.txt", ["Copyright (c) Pydantic", "The above copyright notice"]),
         ("llmperf-leaderboard-Apache-2.0.txt", ["Apache License", "Version 2.0"]),
+        (
+            "german-credit-CC-BY-4.0.txt",
+            ["https://creativecommons.org/licenses/by/4.0/", "Hans Hofmann", "What was changed"],
+        ),
+        ("compas-public-records.txt", ["Public records", "ProPublica", "What was changed"]),
     ],
 )
 def test_every_source_comes_with_its_licence(licence: str, words: list[str]) -> None:
@@ -303,6 +308,27 @@ def test_the_same_sources_build_the_same_bytes(tmp_path: Path, answers: dict[int
         )
     assert built[0] == built[1]
     assert len(built[0]) == len(NATIVE) + 2
+
+
+def test_people_are_shipped_without_names_numbers_and_dates_of_birth() -> None:
+    people = list(csv.DictReader(lines_of(DEMO / "data" / "training" / "compas_two_years.csv.gz")))
+    assert len(people) == 7214
+    assert not {"id", "name", "first", "last", "dob", "c_case_number"} & set(people[0])
+    applicants = list(csv.DictReader(lines_of(DEMO / "data" / "training" / "german_credit.csv.gz")))
+    assert Counter(applicant["risk"] for applicant in applicants) == {"1": 700, "2": 300}
+    assert tuple(applicants[0]) == build_data.GERMAN_CREDIT
+
+
+def test_the_same_sources_build_the_same_data_to_train_on(tmp_path: Path) -> None:
+    (tmp_path / "compas_two_years.csv").write_text("id,sex,age\n1,Male,69\n3,Female,34\n")
+    (tmp_path / "german_credit.csv").write_text("A11,6\nA12,48\n")
+    built = []
+    for name in ("one", "two"):
+        build_data.build_training(tmp_path, tmp_path / name)
+        built.append([file.read_bytes() for file in sorted((tmp_path / name / "training").iterdir())])
+    assert built[0] == built[1]
+    assert gzip.decompress(built[0][0]).decode() == "sex,age\nMale,69\nFemale,34\n"
+    assert gzip.decompress(built[0][1]).decode().splitlines()[1:] == ["A11,6", "A12,48"]
 
 
 def test_the_calls_of_the_comparison_belong_to_the_tenant_that_is_expected(home: Path, lake: Lake) -> None:

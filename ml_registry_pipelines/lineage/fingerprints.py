@@ -176,3 +176,8 @@ def _sha256(path: Path) -> str:
 
 def _columns(schema: pa.Schema) -> tuple[tuple[str, str], ...]:
     return tuple((column.name, str(column.type)) for column in schema)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The Parquet and CSV files of a dataset in their order; hidden ones, and hidden folders, are left out."""
+    return sorted(_data_files(path))

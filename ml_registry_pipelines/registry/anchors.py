@@ -19,6 +19,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log_table import TABLE
+from ml_registry_pipelines.registry.stretches import INSIDE, portions
 
 LINK = 8
 """Bytes of a hash that an anchor keeps."""
@@ -140,27 +141,34 @@ def _anchor(content: Mapping[str, Any], name: str) -> Anchor:
 def _heads_and_links(
     lake: Lake, known: Mapping[str, Sequence[object]]
 ) -> tuple[dict[str, tuple[int, str]], dict[str, tuple[int, bytes]]]:
-    import pyarrow as pa
-
-    since = pa.table(
-        {
-            "tenant": pa.array(list(known), pa.string()),
-            "last": pa.array([h[0] for h in known.values()], pa.int64()),
-        }
-    )
-    with lake.read(TABLE) as reading:
-        reading.register("anchored", since)
-        rows = reading.query(
-            "registry.anchor",
-            f"""
-            SELECT e.tenant, min(sequence) AS first, max(sequence) AS last, arg_max(hash, sequence) AS head,
-                   string_agg(substr(hash, 1, {2 * LINK}), '' ORDER BY sequence) AS links
-            FROM {TABLE} e LEFT JOIN anchored a ON a.tenant = e.tenant
-            WHERE sequence > coalesce(a.last, 0)
-            GROUP BY e.tenant
-            ORDER BY e.tenant
-            """,
-        ).to_pylist()
     heads = {tenant: (int(str(head[0])), str(head[1])) for tenant, head in known.items()}
-    heads.update((row["tenant"], (row["last"], row["head"])) for row in rows)
-    return heads, {row["tenant"]: (row["first"], bytes.fromhex(row["links"])) for row in rows}
+    links: dict[str, tuple[int, bytes]] = {}
+    with lake.read(TABLE) as reading:
+        newest = reading.query(
+            "registry.anchor_sizes",
+            f"SELECT tenant, count(*) AS n, max(sequence) AS last FROM {TABLE} GROUP BY tenant ORDER BY tenant",
+        ).to_pylist()
+        sizes = {
+            row["tenant"]: row["n"] for row in newest if row["last"] > heads.get(row["tenant"], (0, ""))[0]
+        }
+        after = {tenant: head[0] for tenant, head in heads.items()}
+        for portion in portions(reading, sizes, after=after):
+            rows = reading.query("registry.anchor", _PORTION, portion.parameters).to_pylist()
+            for row in rows:
+                tenant = row["tenant"]
+                if tenant not in sizes:
+                    continue
+                first, held = links.get(tenant, (row["first"], b""))
+                links[tenant] = (first, held + bytes.fromhex(row["links"]))
+                heads[tenant] = (row["last"], row["head"])
+    return heads, links
+
+
+_PORTION = f"""
+SELECT tenant, min(sequence) AS first, max(sequence) AS last, arg_max(hash, sequence) AS head,
+       string_agg(substr(hash, 1, {2 * LINK}), '' ORDER BY sequence) AS links
+FROM {TABLE}
+WHERE {INSIDE}
+GROUP BY tenant
+ORDER BY tenant
+"""

@@ -1,14 +1,15 @@
 """Checking the chain: every hash computed anew, every link followed, the first damage named.
 
-The work is done by DuckDB over the stored columns, as a stream, and spills to disk. What a
+The work is done by DuckDB over the stored columns, as a stream and in portions. What a
 chain alone cannot show, loss of its end and a forgery computed through to the end, only an
 anchor shows: `Verdict.caveat` says so where there is none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.lake import Lake
@@ -17,6 +18,7 @@ from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import parse
 from ml_registry_pipelines.registry.events import BULK, hash_sql
 from ml_registry_pipelines.registry.log_table import TABLE
+from ml_registry_pipelines.registry.stretches import AT_ONCE, INSIDE, hashes, portions
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
@@ -61,76 +63,120 @@ class Verdict:
 
 
 def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] = ()) -> list[Verdict]:
-    """Check the chains of all tenants, or of one, against themselves and against anchors."""
+    """Check the chains of all tenants, or of one, against themselves and against anchors.
+
+    One pass computes every hash; the links between events are followed in portions, which
+    read short columns only.
+    """
     with lake.read(TABLE) as reading:
-        rows = reading.query("registry.verify", _CHECK, {"tenant": tenant}).to_pylist()
-        lost = _lost_positions(reading) if tenant is None else []
-        verdicts = []
-        for row in rows:
-            damage = _classify(reading, row) if row["bad"] is not None else None
-            by_anchor = _against(reading, row["tenant"], anchors)
-            by_file = _bulk_damage(lake, reading, row["tenant"])
-            found = [d for d in (damage, by_anchor, by_file) if d is not None]
-            verdicts.append(
-                Verdict(
-                    row["tenant"],
-                    row["events"],
-                    row["head"],
-                    max((a.heads[row["tenant"]][0] for a in anchors if row["tenant"] in a.heads), default=0),
-                    min(found, key=lambda d: d.sequence, default=None),
-                )
+        rows = {
+            row["tenant"]: row
+            for row in reading.query("registry.verify", _HASHES, {"tenant": tenant}).to_pylist()
+        }
+        sizes = {name: int(row["events"]) for name, row in rows.items()}
+        bad = {name: row["bad"] for name, row in rows.items() if row["bad"] is not None}
+        _follow_links(reading, sizes, bad)
+        damages: dict[str, list[Damage]] = {name: [] for name in rows}
+        for name, sequence in bad.items():
+            damages[name].append(_classify(reading, name, sequence, sizes[name]))
+        for damage in _bulk_damage(lake, reading, tenant):
+            damages[damage.tenant].append(damage)
+        for name, found in damages.items():
+            if (by_anchor := _against(reading, name, anchors)) is not None:
+                found.append(by_anchor)
+        verdicts = [
+            Verdict(
+                name,
+                sizes[name],
+                row["head"],
+                max((a.heads[name][0] for a in anchors if name in a.heads), default=0),
+                min(damages[name], key=lambda d: d.sequence, default=None),
             )
+            for name, row in rows.items()
+        ]
+        lost = _lost_positions(reading) if tenant is None else []
     return _with_lost(verdicts, lost, anchors, tenant)
 
 
-_CHECK = f"""
-WITH computed AS (
-  SELECT tenant, sequence, position, recorded_at, previous_hash, hash, {hash_sql()} AS computed
-  FROM {TABLE}
-  WHERE $tenant IS NULL OR tenant = $tenant
-), linked AS (
-  SELECT *,
-    lag(sequence, 1, 0) OVER w AS before_sequence,
-    lag(hash, 1, '') OVER w AS before_hash,
-    lag(position, 1, 0) OVER w AS before_position,
-    lag(recorded_at) OVER w AS before_recorded
-  FROM computed
-  WINDOW w AS (PARTITION BY tenant ORDER BY sequence, position)
-), judged AS (
-  SELECT *,
-    hash <> computed OR sequence <> before_sequence + 1 OR previous_hash <> before_hash
-      OR position <= before_position OR recorded_at < before_recorded AS is_bad
-  FROM linked
-)
+_HASHES = f"""
 SELECT tenant, count(*) AS events, arg_max(hash, sequence) AS head,
-  min(sequence) FILTER (is_bad) AS bad,
-  arg_min({{'before': before_sequence, 'hash': hash, 'computed': computed,
-            'linked': previous_hash = before_hash,
-            'position': position, 'ordered': position > before_position}},
-          sequence) FILTER (is_bad) AS first
-FROM judged
+  min(sequence) FILTER (hash <> {hash_sql()}) AS bad
+FROM {TABLE}
+WHERE $tenant IS NULL OR tenant = $tenant
 GROUP BY tenant
 ORDER BY tenant
 """
+_LINKS = f"""
+WITH linked AS (
+  SELECT tenant, sequence, position, recorded_at, previous_hash, hash,
+    lag(sequence, 1, $before_sequence) OVER w AS before_sequence,
+    lag(hash, 1, $before_hash) OVER w AS before_hash,
+    lag(position, 1, $before_position) OVER w AS before_position,
+    lag(recorded_at, 1, $before_recorded) OVER w AS before_recorded
+  FROM {TABLE}
+  WHERE {INSIDE}
+  WINDOW w AS (PARTITION BY tenant ORDER BY sequence, position)
+)
+SELECT tenant,
+  min(sequence) FILTER (
+    sequence <> before_sequence + 1 OR previous_hash <> before_hash
+    OR position <= before_position OR recorded_at < before_recorded
+  ) AS bad,
+  arg_max({{'sequence': sequence, 'hash': hash, 'position': position, 'recorded': recorded_at}}, sequence) AS last
+FROM linked
+GROUP BY tenant
+"""
+_NOTHING: Mapping[str, Any] = {
+    "sequence": 0,
+    "hash": "",
+    "position": 0,
+    "recorded": datetime(1, 1, 1, tzinfo=UTC),
+}
+"""What stands before the first event."""
 
 
-def _classify(reading: Reading, row: dict[str, Any]) -> Damage:
-    tenant, bad, first = row["tenant"], row["bad"], row["first"]
-    doubled = reading.query(
-        "registry.verify_doubled",
+def _follow_links(reading: Reading, sizes: Mapping[str, int], bad: dict[str, int]) -> None:
+    """Put into `bad` the first event of each tenant that does not follow its predecessor, if it is an earlier one."""
+    before = _NOTHING
+    broken: set[str] = set()
+    for portion in portions(reading, sizes):
+        if portion.begins:
+            before = _NOTHING
+        if portion.first_tenant in broken and not portion.begins:
+            continue
+        parameters = {**portion.parameters, **{f"before_{name}": value for name, value in before.items()}}
+        for row in reading.query("registry.verify_links", _LINKS, parameters).to_pylist():
+            before = row["last"]
+            if row["bad"] is not None:
+                broken.add(row["tenant"])
+                bad[row["tenant"]] = min(row["bad"], bad.get(row["tenant"], row["bad"]))
+
+
+def _classify(reading: Reading, tenant: str, bad: int, events: int) -> Damage:
+    """What happened to the first event that is not as it should be."""
+    first = reading.query(
+        "registry.verify_first",
         f"""
-        SELECT min(sequence) AS n
-        FROM (
-          SELECT sequence FROM {TABLE} WHERE tenant = $tenant AND sequence <= $bad + 1
-          GROUP BY sequence HAVING count(*) > 1
+        WITH around AS (
+          SELECT *, {hash_sql()} AS computed FROM {TABLE}
+          WHERE tenant = $tenant AND sequence <= $bad
+            AND sequence >= coalesce(
+              (SELECT max(sequence) FROM {TABLE} WHERE tenant = $tenant AND sequence < $bad), $bad)
         )
+        SELECT sequence, position, hash, computed,
+          lag(sequence, 1, 0) OVER w AS before,
+          previous_hash = lag(hash, 1, '') OVER w AS linked,
+          position > lag(position, 1, 0) OVER w AS ordered,
+          count(*) OVER (PARTITION BY sequence) AS times
+        FROM around
+        WINDOW w AS (ORDER BY sequence, position)
+        ORDER BY sequence DESC, position
+        LIMIT 1
         """,
         {"tenant": tenant, "bad": bad},
-    )["n"][0].as_py()
-    if doubled is not None and doubled <= bad:
-        return Damage(
-            tenant, doubled, "inserted", f"there are two events {doubled}; one of them was inserted"
-        )
+    ).to_pylist()[0]
+    if first["times"] > 1:
+        return Damage(tenant, bad, "inserted", f"there are two events {bad}; one of them was inserted")
     if first["before"] + 1 < bad and first["hash"] == first["computed"]:
         missing = first["before"] + 1
         upto = f" to {bad - 1}" if bad - 1 > missing else ""
@@ -138,7 +184,7 @@ def _classify(reading: Reading, row: dict[str, Any]) -> Damage:
             tenant, missing, "dropped", f"event {missing}{upto} is missing; event {bad} is the next"
         )
     if first["hash"] != first["computed"]:
-        return _changed(reading, row)
+        return _changed(reading, tenant, bad, first, events)
     if not first["linked"]:
         if bad == 1:
             return Damage(
@@ -158,8 +204,7 @@ def _classify(reading: Reading, row: dict[str, Any]) -> Damage:
     return Damage(tenant, bad, "changed", f"event {bad} was recorded before its predecessor, which cannot be")
 
 
-def _changed(reading: Reading, row: dict[str, Any]) -> Damage:
-    tenant, bad, first = row["tenant"], row["bad"], row["first"]
+def _changed(reading: Reading, tenant: str, bad: int, first: Mapping[str, Any], events: int) -> Damage:
     original = reading.query(
         "registry.verify_reordered",
         f"""
@@ -168,7 +213,7 @@ def _changed(reading: Reading, row: dict[str, Any]) -> Damage:
         WHERE tenant = $tenant AND position = $position AND hash = $hash
           AND hash = {hash_sql("number")}
         """,
-        {"tenant": tenant, "position": first["position"], "hash": first["hash"], "last": row["events"]},
+        {"tenant": tenant, "position": first["position"], "hash": first["hash"], "last": events},
     )["n"][0].as_py()
     if original is not None:
         return Damage(
@@ -184,64 +229,116 @@ def _changed(reading: Reading, row: dict[str, Any]) -> Damage:
 
 def _against(reading: Reading, tenant: str, anchors: Sequence[Anchor]) -> Damage | None:
     """The first event that is not the one that an anchor has seen."""
-    for anchor in anchors:
-        if tenant not in anchor.links:
-            continue
+    known = [anchor for anchor in anchors if tenant in anchor.links]
+    for anchor in known:
         first, links = anchor.links[tenant]
         last = first + len(links) // LINK - 1
-        stored = reading.query(
-            "registry.verify_anchor",
-            f"""
-            SELECT sequence, hash FROM {TABLE}
-            WHERE tenant = $tenant AND sequence BETWEEN $first AND $last
-            """,
-            {"tenant": tenant, "first": first, "last": last},
-        )
-        hashes = dict(zip(stored["sequence"].to_pylist(), stored["hash"].to_pylist(), strict=True))
-        for n in range(first, last + 1):
-            link = links[(n - first) * LINK : (n - first + 1) * LINK].hex()
-            if n not in hashes:
-                return Damage(tenant, n, "dropped", f"event {n} is missing, which {anchor.file} has seen")
-            if not hashes[n].startswith(link):
-                return Damage(tenant, n, "changed", f"event {n} is not the one that {anchor.file} has seen")
-        if hashes[last] != anchor.heads[tenant][1]:
-            return Damage(tenant, last, "changed", f"event {last} is not the one that {anchor.file} has seen")
+        for start in range(first, last + 1, AT_ONCE):
+            end = min(start + AT_ONCE - 1, last)
+            part = links[(start - first) * LINK : (end - first + 1) * LINK]
+            if (damage := _against_links(reading, tenant, anchor, start, part)) is not None:
+                return damage
+    if known:
+        ends = {anchor.heads[tenant][0]: anchor for anchor in known}
+        stored = hashes(reading, tenant, list(ends))
+        for last, anchor in sorted(ends.items()):
+            if stored.get(last) != anchor.heads[tenant][1]:
+                return Damage(
+                    tenant, last, "changed", f"event {last} is not the one that {anchor.file} has seen"
+                )
     return None
 
 
-def _bulk_damage(lake: Lake, reading: Reading, tenant: str) -> Damage | None:
+def _against_links(reading: Reading, tenant: str, anchor: Anchor, first: int, links: bytes) -> Damage | None:
+    last = first + len(links) // LINK - 1
+    bounds = {"tenant": tenant, "first": first, "last": last}
+    found = reading.query(
+        "registry.verify_anchor",
+        f"""
+        SELECT string_agg(substr(hash, 1, {2 * LINK}), '' ORDER BY sequence) AS links
+        FROM {TABLE}
+        WHERE tenant = $tenant AND sequence BETWEEN $first AND $last
+        """,
+        bounds,
+    )["links"][0].as_py()
+    if found == links.hex():
+        return None
+    stored = hashes(reading, tenant, range(first, last + 1))
+    for n in range(first, last + 1):
+        link = links[(n - first) * LINK : (n - first + 1) * LINK].hex()
+        if n not in stored:
+            return Damage(tenant, n, "dropped", f"event {n} is missing, which {anchor.file} has seen")
+        if not stored[n].startswith(link):
+            return Damage(tenant, n, "changed", f"event {n} is not the one that {anchor.file} has seen")
+    return None  # An event that is there twice is found by the chain itself.
+
+
+def _bulk_damage(lake: Lake, reading: Reading, tenant: str | None) -> Iterator[Damage]:
+    """The first event of each tenant whose file is gone or changed."""
     files = BulkFiles(lake)
     rows = reading.query(
         "registry.verify_bulk",
         f"""
-        SELECT sequence, payload FROM {TABLE}
-        WHERE tenant = $tenant AND entity_type = $bulk
-        ORDER BY sequence
+        SELECT tenant, sequence, payload FROM {TABLE}
+        WHERE ($tenant IS NULL OR tenant = $tenant) AND entity_type = $bulk
+        ORDER BY tenant, sequence
         """,
         {"tenant": tenant, "bulk": BULK},
-    )
-    for sequence, payload in zip(rows["sequence"].to_pylist(), rows["payload"].to_pylist(), strict=True):
+    ).to_pylist()
+    found: set[str] = set()
+    for row in rows:
+        name, sequence = row["tenant"], row["sequence"]
+        if name in found:
+            continue
         try:
-            files.bytes_of(str(parse(payload)["state"]["file"]))
+            files.bytes_of(str(parse(row["payload"])["state"]["file"]))
         except BulkFileDamaged as failure:
-            return Damage(tenant, sequence, "changed", f"event {sequence}: {failure}")
+            yield Damage(name, sequence, "changed", f"event {sequence}: {failure}")
+            found.add(name)
         except (KeyError, ValueError):
-            return Damage(tenant, sequence, "changed", f"event {sequence} does not name its file")
-    return None
+            yield Damage(name, sequence, "changed", f"event {sequence} does not name its file")
+            found.add(name)
 
 
 def _lost_positions(reading: Reading) -> list[tuple[int, int]]:
-    """Stretches of positions that no event has, though later ones do."""
-    rows = reading.query(
-        "registry.verify_positions",
+    """The first stretch of positions that no event has, though later ones do."""
+    low = 1
+    while True:
+        row = reading.query(
+            "registry.verify_positions",
+            f"""
+            SELECT count(DISTINCT position) FILTER (position < $low + $size) AS n,
+              max(position) FILTER (position < $low + $size) AS last, max(position) AS newest
+            FROM {TABLE}
+            WHERE position >= $low
+            """,
+            {"low": low, "size": AT_ONCE},
+        ).to_pylist()[0]
+        if row["newest"] is None:
+            return []
+        upto = min(row["newest"], low + AT_ONCE - 1)
+        if row["n"] != upto - low + 1:
+            return [_hole(reading, low)]
+        low = upto + 1
+
+
+def _hole(reading: Reading, low: int) -> tuple[int, int]:
+    row = reading.query(
+        "registry.verify_hole",
         f"""
         SELECT before + 1 AS first, position - 1 AS last
-        FROM (SELECT position, lag(position, 1, 0) OVER (ORDER BY position) AS before FROM {TABLE})
+        FROM (
+          SELECT position, lag(position, 1, $low - 1) OVER (ORDER BY position) AS before FROM {TABLE}
+          WHERE position >= $low AND position <= coalesce(
+            (SELECT min(position) FROM {TABLE} WHERE position >= $low + {AT_ONCE}), $low + {AT_ONCE})
+        )
         WHERE position > before + 1
         ORDER BY first
+        LIMIT 1
         """,
-    )
-    return list(zip(rows["first"].to_pylist(), rows["last"].to_pylist(), strict=True))
+        {"low": low},
+    ).to_pylist()[0]
+    return row["first"], row["last"]
 
 
 def _with_lost(

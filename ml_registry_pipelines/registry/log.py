@@ -112,6 +112,14 @@ class Log:
                 found.update((e.sequence, e) for e in self._table.by_sequence(tenant, missing))
         return [found[n] for n in sorted(found)]
 
+    def done_under(self, tenant: str, action: str, key: str) -> list[Event]:
+        """The events of the command that was given under an idempotency key; none where there was none."""
+        with self._state_lock:
+            self._refresh()
+            assert self._snapshot is not None
+            found = self._tail.key(tenant, action, key) or self._snapshot.key(tenant, action, key)
+            return [] if found is None else self.events(tenant, range(found[0], sum(found)))
+
     def head(self, tenant: str) -> tuple[int, str]:
         """Number and hash of the newest event of a tenant; 0 and the empty text without any."""
         with self._state_lock:

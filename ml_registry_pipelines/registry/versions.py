@@ -48,7 +48,8 @@ class VersionFacts:
         signature: input and output schema, as JSON.
         metrics: finite numbers by name.
         parameters: hyperparameters, as JSON.
-        trained_on: dataset versions, `credit@v2` or ids; a mapping says which columns were used.
+        trained_on: dataset versions, `credit@v2` or ids; a mapping says which columns were used,
+            None for all.
         evaluated_on: dataset versions.
         base_model: the version that it was made from.
         licence: licence id, such as Apache-2.0.
@@ -59,7 +60,7 @@ class VersionFacts:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     framework: str | None = None
     code_commit: str | None = None
-    trained_on: Sequence[str] | Mapping[str, Sequence[str]] = ()
+    trained_on: Sequence[str] | Mapping[str, Sequence[str] | None] = ()
     evaluated_on: Sequence[str] = ()
     base_model: str | None = None
     licence: str | None = None
@@ -89,7 +90,7 @@ class VersionFacts:
     def training(self) -> dict[str, Sequence[str] | None]:
         """Dataset versions with the columns that were used, None for all."""
         if isinstance(self.trained_on, Mapping):
-            return {name: list(columns) for name, columns in self.trained_on.items()}
+            return {n: None if columns is None else list(columns) for n, columns in self.trained_on.items()}
         return dict.fromkeys(self.trained_on)
 
 

@@ -56,6 +56,22 @@ def test_the_demo_takes_prices_and_reports_every_shipped_log(
     assert len(reports) == 30
 
 
+def test_the_demo_trains_models_and_says_which_are_stale(
+    demo: subprocess.CompletedProcess[str], demo_home: Path
+) -> None:
+    lines = [line.removeprefix("training").split() for line in demo.stdout.splitlines()]
+    said = {line[0]: (line[1], line[4]) for line in lines if len(line) > 4 and "@v" in line[0]}
+    assert said == {
+        "recidivism@v1": ("production", "stale:"),
+        "recidivism@v2": ("staging", "current:"),
+        "credit-risk@v1": ("production", "current:"),
+        "recidivism-rule@v1": ("shadow", "stale:"),
+    }
+    listed = mlreg(demo_home, "models", "list")
+    assert listed.returncode == 0, listed.stderr
+    assert all(name in listed.stdout for name in ("recidivism", "credit-risk", "recidivism-rule"))
+
+
 def test_a_second_demo_changes_nothing_and_says_so(demo_home: Path) -> None:
     before = versions(demo_home)
     again = mlreg(demo_home, "demo")
@@ -82,6 +98,23 @@ def test_runs_and_ticks_of_the_demo_are_shown_in_the_ui(ui: Ui) -> None:
     assert [run["status"] for run in ui.runs("ingest_logs")] == ["SUCCESS"]
     tags = {tag["key"]: tag["value"] for tag in ui.runs("ingest_logs")[0]["tags"]}
     assert tags["dagster/sensor_name"] == "new_inference_logs"
+
+
+def test_the_demos_training_code_is_a_location_of_its_own_with_its_runs(ui: Ui) -> None:
+    assert [run["status"] for run in ui.runs("train_models")] == ["SUCCESS"]
+    assert [run["status"] for run in ui.runs("retrain_recidivism")] == ["SUCCESS"]
+
+    def assets() -> dict[str, dict[str, Any]]:
+        found = ui.ask(
+            "{ assetNodes { assetKey { path } isMaterializable staleStatus repository { location { name } } } }"
+        )
+        nodes = [n for n in found["assetNodes"] if n["repository"]["location"]["name"] == "demo_training"]
+        return {"/".join(node["assetKey"]["path"]): node for node in nodes}
+
+    loaded = wait_for("the location of the demo's training code", assets)
+    trained = loaded["models/default/recidivism"]
+    assert (trained["isMaterializable"], trained["staleStatus"]) == (True, "FRESH")
+    assert loaded["datasets/default/compas"]["isMaterializable"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry import chain, stretches
 from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
 from ml_registry_pipelines.registry.chain import Damage, verify
 from ml_registry_pipelines.registry.events import event_hash
@@ -25,6 +26,13 @@ from tests.registry.conftest import ACTOR
 Rows = list[dict[str, Any]]
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True, params=[stretches.AT_ONCE, 4], ids=["at once", "in portions"])
+def _portions(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long log is checked in portions; what is found must not depend on where they end."""
+    for module in (chain, stretches):
+        monkeypatch.setattr(module, "AT_ONCE", request.param)
 
 
 @pytest.fixture(scope="module")
@@ -257,3 +265,31 @@ def test_commands_are_refused_on_a_log_with_a_hole(root, rewrite):
     rewrite(lambda rows: rows[:6] + rows[7:])
     with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
         ModelRegistry(log, actor=ACTOR, tenant="a").register_model("x")
+
+
+def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):
+    def far_away(rows: Rows) -> Rows:
+        return [r | {"sequence": 10**15} if (r["tenant"], r["sequence"]) == ("a", 9) else r for r in rows]
+
+    rewrite(far_away)
+    with Lake(str(root)) as lake:
+        first, _ = verify(lake)
+    assert first.damage is not None
+    assert (first.damage.what, first.damage.sequence) == ("dropped", 9)
+
+
+def test_anchors_of_many_tenants_grow_with_each_of_them(root, keys, tmp_path):
+    private, public = keys
+    with Lake(str(root)) as lake, Log(lake) as log:
+        for number, tenant in enumerate(("b", "c", "a", "d", "c"), start=1):
+            for n in range(number):
+                ModelRegistry(log, actor=ACTOR, tenant=tenant).register_model(f"anchored {number} {n}")
+            write_anchor(lake, tmp_path / "grown", private, public=public, now=NOW)
+        verdicts = verify(lake, anchors=read_anchors(tmp_path / "grown", public))
+    assert [(v.tenant, v.events, v.anchored) for v in verdicts] == [
+        ("a", 15, 15),
+        ("b", 4, 4),
+        ("c", 7, 7),
+        ("d", 4, 4),
+    ]
+    assert [v.damage or v.caveat for v in verdicts] == [None] * 4

@@ -1,0 +1,184 @@
+"""The demo's models, without its logs: trained for real, interrupted anywhere, and in nobody's way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ml_registry_pipelines.demo import DemoError, refuse_a_home_in_use
+from ml_registry_pipelines.demo_models import PROCESS, DemoModels, close_broken_off
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lineage.staleness import Staleness
+from ml_registry_pipelines.lineage.tracker import LineageTracker
+from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.settings import Settings
+
+ME = Actor("tester")
+
+
+class BrokenOff(Exception):
+    """Somebody ended the demo."""
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield instance
+
+
+@pytest.fixture
+def log(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    monkeypatch.setenv("MLREG_DEMO_DATA", "")  # which the demo sets, to be undone after the test
+    with Lake(str(home), process="test") as lake, Log(lake) as log:
+        yield log
+
+
+def models(log: Log) -> DemoModels:
+    return DemoModels(log, Settings.from_environment())
+
+
+def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
+    log: Log, instance: dg.DagsterInstance
+) -> None:
+    registry, tracker = ModelRegistry(log, actor=ME), LineageTracker(log, actor=ME)
+    taken: list[str] = []
+
+    def one_step(title: str) -> None:
+        if taken:
+            raise BrokenOff
+        taken.append(title)
+
+    steps = len(models(log).left())
+    while models(log).left():
+        taken.clear()
+        try:
+            models(log).work(instance, one_step)
+        except BrokenOff:
+            assert len(models(log).left()) == steps - 1
+        steps -= 1
+    assert steps == 0
+
+    stages = {
+        version.reference: version.stage.value
+        for model in registry.list_models()
+        for version in registry.list_versions(model.name)
+    }
+    assert stages == {
+        "recidivism@v1": "production",
+        "recidivism@v2": "staging",
+        "credit-risk@v1": "production",
+        "recidivism-rule@v1": "shadow",
+    }
+    stale = {s.name: s.stale for s in Staleness(log, actor=ME).of_models()}
+    assert stale == {
+        "recidivism@v1": True,
+        "recidivism-rule@v1": True,
+        "recidivism@v2": False,
+        "credit-risk@v1": False,
+    }
+    assert [v.metadata["rows"] for v in tracker.dataset_versions("compas")] == [7214, 6172]
+    assert [v.metadata["rows"] for v in tracker.dataset_versions("german-credit")] == [1000]
+    assert registry.get_version("recidivism-rule@v1").metrics["accuracy"] == pytest.approx(0.6537, abs=1e-4)
+    for reference, estimator in (
+        ("recidivism@v1", "logisticregression__C"),
+        ("credit-risk@v1", "n_estimators"),
+    ):
+        version = registry.get_version(reference)
+        assert version.framework == "scikit-learn"
+        assert 0.6 < version.metrics["accuracy"] < 0.9
+        assert any(estimator in name for name in version.parameters), version.parameters
+        registry.verify_version(reference)
+
+    # Race is in the data, and no model that is deployed has looked at it.
+    reached = tracker.get_impact_analysis("dataset", "compas", column="priors_count").deployments
+    assert [r.node.name for r in reached] == ["recidivism-api"]
+    assert tracker.get_impact_analysis("dataset", "compas", column="race").deployments == ()
+
+    said = models(log).lines()
+    assert said[0].startswith("training  recidivism@v1")
+    assert "stale: trained on compas@v1, which is at v2" in said[0]
+    assert "current" in said[1]
+
+    head = log.head("default")
+    models(log).work(instance, taken.append)
+    assert log.head("default") == head
+
+    registry.rename_model("recidivism", "relapse")
+    registry.delete_model("recidivism-rule")
+    assert models(log).left() == []
+    said = models(log).lines()
+    assert [line.removeprefix("training").split()[0] for line in said] == [
+        *("relapse@v1", "relapse@v2", "credit-risk@v1")
+    ]
+
+
+def test_a_run_that_was_killed_after_the_data_changed_is_made_up_for(
+    log: Log, instance: dg.DagsterInstance
+) -> None:
+    def until_the_change(title: str) -> None:
+        if title.startswith("changing a dataset"):
+            raise BrokenOff
+
+    with pytest.raises(BrokenOff):
+        models(log).work(instance, until_the_change)
+    tracker = LineageTracker(log, actor=ME)
+    (first,) = tracker.dataset_versions("compas")
+    screened = Path(first.metadata["location"]).with_name("screened.parquet")
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(first.metadata["location"])
+    day = rows["days_b_screening_arrest"]
+    kept = rows.filter(pc.and_(pc.greater_equal(day, -30), pc.less_equal(day, 30)))
+    kept.to_pandas().to_parquet(screened, index=False)
+    tracker.track_dataset("compas", screened)
+
+    models(log).work(instance, lambda _: None)
+    assert len(tracker.dataset_versions("compas")) == 2
+    assert len(ModelRegistry(log, actor=ME).list_versions("recidivism")) == 2
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_registry_that_uses_a_name_of_the_demo_is_left_alone(kind: str, home: Path, log: Log) -> None:
+    registry = ModelRegistry(log, actor=ME)
+    name = {"model": "recidivism", "dataset": "compas"}[kind]
+    registry.things.register(kind, name)
+    head = log.head("default")
+    with pytest.raises(DemoError, match=f"has a {kind} '{name}' that is not the demo's"):
+        refuse_a_home_in_use(Settings.from_environment())
+    assert log.head("default") == head
+    registry.things.delete(kind, name)
+    refuse_a_home_in_use(Settings.from_environment())
+
+
+def test_runs_of_a_killed_demo_are_closed_and_those_of_a_living_one_are_not(
+    instance: dg.DagsterInstance,
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    @dg.op
+    def nothing() -> None: ...
+
+    @dg.job
+    def idle() -> None:
+        nothing()
+
+    def started(process: int | None) -> str:
+        tags = {} if process is None else {PROCESS: str(process)}
+        run = instance.create_run_for_job(job_def=idle, tags=tags, status=dg.DagsterRunStatus.STARTED)
+        return run.run_id
+
+    killed, alive, others = started(dead.pid), started(os.getpid()), started(None)
+    close_broken_off(instance)
+    status = {run.run_id: run.status for run in instance.get_runs()}
+    assert status[killed] is dg.DagsterRunStatus.CANCELED
+    assert {status[alive], status[others]} == {dg.DagsterRunStatus.STARTED}

@@ -1,0 +1,157 @@
+"""A code location that lies outside the repository, as docs/train-a-model.md shows it: loaded beside ours, and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lineage.staleness import Staleness
+from ml_registry_pipelines.lineage.tracker import LineageTracker
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.services import ServicesError, prepare
+from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.workspace import workspace
+from tests.training.conftest import ME
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "train-a-model.md"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder with the page's location, and the workspace file that the page shows."""
+    blocks = re.findall(r"^```(\w+)\n# (\S+)\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    folder = tmp_path / "team"
+    folder.mkdir()
+    for _, name, text in blocks:
+        (folder / name).write_text(text)
+    assert {path.name for path in folder.iterdir()} == {"training_location.py", "workspace.yaml"}
+    return folder
+
+
+def dagster(home: Path, cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    kept = {n: v for n, v in os.environ.items() if not n.startswith(("MLREG_", "DAGSTER_", "PYTHONPATH"))}
+    return subprocess.run(
+        [sys.executable, "-m", "dagster", *arguments],
+        env={
+            **kept,
+            "MLREG_HOME": str(home),
+            "DAGSTER_HOME": str(home / "dagster"),
+            # Not the repository: the package is installed, `assets` and the like are not.
+            "PYTHONPATH": str(ROOT),
+        },
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_it_is_loaded_beside_the_platform_and_trains_for_real(outside: Path, home: Path) -> None:
+    settings = Settings.from_environment()
+    prepare(settings)
+    listed = workspace(
+        Settings(
+            settings.home, settings.environment, None, None, workspace_file=str(outside / "workspace.yaml")
+        )
+    )
+    loaded = dagster(home, outside, "definitions", "validate", "-w", str(listed), "--log-format", "json")
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    assert "training_location.py" in loaded.stdout + loaded.stderr
+    assert "ml_registry_pipelines.definitions" in loaded.stdout + loaded.stderr
+
+    def train(year: int) -> None:
+        config = outside / "run.json"
+        config.write_text(json.dumps({"ops": {"datasets__default__loans": {"config": {"year": year}}}}))
+        done = dagster(
+            home, outside, "job", "execute", "-f", "training_location.py", "-j", "train", "-c", str(config)
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    train(2025)
+    with Lake(str(home)) as lake, Log(lake) as log:
+        registry, tracker = ModelRegistry(log, actor=ME), LineageTracker(log, actor=ME)
+        version = registry.get_version("loan-default@v1")
+        assert version.framework == "scikit-learn"
+        assert version.metrics["accuracy"] > 0.7
+        registry.verify_version("loan-default@v1")
+        (file,) = registry.download("loan-default@v1", home / "got")
+        assert file.name == "model.joblib"
+        upstream = tracker.get_full_lineage("model", "loan-default").upstream
+        assert [reached.node.name for reached in upstream] == ["loans@v1"]
+        registry.promote_to_production("loan-default@v1")
+
+    train(2026)
+    with Lake(str(home)) as lake, Log(lake) as log:
+        (standing,) = Staleness(log, actor=ME).of_models()
+        assert (standing.name, standing.stale) == ("loan-default@v1", True)
+        assert [behind.newest for behind in standing.behind] == [2]
+
+
+# -- workspace files -----------------------------------------------------------------------
+
+
+def with_file(home: Path, text: str) -> Settings:
+    home.mkdir(exist_ok=True)
+    (home / "mine.yaml").write_text(text)
+    settings = Settings.from_environment()
+    prepare(settings)
+    return Settings(settings.home, settings.environment, None, None, workspace_file=str(home / "mine.yaml"))
+
+
+def test_without_a_file_of_ones_own_the_platform_is_the_one_location(home: Path) -> None:
+    settings = Settings.from_environment()
+    prepare(settings)
+    assert workspace(settings) == ROOT / "workspace.yaml"
+
+
+def test_paths_of_the_file_are_those_beside_it(home: Path) -> None:
+    listed = workspace(
+        with_file(
+            home,
+            "load_from:\n"
+            "  - python_file: a.py\n"
+            "  - python_file: {relative_path: b/c.py, working_directory: b, location_name: c}\n"
+            "  - python_module: team.training\n"
+            "  - grpc_server: {host: models.example, port: 4266}\n",
+        )
+    )
+    ours, *theirs = yaml.safe_load(listed.read_text())["load_from"]
+    assert ours["python_module"]["module_name"] == "ml_registry_pipelines.definitions"
+    assert ours["python_module"]["working_directory"] == str(ROOT)
+    assert theirs == [
+        {"python_file": {"relative_path": f"{home}/a.py", "working_directory": str(home)}},
+        {
+            "python_file": {
+                "relative_path": f"{home}/b/c.py",
+                "working_directory": f"{home}/b",
+                "location_name": "c",
+            }
+        },
+        {"python_module": {"module_name": "team.training", "working_directory": str(home)}},
+        {"grpc_server": {"host": "models.example", "port": 4266}},
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "load_from: []", "load_from: [a]", "load_from: {", "load_from: a.py"]
+)
+def test_a_file_that_lists_nothing_is_refused_in_one_sentence(text: str, home: Path) -> None:
+    with pytest.raises(ServicesError, match=r"mine\.yaml"):
+        workspace(with_file(home, text))
+
+
+def test_a_file_that_is_not_there_is_refused(home: Path, tmp_path: Path) -> None:
+    settings = with_file(home, "")
+    (home / "mine.yaml").unlink()
+    with pytest.raises(ServicesError, match="cannot be read"):
+        workspace(settings)
