@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets import checks, costs, operations, reports, sources, telemetry
+from ml_registry_pipelines import catalog
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
@@ -30,19 +31,24 @@ def build_defs(
         overrides: resources that replace those of the environment, by name.
     """
     settings = settings or Settings.from_environment()
-    landed = sources.source_specs(_sources(settings))
-    return dg.Definitions(
-        assets=[
-            *landed,
-            telemetry.ingestion([spec.key for spec in landed]),
-            telemetry.performance_rollup,
-            costs.price_catalog,
-            costs.model_costs,
-            costs.cost_rollup,
-            reports.daily_cost_report,
-            reports.cost_overview,
-            operations.table_upkeep,
-        ],
+    registry = catalog.configured(settings)
+    catalogued = registry.current()
+    landed = sources.source_specs(_sources(settings), catalog.live_deployments(catalogued))
+    own: list[dg.AssetSpec | dg.AssetsDefinition] = [
+        *landed,
+        telemetry.ingestion([spec.key for spec in landed]),
+        telemetry.performance_rollup,
+        costs.price_catalog,
+        costs.model_costs,
+        costs.cost_rollup,
+        reports.daily_cost_report,
+        reports.cost_overview,
+        operations.table_upkeep,
+    ]
+    keys = {key for each in own for key in ([each.key] if isinstance(each, dg.AssetSpec) else each.keys)}
+    shown = registry.definitions(catalog.show(catalogued, besides=keys))
+    location = dg.Definitions(
+        assets=own,
         asset_checks=checks.all_checks(),
         jobs=all_jobs(),
         schedules=all_schedules(),
@@ -58,6 +64,7 @@ def build_defs(
         resources={**resources_for(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(location, shown)
 
 
 def _sources(settings: Settings) -> list[Source]:

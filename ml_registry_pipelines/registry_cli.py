@@ -26,6 +26,7 @@ from ml_registry_pipelines.cli_support import (
     utc,
 )
 from ml_registry_pipelines.lineage_cli import datasets, deployments, lineage
+from ml_registry_pipelines.staleness_cli import stale
 
 # -- models ----------------------------------------------------------------------------------
 
@@ -376,5 +377,6 @@ def history(name: str, kind: str) -> None:
 
 def attach(cli: click.Group) -> None:
     """Add the registry's commands to `mlreg`."""
+    models.add_command(stale)
     for command in (models, datasets, deployments, lineage, audit, history):
         cli.add_command(command)

@@ -195,8 +195,12 @@ class Snapshot:
     def query(
         self, name: str, table: str, sql: str, parameters: Mapping[str, object], tail: Sequence[State]
     ) -> pa.Table:
-        """Run a statement over relation `states`: all states of `table` of `$tenant`, with the tail's."""
+        """Run a statement over relation `states`: all states of `table` of `$tenant`, with the tail's.
+
+        Without a `tenant` among the parameters: those of all tenants.
+        """
         newer = rows_of(table, tail)
+        mine = "tenant = $tenant" if "tenant" in parameters else "true"
         with self._lock:
             self._register("tail_states", newer)
             # Another projection may be a block behind, and then a state is here and in the tail.
@@ -204,7 +208,7 @@ class Snapshot:
                 name,
                 f"""
                 WITH states AS (
-                  SELECT * FROM {table} WHERE tenant = $tenant
+                  SELECT * FROM {table} WHERE {mine}
                   UNION ALL BY NAME
                   SELECT * FROM tail_states WHERE position > {self.blocks[table] * BLOCK}
                 )
