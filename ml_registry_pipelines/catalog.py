@@ -341,6 +341,7 @@ class Read:
     """A catalogue as it was read, and the version under which it is kept."""
 
     catalogue: Catalogue
+    position: int
     text: bytes
     digest: str
     version: str
@@ -506,12 +507,13 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                         metadata=found.metadata,
                     )
 
-        return dg.AssetChecksDefinition.create(
+        made: dg.AssetChecksDefinition = dg.AssetChecksDefinition.create(
             node_def=registry_checks,
             keys_by_input_name={},
             check_specs_by_output_name=specs,
             can_subset=True,
         )
+        return made
 
 
 @contextmanager
@@ -534,7 +536,7 @@ def open_log(root: str) -> "Iterator[Log | None]":
 def _read(position: int, catalogue: Catalogue) -> Read:
     text = json.dumps(catalogue.recorded(), separators=(",", ":")).encode()
     digest = hashlib.sha256(text).hexdigest()[:24]
-    return Read(catalogue, text, digest, f"{FORMAT}-{position}-{digest}")
+    return Read(catalogue, position, text, digest, f"{FORMAT}-{position}-{digest}")
 
 
 def _purge(storage: DefsStateStorage, key: str) -> None:
@@ -551,15 +553,15 @@ def _purge(storage: DefsStateStorage, key: str) -> None:
         _logger.warning("old states of the asset graph were not removed: %s", failure)
 
 
-def configured(settings: Settings) -> RegistryCatalog:
-    """The component as `defs/catalog/defs.yaml` describes it, for the registry of these settings."""
+def configured(home: str) -> RegistryCatalog:
+    """The component as `defs/catalog/defs.yaml` describes it, for this registry where that names none."""
     from dagster.components.core.component_tree import ComponentTree
 
     from ml_registry_pipelines import defs
 
     tree = ComponentTree.from_module(defs_module=defs, project_root=Path(__file__).resolve().parent.parent)
     described = tree.load_component("catalog", RegistryCatalog)
-    return described if described.home else described.model_copy(update={"home": settings.home})
+    return described if described.home else described.model_copy(update={"home": home})
 
 
 def log_spec() -> dg.AssetSpec:

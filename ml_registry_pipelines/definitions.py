@@ -19,6 +19,7 @@ from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
 from sensors import alerting, ingestion, reporting, watching
+from sensors import registry as registry_sensors
 
 
 def build_defs(
@@ -31,7 +32,7 @@ def build_defs(
         overrides: resources that replace those of the environment, by name.
     """
     settings = settings or Settings.from_environment()
-    registry = catalog.configured(settings)
+    registry = catalog.configured(settings.home)
     catalogued = registry.current()
     landed = sources.source_specs(_sources(settings), catalog.live_deployments(catalogued))
     own: list[dg.AssetSpec | dg.AssetsDefinition] = [
@@ -57,6 +58,8 @@ def build_defs(
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
             reporting.reports_of_touched_days,
+            registry_sensors.registry_changes,
+            registry_sensors.registry_events,
             alerting.run_failures,
             alerting.check_failures,
             watching.watch,

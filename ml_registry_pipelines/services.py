@@ -167,7 +167,7 @@ def running_daemon(settings: Settings, *, address: str | None = None) -> Iterato
         daemon = Service.start(
             "daemon",
             ["dagster._daemon", "run", "-w", str(WORKSPACE), "--log-level", "warning"],
-            env=environment(settings),
+            env={**environment(settings), **({"MLREG_DAGSTER_URL": address} if address else {})},
             log=home / "daemon.log",
             hold=[lock.fileno()],
         )

@@ -11,11 +11,23 @@ from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
 from resources.lake import LakeResource
 from resources.prices import PricesResource
+from resources.registry import RegistryResource
 from resources.sources import SourcesResource
+from resources.webservers import WebServersResource
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
+WEB_SERVERS = "MLREG_DAGSTER_URL"
+"""Addresses of the web servers that show the graph, divided by commas; `mlreg ui` sets its own."""
 
-__all__ = ["AlertsResource", "LakeResource", "PricesResource", "SourcesResource", "resources_for"]
+__all__ = [
+    "AlertsResource",
+    "LakeResource",
+    "PricesResource",
+    "RegistryResource",
+    "SourcesResource",
+    "WebServersResource",
+    "resources_for",
+]
 
 
 def resources_for(settings: Settings) -> Mapping[str, object]:
@@ -33,5 +45,9 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
+        "registry": RegistryResource(root=settings.home),
+        "web_servers": WebServersResource(
+            addresses=[a.strip() for a in os.environ.get(WEB_SERVERS, "").split(",") if a.strip()]
+        ),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

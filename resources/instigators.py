@@ -21,6 +21,8 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "reconcile_inference_logs": 60,
     "new_prices": 10,
     "reports_of_touched_days": 10,
+    "registry_changes": 1,
+    "registry_events": 1,
     "run_failures": 5,
     "check_failures": 15,
     "watch": 60,

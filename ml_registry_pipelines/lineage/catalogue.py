@@ -411,7 +411,8 @@ class _Reader:
         served = dict(_metadata(state))
         version = self.versions.get(str(served.pop("version_id", None)))
         environment = str(served.pop("environment", ""))
-        label, compared, behind = "", 0, ()
+        label, compared = "", 0
+        behind: tuple[Behind, ...] = ()
         if version is not None:
             label = f"{self.models[_model_of(version)].name}@v{version.data['version']}"
             compared, behind = self._compared(

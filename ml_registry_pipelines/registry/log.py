@@ -133,6 +133,12 @@ class Log:
             self._table.refresh()
             return self._table.last_position()
 
+    def between(self, first: int, last: int) -> list[Event]:
+        """Events of all tenants by position, in order."""
+        with self._state_lock:
+            self._table.refresh()
+            return self._table.between(first, last)
+
     def tenants(self) -> list[str]:
         """Tenants that have a history, in order."""
         return self._table.tenants()
