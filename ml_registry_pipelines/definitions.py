@@ -14,6 +14,7 @@ import dagster as dg
 from assets import checks, costs, operations, reports, sources, telemetry
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.jobs import all_jobs
+from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
@@ -51,7 +52,7 @@ def build_defs(
     location = dg.Definitions(
         assets=own,
         asset_checks=checks.all_checks(),
-        jobs=all_jobs(),
+        jobs=[*all_jobs(), *registry_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
