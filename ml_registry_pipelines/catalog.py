@@ -485,7 +485,7 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return [dg.AssetKey(key.split("/")) for key in self.leave]
 
     def _checks(self, shown: Shown) -> dg.AssetChecksDefinition:
-        """All checks in one op without inputs: an input's name cannot hold the % of an encoded name."""
+        """All checks in one op without inputs, so that a run of it waits for and loads nothing."""
         specs = {f"check_{n}": spec for n, spec in enumerate(check_specs(shown))}
 
         @dg.op(

@@ -240,8 +240,8 @@ class _Mirror:
                     else None
                 )
                 held = told.metadata.get("event") if told is not None else None
-                if isinstance(held, dg.IntMetadataValue) and held.value is not None:
-                    yield held.value
+                if isinstance(held, dg.TextMetadataValue) and (held.text or "").isdecimal():
+                    yield int(held.text or 0)
 
     def _said_by_its_run(self, run_id: str, key: dg.AssetKey) -> bool:
         made = self.instance.all_logs(run_id, of_type=dg.DagsterEventType.ASSET_MATERIALIZATION)
@@ -251,7 +251,7 @@ class _Mirror:
         key = dg.AssetKey(report.key)
         facts = {name: catalog.metadata_value(value) for name, value in report.facts.items()}
         metadata = {name: value for name, value in facts.items() if value is not None}
-        metadata["event"] = dg.MetadataValue.int(report.position)
+        metadata["event"] = dg.MetadataValue.text(str(report.position))  # no number: those are plotted
         kind = dg.AssetMaterialization if report.materialized else dg.AssetObservation
         self.instance.report_runless_asset_event(
             kind(asset_key=key, description=report.description, metadata=metadata, tags=_tags(report))

@@ -1,21 +1,26 @@
 """Under which asset key a dataset, model, version or deployment is found: names as parts of a path.
 
-A name may be any text; a part of a key is letters, digits and `_ . - %`, at most `LONGEST` of
-them. Names that fit are their own part, the others are percent-encoded, which `name_of` undoes.
+A name may be any text; a part of a key is letters, digits and `_ . -`, at most `LONGEST` of
+them. Every other character is written `_x2F_`, with its code point. Not `%2F`: Dagster's UI
+decodes addresses twice, so the page of an asset with a `%` in its key is not found, and what
+depends on such an asset cannot be an op, whose inputs are named after keys.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from urllib.parse import quote, unquote
 
 from ml_registry_pipelines.registry.states import DATASET, DEPLOYMENT, MODEL, MODEL_VERSION
 
 LONGEST = 120
 """Characters of a part: keys stand in addresses and in a column of Dagster's event log."""
 _DIGEST = 24
-_CUT = re.compile(r"%[0-9A-F]?$")
+_CUT_MARK = "_x_"
+# An underscore that would look like the begin of an escape or of the mark is escaped itself.
+_ESCAPED = re.compile(r"[^A-Za-z0-9_.-]|_(?=x[0-9A-F_])")
+_ESCAPE = re.compile(r"_x([0-9A-F]+)_")
+_HALF = re.compile(r"_x[0-9A-F]*$")
 
 Key = tuple[str, ...]
 
@@ -23,21 +28,31 @@ Key = tuple[str, ...]
 def slug(name: str) -> str:
     """The name as one part of an asset key; different names give different parts.
 
-    A name that gets too long is cut and ends in `~` and a part of its SHA-256: `~` occurs in no other.
+    A part that gets too long is cut, and ends in `_x_` and a piece of the name's SHA-256.
+
+    Example:
+        >>> slug("credit/2026 é")
+        'credit_x2F_2026_x20__xE9_'
     """
-    # What quote leaves alone is [A-Za-z0-9_.-] and `~`. A part of dots alone would climb in an address.
-    part = quote(name, safe="").replace("~", "%7E")
+    part = _ESCAPED.sub(_escape, name)
     if not part.strip("."):
-        part = part.replace(".", "%2E")
+        # In an address, `..` would climb.
+        part = part.replace(".", "_x2E_")
     if len(part) <= LONGEST:
         return part
-    kept = _CUT.sub("", part[: LONGEST - _DIGEST - 1])
-    return f"{kept}~{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
+    kept = _HALF.sub("", part[: LONGEST - _DIGEST - len(_CUT_MARK)])
+    return f"{kept}{_CUT_MARK}{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
 
 
 def name_of(part: str) -> str | None:
     """The name that `slug` made this part of; None where it was cut."""
-    return None if "~" in part else unquote(part)
+    if _CUT_MARK in part:
+        return None
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), part)
+
+
+def _escape(match: re.Match[str]) -> str:
+    return f"_x{ord(match[0]):X}_"
 
 
 def dataset_key(tenant: str, name: str) -> Key:
