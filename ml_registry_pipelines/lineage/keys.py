@@ -19,8 +19,7 @@ _DIGEST = 24
 _CUT_MARK = "_x_"
 # An underscore that would look like the begin of an escape or of the mark is escaped itself.
 _ESCAPED = re.compile(r"[^A-Za-z0-9_.-]|_(?=x[0-9A-F_])")
-_ESCAPE = re.compile(r"_x([0-9A-F]+)_")
-_HALF = re.compile(r"_x[0-9A-F]*$")
+_TOKEN = re.compile(r"_x([0-9A-F]*)_|.")
 
 Key = tuple[str, ...]
 
@@ -40,15 +39,20 @@ def slug(name: str) -> str:
         part = part.replace(".", "_x2E_")
     if len(part) <= LONGEST:
         return part
-    kept = _HALF.sub("", part[: LONGEST - _DIGEST - len(_CUT_MARK)])
+    kept, room = "", LONGEST - _DIGEST - len(_CUT_MARK)
+    for token in _TOKEN.finditer(part):
+        if token.end() > room:
+            break
+        kept = part[: token.end()]
     return f"{kept}{_CUT_MARK}{hashlib.sha256(name.encode()).hexdigest()[:_DIGEST]}"
 
 
 def name_of(part: str) -> str | None:
     """The name that `slug` made this part of; None where it was cut."""
-    if _CUT_MARK in part:
+    tokens = list(_TOKEN.finditer(part))
+    if any(token[0] == _CUT_MARK for token in tokens):
         return None
-    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), part)
+    return "".join(chr(int(token[1], 16)) if token[1] else token[0] for token in tokens)
 
 
 def _escape(match: re.Match[str]) -> str:
