@@ -48,15 +48,13 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
             web = Service.start(
                 "web server",
                 [
-                    "dagster_webserver",
+                    "ml_registry_pipelines.webserver",
                     "-w",
                     str(WORKSPACE),
                     "-h",
                     host,
                     "-p",
                     str(port),
-                    "--dagster-log-level",
-                    "warning",
                 ],
                 env=environment(settings),
                 log=home / "webserver.log",
