@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -555,13 +556,18 @@ def _purge(storage: DefsStateStorage, key: str) -> None:
 
 def configured(home: str) -> RegistryCatalog:
     """The component as `defs/catalog/defs.yaml` describes it, for this registry where that names none."""
+    described = _described()
+    return described if described.home else described.model_copy(update={"home": home})
+
+
+@cache
+def _described() -> RegistryCatalog:
     from dagster.components.core.component_tree import ComponentTree
 
     from ml_registry_pipelines import defs
 
     tree = ComponentTree.from_module(defs_module=defs, project_root=Path(__file__).resolve().parent.parent)
-    described = tree.load_component("catalog", RegistryCatalog)
-    return described if described.home else described.model_copy(update={"home": home})
+    return tree.load_component("catalog", RegistryCatalog)
 
 
 def log_spec() -> dg.AssetSpec:

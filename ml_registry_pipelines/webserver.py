@@ -96,7 +96,9 @@ def main(workspace: Path, host: str, port: int, path_prefix: str) -> None:
     with dg.DagsterInstance.get() as instance:
         instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW)
         target = WorkspaceFileTarget(paths=[str(workspace)])
-        with WorkspaceProcessContext(instance, workspace_load_target=target) as process:
+        with WorkspaceProcessContext(
+            instance, workspace_load_target=target, code_server_log_level="warning"
+        ) as process:
             app = WebServer(process, path_prefix).create_asgi_app(lifespan=_lifespan)
             uvicorn.run(app, host=host, port=port, log_level="warning")
 
