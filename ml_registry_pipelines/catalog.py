@@ -27,6 +27,7 @@ from dagster.components.utils.defs_state import DefsStateConfig, DefsStateConfig
 from pydantic import Field
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
 from ml_registry_pipelines.lineage.catalogue import MOST, NEWEST, Catalogue, Entry
 from ml_registry_pipelines.lineage.keys import key_of
 from ml_registry_pipelines.settings import Settings
@@ -572,11 +573,21 @@ def _described() -> RegistryCatalog:
 
 def log_spec() -> dg.AssetSpec:
     """The log of events, from which everything that is catalogued was folded."""
+    columns = [
+        dg.TableColumn(
+            c.name, c.type, c.meaning, constraints=dg.TableColumnConstraints(nullable=not c.required)
+        )
+        for c in GOVERNANCE_EVENTS.columns
+    ]
     return dg.AssetSpec(
         LOG_KEY,
         group_name="registry",
         owners=OWNERS,
         kinds={"deltalake"},
-        description="The log of all that was decided about models, datasets and deployments, hash-chained per "
-        "tenant: the registry's only source of truth. `mlreg audit verify` checks it.",
+        description=f"One row is {GOVERNANCE_EVENTS.row}. The registry's only source of truth: models, versions, "
+        "datasets and deployments are folded from it. `mlreg audit verify` checks it.",
+        metadata={
+            "dagster/column_schema": dg.TableSchema(columns),
+            "dagster/table_name": GOVERNANCE_EVENTS.name,
+        },
     )

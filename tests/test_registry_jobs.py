@@ -8,13 +8,17 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
 
+from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry_jobs import registry_jobs
+from ml_registry_pipelines.settings import Environment, Settings
 from resources import RegistryResource
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -26,14 +30,14 @@ def run(home: Path) -> Iterator[Run]:
     with dg.DagsterInstance.ephemeral() as instance:
 
         def execute(
-            job: str, *, tags: dict[str, str] | None = None, **form: Any
+            job: str, *, run_tags: dict[str, str] | None = None, **form: Any
         ) -> dg.ExecuteInProcessResult:
             return jobs[job].execute_in_process(
                 run_config=form,
                 instance=instance,
                 raise_on_error=False,
                 resources={"registry": RegistryResource(root=str(home))},
-                tags=tags,
+                tags=run_tags,
             )
 
         yield execute
@@ -114,15 +118,17 @@ def test_what_is_wrong_is_one_sentence_in_the_failure_of_the_run(run, job, form,
     assert "Traceback" not in told
 
 
-def test_a_run_that_is_executed_again_gives_its_command_once(run, models):
-    assert run("register_model", name="base").success
-    first = run("create_model_version", model="base", provider="p", snapshot="s")
-    root = first.dagster_run.run_id
-    again = run(
-        "create_model_version", tags={"dagster/root_run_id": root}, model="base", provider="p", snapshot="s"
-    )
-    assert again.success
-    assert [v.number for v in models.list_versions("base")] == [1]
+def test_a_run_that_is_executed_again_gives_its_command_once(home, models):
+    location = build_defs(Settings(str(home), Environment.DEV, None, None)).get_repository_def()
+    job = location.get_job("register_model")
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = instance.create_run_for_job(job, run_config={"name": "fraud"})
+        again = instance.create_run_for_job(
+            job, run_config={"name": "fraud"}, parent_run_id=first.run_id, root_run_id=first.run_id
+        )
+        for run in (first, again):
+            assert execute_run(InMemoryJob(job), run, instance).success
+    assert len(models.history("fraud")) == 1
 
 
 def test_a_form_refuses_what_is_no_choice_before_anything_runs(run):
@@ -131,7 +137,7 @@ def test_a_form_refuses_what_is_no_choice_before_anything_runs(run):
 
 
 def test_neither_form_nor_tag_says_who_acts(run, models):
-    run("register_model", name="fraud", tags={"who": "root"})
+    run("register_model", run_tags={"user": "root"}, name="fraud")
     (event,) = models.history("fraud")
     assert (event.actor, event.authenticated_by) == ("launchpad", UNAUTHENTICATED)
     assert event.run_id
