@@ -30,6 +30,7 @@ from ml_registry_pipelines.settings import Settings
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
 
+GRACE_SECONDS = 3
 STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW = 15_000, 3_600, 20
 
 
@@ -94,13 +95,21 @@ def main(workspace: Path, host: str, port: int, path_prefix: str) -> None:
 
     logging.getLogger("dagster").setLevel(logging.WARNING)
     with dg.DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW)
+        instance.optimize_for_webserver(GRACE_SECONDS = 3
+STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW)
         target = WorkspaceFileTarget(paths=[str(workspace)])
         with WorkspaceProcessContext(
             instance, workspace_load_target=target, code_server_log_level="warning"
         ) as process:
             app = WebServer(process, path_prefix).create_asgi_app(lifespan=_lifespan)
-            uvicorn.run(app, host=host, port=port, log_level="warning")
+            # A page that is still open holds a connection; it must not hold up the end.
+            uvicorn.run(
+                app,
+                host=host,
+                port=port,
+                log_level="warning",
+                timeout_graceful_shutdown=GRACE_SECONDS,
+            )
 
 
 if __name__ == "__main__":
