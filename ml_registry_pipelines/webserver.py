@@ -95,8 +95,7 @@ def main(workspace: Path, host: str, port: int, path_prefix: str) -> None:
 
     logging.getLogger("dagster").setLevel(logging.WARNING)
     with dg.DagsterInstance.get() as instance:
-        instance.optimize_for_webserver(GRACE_SECONDS = 3
-STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW)
+        instance.optimize_for_webserver(STATEMENT_TIMEOUT_MS, POOL_RECYCLE_SECONDS, POOL_OVERFLOW)
         target = WorkspaceFileTarget(paths=[str(workspace)])
         with WorkspaceProcessContext(
             instance, workspace_load_target=target, code_server_log_level="warning"
