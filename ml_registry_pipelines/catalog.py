@@ -66,7 +66,7 @@ def asset_spec(entry: Entry, upstream: Collection[dg.AssetKey]) -> dg.AssetSpec:
     return dg.AssetSpec(
         asset_key(entry),
         deps=sorted(upstream),
-        group_name=group_of(entry.kind, entry.tenant),
+        group_name=group_of(entry),
         owners=owners or None,
         kinds=_kinds(entry),
         tags=tags,
@@ -75,11 +75,20 @@ def asset_spec(entry: Entry, upstream: Collection[dg.AssetKey]) -> dg.AssetSpec:
     )
 
 
-def group_of(kind: str, tenant: str) -> str:
-    """Group of a kind's assets; tenants other than the default one have groups of their own."""
-    if tenant == "default":
-        return GROUPS[kind]
-    return f"{GROUPS[kind]}_{''.join(c if c.isalnum() and c.isascii() else '_' for c in tenant)}"
+def group_of(entry: Entry) -> str:
+    """Group of an asset: a model with its versions is one, so that a graph of thousands folds into models.
+
+    Tenants other than the default one have groups of their own.
+    """
+    parts = [GROUPS[entry.kind], *([] if entry.tenant == "default" else [entry.tenant])]
+    if entry.kind in {"model", "model_version"}:
+        parts.append(entry.name)
+    return "/".join(_word(part) for part in parts)
+
+
+def _word(text: str) -> str:
+    """What a group's name can hold."""
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in text)[:60] or "_"
 
 
 def _describe(entry: Entry) -> str:

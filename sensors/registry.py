@@ -170,10 +170,11 @@ def registry_events(context: dg.SensorEvaluationContext, registry: RegistryResou
         before = _Mirrored()
     if head == before.position and not before.waiting:
         return dg.SkipReason("every event is in the history of its asset")
+    # Read after the head: an event that is newer than the catalogue would find no asset in it.
     mirror = _Mirror(context.instance, log, catalog.configured(registry.root).read(log))
     waiting = [n for n in before.waiting if mirror.take(log.between(n, n)[0]) is None]
     position, skip = before.position, before.skip
-    for event in log.between(position + 1, position + EVENTS_AT_ONCE):
+    for event in log.between(position + 1, min(head, position + EVENTS_AT_ONCE)):
         left = mirror.take(event, skip=skip)
         if left is None and len(waiting) < MOST_WAITING:
             waiting.append(event.position)

@@ -13,6 +13,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_registry_pipelines import catalog
 from ml_registry_pipelines.catalog import LOG_KEY, STALENESS
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import Actor
@@ -219,6 +220,24 @@ def test_versions_become_the_history_of_their_assets_once_however_often_it_is_re
         place.cursors["registry_events"] = None
         place.tick("registry_events")
         look()
+
+
+def test_what_is_recorded_while_the_history_is_written_is_written_at_the_next_tick(place, monkeypatch):
+    with registry(place) as (models, tracker):
+        models.register_model("fraud")
+        read = catalog.RegistryCatalog.read
+
+        def then_more(component: catalog.RegistryCatalog, log: Log | None = None) -> catalog.Read:
+            found = read(component, log)
+            track(tracker, 1)
+            monkeypatch.setattr(catalog.RegistryCatalog, "read", read)
+            return found
+
+        monkeypatch.setattr(catalog.RegistryCatalog, "read", then_more)
+        place.tick("registry_events")
+        assert history(place, DATASET) == []
+        place.tick("registry_events")
+    assert len(history(place, DATASET)) == 1
 
 
 def test_an_event_waits_for_its_run_and_is_not_said_twice_where_the_run_says_it(place):
