@@ -29,6 +29,8 @@ EVENTS_AT_ONCE = 500
 CHECKS_AT_ONCE = 400
 """Fewer than the variables that a statement of SQLite may have."""
 MOST_WAITING = 1_000
+HISTORY = 50
+"""Newest events of an asset that are looked at, to see what was written before; older ones count as written."""
 UNFINISHED = {
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -197,7 +199,7 @@ class _Mirror:
         self.shown = {entry.id: entry for entry in read.catalogue.entries}
         self.until = time.monotonic() + TICK_SECONDS
         self.written = 0
-        self._last: dict[dg.AssetKey, int] = {}
+        self._written: dict[dg.AssetKey, set[int]] = {}
 
     def take(self, event: Event, *, skip: int = 0) -> int | None:
         """Report an event: 0 when it is done, how many of its entities are when time is over.
@@ -221,17 +223,18 @@ class _Mirror:
 
     def _is_news(self, report: Report) -> bool:
         key = dg.AssetKey(report.key)
-        if key not in self._last:
-            self._last[key] = max(self._positions(key), default=0)
-        return report.position > self._last[key] and not (
-            report.run_id is not None and self._said_by_its_run(report.run_id, key)
-        )
+        if key not in self._written:
+            self._written[key] = set(self._positions(key))
+        written = self._written[key]
+        if report.position in written or (len(written) >= HISTORY and report.position < min(written)):
+            return False
+        return report.run_id is None or not self._said_by_its_run(report.run_id, key)
 
     def _positions(self, key: dg.AssetKey) -> Iterator[int]:
         """Positions of the newest events that were written into the asset's history."""
         fetched = (
-            self.instance.fetch_materializations(key, limit=5),
-            self.instance.fetch_observations(key, limit=5),
+            self.instance.fetch_materializations(key, limit=HISTORY),
+            self.instance.fetch_observations(key, limit=HISTORY),
         )
         for found in fetched:
             for record in found.records:
@@ -257,7 +260,7 @@ class _Mirror:
         self.instance.report_runless_asset_event(
             kind(asset_key=key, description=report.description, metadata=metadata, tags=_tags(report))
         )
-        self._last[key] = report.position
+        self._written[key].add(report.position)
         self.written += 1
 
 

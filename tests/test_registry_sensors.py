@@ -216,7 +216,7 @@ def test_versions_become_the_history_of_their_assets_once_however_often_it_is_re
             )
         )
         assert tags["dagster/input_event_pointer/datasets/default/credit"] == "NULL"
-        place.instance.wipe_assets([MODEL])
+        place.instance.wipe_assets([MODEL, VERSION])
         place.cursors["registry_events"] = None
         place.tick("registry_events")
         look()
