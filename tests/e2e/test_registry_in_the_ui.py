@@ -16,7 +16,7 @@ from tests.e2e.ui import Ui, mlreg, running_ui, wait_for
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-GROUPS = ("datasets", "models", "deployments", "sources", "telemetry", "costs", "reports")
+GROUPS = ("datasets", "models", "models/fraud", "deployments", "sources", "telemetry", "costs", "reports")
 VERSION = ["models", "default", "fraud", "v2"]
 
 
