@@ -438,7 +438,8 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 return kept
         try:
             return self._read_and_keep(load, storage)
-        except (MlregError, OSError) as failure:
+        except (MlregError, OSError, KeyError, TypeError, ValueError) as failure:
+            # The last three would be a row that nobody has thought of: still no reason to lose the location.
             _logger.warning("the asset graph shows what the registry held before: %s", failure)
         version = storage.get_latest_version(key) if storage else None
         return (self._kept(storage, version) if version else None) or Catalogue()

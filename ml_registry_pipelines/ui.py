@@ -33,7 +33,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
     """
     settings = Settings.from_environment()
     home = prepare(settings)
-    address = f"http://{host}:{port}"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if (busy := holder(settings)) is not None and not busy.is_orphan:
         where = f"at {busy.address}" if busy.address else "for a demo; wait until that has ended"
         raise ServicesError(f"Dagster already runs for {settings.home} {where}")

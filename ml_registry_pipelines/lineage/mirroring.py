@@ -79,7 +79,7 @@ def _dataset_version(state: State, run_id: str | None, dataset: Entry) -> Report
         {
             "version": seen.get("number"),
             "dagster/row_count": seen.get("rows"),
-            "columns": len(seen.get("columns") or ()),
+            "columns": len(columns) if isinstance(columns := seen.get("columns"), list) else None,
             "digest": seen.get("digest"),
             "location": seen.get("location"),
         },
@@ -158,7 +158,9 @@ def _metrics(data: Mapping[str, Any]) -> dict[str, Any]:
 def _inputs(view: View, trained_on: Sequence[str]) -> dict[Key, str]:
     """Of several versions of one dataset the newest counts, as in the question of staleness."""
     used = [s for s in view.by_any("things", "id", list(trained_on)) if s.entity_type == DATASET_VERSION]
-    used.sort(key=lambda s: int(dict(s.data.get("metadata") or {}).get("number") or 0))
+    used.sort(
+        key=lambda s: (isinstance(n := s.data["metadata"].get("number"), int), n if isinstance(n, int) else 0)
+    )
     names = {
         s.id: s.name
         for s in view.by_any("things", "id", sorted({str(s.data.get("parent_id")) for s in used}))

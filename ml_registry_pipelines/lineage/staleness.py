@@ -232,6 +232,6 @@ def _version(state: State, names: Mapping[str, str]) -> DatasetVersion:
         state.id,
         dataset,
         names.get(dataset, dataset),
-        int(data["metadata"].get("number", 0)),
+        number if isinstance(number := data["metadata"].get("number"), int) else 0,
         state.recorded_at,
     )
