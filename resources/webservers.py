@@ -21,8 +21,6 @@ mutation Reload($location: String!) {
     }
 }
 """
-RELOAD_SECONDS = 50.0
-"""A tick may take a minute. At 10,000 assets a server needs some ten seconds, more on a busy machine."""
 
 
 class WebServersResource(dg.ConfigurableResource["WebServersResource"]):
@@ -30,19 +28,25 @@ class WebServersResource(dg.ConfigurableResource["WebServersResource"]):
 
     addresses: list[str] = Field(default_factory=list)
 
-    def reload(self, location: str) -> list[str]:
-        """Let every server load a code location again; return what went wrong, a sentence each."""
-        found = (self._reload(address.rstrip("/"), location) for address in self.addresses)
+    def reload(self, location: str, *, seconds: float) -> list[str]:
+        """Let every server load a code location again; return what went wrong, a sentence each.
+
+        A server that has taken the request and is not done after `seconds` goes on alone: asked
+        again, it would only begin anew.
+        """
+        found = (self._reload(address.rstrip("/"), location, seconds) for address in self.addresses)
         return [problem for problem in found if problem is not None]
 
-    def _reload(self, address: str, location: str) -> str | None:
+    def _reload(self, address: str, location: str, seconds: float) -> str | None:
         body = json.dumps({"query": RELOAD, "variables": {"location": location}}).encode()
         request = urllib.request.Request(  # noqa: S310 - an address of ours
             f"{address}/graphql", data=body, headers={"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=RELOAD_SECONDS) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
                 said = json.load(answer)
+        except TimeoutError:
+            return None
         except (OSError, ValueError) as failure:
             return f"{address} does not answer: {failure}"
         done = (said.get("data") or {}).get("reloadRepositoryLocation") or {

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 LOCATION = "ml_registry_pipelines.definitions"
 EMPTY = "nothing is registered yet"
-TICK_SECONDS = 20.0
-"""What a tick may spend on reporting; it has a minute, and some of that may go to loading the graph."""
+TICK_SECONDS = 45.0
+"""What a tick may take; after a minute the daemon gives it up, and its cursor with it."""
 LONGEST_REST = 30.0
 RETRY_SECONDS = 15.0
 EVENTS_AT_ONCE = 500
@@ -89,13 +89,19 @@ def registry_changes(
     problems: list[str] = []
     if read.digest != before.shown:
         origin = context.code_location_origin
-        problems = web_servers.reload(origin.location_name if origin is not None else LOCATION)
+        left = max(started + TICK_SECONDS - time.perf_counter(), 5.0)
+        problems = web_servers.reload(
+            origin.location_name if origin is not None else LOCATION,
+            seconds=left / max(len(web_servers.addresses), 1),
+        )
     rest = RETRY_SECONDS if problems else min(time.perf_counter() - started, LONGEST_REST)
     shown = before.shown if problems else read.digest
     after = replace(before, position=read.position, shown=shown, rest_until=time.time() + rest)
     if problems:
         after = replace(after, position=-1)
-    reported, complete = _report_checks(context.instance, catalog.show(read.catalogue))
+    reported, complete = _report_checks(
+        context.instance, catalog.show(read.catalogue), until=started + TICK_SECONDS
+    )
     context.update_cursor(replace(after, checked=shown if complete else "").text())
     loaded = f"not shown yet: {'; '.join(problems)}" if problems else "the graph is loaded"
     return dg.SkipReason(
@@ -103,9 +109,8 @@ def registry_changes(
     )
 
 
-def _report_checks(instance: dg.DagsterInstance, shown: catalog.Shown) -> tuple[int, bool]:
+def _report_checks(instance: dg.DagsterInstance, shown: catalog.Shown, *, until: float) -> tuple[int, bool]:
     """Report what the checks say where it differs from what they said last; how many, and whether all are done."""
-    until = time.monotonic() + TICK_SECONDS
     found = list(catalog.evaluations(shown))
     reported = 0
     for first in range(0, len(found), CHECKS_AT_ONCE):
@@ -123,7 +128,7 @@ def _report_checks(instance: dg.DagsterInstance, shown: catalog.Shown) -> tuple[
                 and said.description == evaluation.description
             ):
                 continue
-            if time.monotonic() > until:
+            if time.perf_counter() > until and reported:
                 return reported, False
             instance.report_runless_asset_event(evaluation)
             reported += 1
@@ -177,6 +182,8 @@ def registry_events(context: dg.SensorEvaluationContext, registry: RegistryResou
     waiting = [n for n in before.waiting if mirror.take(log.between(n, n)[0]) is None]
     position, skip = before.position, before.skip
     for event in log.between(position + 1, min(head, position + EVENTS_AT_ONCE)):
+        if mirror.written and time.monotonic() > mirror.until:
+            break
         left = mirror.take(event, skip=skip)
         if left is None and len(waiting) < MOST_WAITING:
             waiting.append(event.position)
@@ -197,7 +204,7 @@ class _Mirror:
         self.instance = instance
         self.log = log
         self.shown = {entry.id: entry for entry in read.catalogue.entries}
-        self.until = time.monotonic() + TICK_SECONDS
+        self.until = time.monotonic() + TICK_SECONDS / 2
         self.written = 0
         self._written: dict[dg.AssetKey, set[int]] = {}
 
