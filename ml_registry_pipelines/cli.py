@@ -19,6 +19,7 @@ import click
 
 from ml_registry_pipelines import registry_cli
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.settings import Environment, Settings
 
 if TYPE_CHECKING:
@@ -33,10 +34,14 @@ if TYPE_CHECKING:
 
 DAY = click.DateTime(["%Y-%m-%d"])
 SHOWN_DAYS = 10
+LEAN = frozenset({"get", "diff", "rollback", "models", "artifacts"})
+"""Commands that are waited for and need no pandas, whose import is a third of their time."""
 
 
 def main() -> None:
     """Entry point of the `mlreg` script."""
+    if sys.argv[1:2] and sys.argv[1] in LEAN:
+        without_pandas()
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as wrong:

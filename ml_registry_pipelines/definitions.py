@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import checks, costs, operations, reports, sources, telemetry
+from assets import artifacts, checks, costs, operations, reports, sources, telemetry
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
@@ -46,6 +46,7 @@ def build_defs(
         reports.daily_cost_report,
         reports.cost_overview,
         operations.table_upkeep,
+        artifacts.artifact_store,
     ]
     keys = {key for each in own for key in ([each.key] if isinstance(each, dg.AssetSpec) else each.keys)}
     shown = registry.definitions(catalog.show(catalogued, besides=keys))

@@ -84,5 +84,10 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["reports/daily_cost_report", "reports/cost_overview"],
             "Writes the reports of some days, and the overview.",
         ),
+        _job(
+            "purge_artifacts",
+            ["operations/artifact_store"],
+            "Removes files that no model version has ever needed; with `dry_run`, says which.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

@@ -6,13 +6,22 @@ by `attach(cli)`.
 
 from __future__ import annotations
 
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ml_registry_pipelines.artifacts_cli import (
+    artifacts,
+    content_of,
+    content_options,
+    diff,
+    get,
+    kind_and_path,
+    rollback,
+)
 from ml_registry_pipelines.cli_support import (
     as_of_option,
     key_option,
@@ -109,6 +118,7 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @models.command("add-version")
 @click.argument("model")
 @click.argument("content")
+@content_options
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER")
 @click.option("--framework")
 @click.option("--licence")
@@ -116,10 +126,15 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @click.option("--trained-on", multiple=True, metavar="DATASET@v2")
 @click.option("--base-model", metavar="MODEL@v1")
 @click.option("--description", default="")
+@click.option(
+    "--artifact", "artifacts", multiple=True, metavar="KIND=PATH", help="Checkpoint, model card ..."
+)
 @key_option
 def models_add_version(
     model: str,
     content: str,
+    described: dict[str, Any],
+    artifacts: tuple[str, ...],
     metrics: tuple[str, ...],
     framework: str | None,
     licence: str | None,
@@ -129,7 +144,11 @@ def models_add_version(
     description: str,
     key: str | None,
 ) -> None:
-    """Store a file or folder as the next version of a model."""
+    """Record the next version of a model.
+
+    CONTENT is a file or folder, which is stored; with --sha256 an address; with --hosted
+    PROVIDER/SNAPSHOT of a model behind an endpoint; with --upload the ticket of an upload.
+    """
     from ml_registry_pipelines.registry.versions import VersionFacts
 
     try:
@@ -147,7 +166,14 @@ def models_add_version(
     with open_log() as log:
         registry = registry_of(log)
         show_version(
-            registry.create_model_version(model, content, facts, description=description, idempotency_key=key)
+            registry.create_model_version(
+                model,
+                content_of(content, described),
+                facts,
+                description=description,
+                artifacts=[kind_and_path(given) for given in artifacts],
+                idempotency_key=key,
+            )
         )
 
 
@@ -159,15 +185,6 @@ def models_promote(version: str, reason: str, key: str | None) -> None:
     """Put a version into production; the former one is archived."""
     with open_log() as log:
         show_version(registry_of(log).promote_to_production(version, reason=reason, idempotency_key=key))
-
-
-@models.command("rollback")
-@click.argument("model")
-@click.option("--reason", default="")
-def models_rollback(model: str, reason: str) -> None:
-    """Put the version back into production that was there before."""
-    with open_log() as log:
-        show_version(registry_of(log).rollback(model, reason=reason))
 
 
 @models.command("stage")
@@ -246,17 +263,6 @@ def models_restore(name: str) -> None:
             show_thing(registry.restore_model(name))
 
 
-@models.command("get")
-@click.argument("version")
-@click.argument("path", type=click.Path(path_type=Path))
-@click.option("--kind", help="Not the content but its artifact of this kind.")
-def models_get(version: str, path: Path, kind: str | None) -> None:
-    """Download a version below PATH, verified; what is there already is left alone."""
-    with open_log() as log:
-        for file in registry_of(log).download(version, path, kind=kind):
-            click.echo(file)
-
-
 @models.command("verify")
 @click.argument("version")
 def models_verify(version: str) -> None:
@@ -266,15 +272,8 @@ def models_verify(version: str) -> None:
     click.echo(f"{version} is what was registered")
 
 
-@models.command("diff")
-@click.argument("first")
-@click.argument("second")
-def models_diff(first: str, second: str) -> None:
-    """Compare two versions: metrics, schema, data, parameters."""
-    with open_log() as log:
-        found = registry_of(log).compare_versions(first, second)
-    for field, (one, two) in found.fields.items():
-        click.echo(f"{field}: {json.dumps(one)} -> {json.dumps(two)}")
+for _command in (get, diff, rollback):
+    models.add_command(_command)
 
 
 # -- audit ---------------------------------------------------------------------------------------
@@ -378,5 +377,5 @@ def history(name: str, kind: str) -> None:
 def attach(cli: click.Group) -> None:
     """Add the registry's commands to `mlreg`."""
     models.add_command(stale)
-    for command in (models, datasets, deployments, lineage, audit, history):
+    for command in (models, artifacts, get, diff, rollback, datasets, deployments, lineage, audit, history):
         cli.add_command(command)

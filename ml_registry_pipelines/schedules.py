@@ -47,4 +47,11 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
             run_config={"ops": {"operations__table_upkeep": {"config": {"full": True}}}},
             description="Also removes files that no commit names.",
         ),
+        dg.ScheduleDefinition(
+            name="purge_artifacts_weekly",
+            job_name="purge_artifacts",
+            cron_schedule="30 4 * * 0",
+            default_status=RUNNING,
+            description="Removes what failed commands and broken-off uploads left among the artifacts.",
+        ),
     ]

@@ -9,6 +9,7 @@ import dagster as dg
 
 from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
+from resources.artifacts import ArtifactsResource
 from resources.lake import LakeResource
 from resources.prices import PricesResource
 from resources.registry import RegistryResource
@@ -21,6 +22,7 @@ WEB_SERVERS = "MLREG_DAGSTER_URL"
 
 __all__ = [
     "AlertsResource",
+    "ArtifactsResource",
     "LakeResource",
     "PricesResource",
     "RegistryResource",
@@ -49,5 +51,6 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "web_servers": WebServersResource(
             addresses=[a.strip() for a in os.environ.get(WEB_SERVERS, "").split(",") if a.strip()]
         ),
+        "artifacts": ArtifactsResource(root=settings.home, s3_attempts=s3_attempts),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

@@ -28,7 +28,13 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "watch": 60,
 }
 """Least seconds between two ticks of a sensor."""
-SCHEDULES = ("sync_prices_daily", "write_reports_daily", "maintain_tables_hourly", "maintain_tables_weekly")
+SCHEDULES = (
+    "sync_prices_daily",
+    "write_reports_daily",
+    "maintain_tables_hourly",
+    "maintain_tables_weekly",
+    "purge_artifacts_weekly",
+)
 WATCHED = (*SENSOR_SECONDS, *SCHEDULES)
 PATIENCE_SECONDS = 180
 """How much longer than its interval a sensor may stay silent: a tick can wait for a busy machine."""

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from ml_registry_pipelines.errors import MlregError
 
 if TYPE_CHECKING:
+    from botocore.config import Config
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from typing_extensions import Buffer
@@ -291,6 +292,15 @@ _S3_CLIENT = {
 """Arguments of the client by the setting that they come from; None leaves it to the environment."""
 
 
+def s3_client(storage_options: Mapping[str, str], *, config: Config | None = None) -> S3Client:
+    """A client for buckets; settings that are not given come from the environment."""
+    import boto3
+
+    options = {key.upper(): value for key, value in storage_options.items()}
+    given: dict[str, Any] = {argument: options.get(name) for argument, name in _S3_CLIENT.items()}
+    return boto3.client("s3", config=config, **given)
+
+
 class S3Folder(Folder):
     """Objects below a prefix of a bucket."""
 
@@ -307,18 +317,13 @@ class S3Folder(Folder):
         self.bucket = bucket
         self.prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._options = {key.upper(): value for key, value in (storage_options or {}).items()}
+        self.options = dict(storage_options or {})
         self._client = client
 
     @property
     def client(self) -> S3Client:
         if self._client is None:
-            import boto3
-
-            given: dict[str, Any] = {
-                argument: self._options.get(name) for argument, name in _S3_CLIENT.items()
-            }
-            self._client = boto3.client("s3", **given)
+            self._client = s3_client(self.options)
         return self._client
 
     def entries(self, prefix: str = "", *, after: str = "") -> Iterator[Entry]:
@@ -326,7 +331,7 @@ class S3Folder(Folder):
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=base, StartAfter=self.prefix + after if after else ""
         )
-        with _s3_errors(f"{self.uri}/{prefix}", "listed"):
+        with s3_errors(f"{self.uri}/{prefix}", "listed"):
             for page in pages:
                 for found in page.get("Contents", []):
                     if not found["Key"].endswith("/"):
@@ -334,7 +339,7 @@ class S3Folder(Folder):
 
     def subfolders(self, prefix: str = "") -> list[str]:
         base = self.prefix + (prefix.strip("/") + "/" if prefix.strip("/") else "")
-        with _s3_errors(f"{self.uri}/{prefix}", "listed"):
+        with s3_errors(f"{self.uri}/{prefix}", "listed"):
             pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=base, Delimiter="/"
             )
@@ -342,7 +347,7 @@ class S3Folder(Folder):
         return sorted(name[len(base) :].rstrip("/") for name in found)
 
     def entry(self, path: str) -> Entry:
-        with _s3_errors(f"{self.uri}/{path}", "read"):
+        with s3_errors(f"{self.uri}/{path}", "read"):
             head = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path)
         return self._entry(self.prefix + path, head["ContentLength"], head["LastModified"], head["ETag"])
 
@@ -351,18 +356,18 @@ class S3Folder(Folder):
 
     def open(self, path: str) -> IO[bytes]:
         address = f"{self.uri}/{path}"
-        with _s3_errors(address, "read"):
+        with s3_errors(address, "read"):
             body = self.client.get_object(Bucket=self.bucket, Key=self.prefix + path)["Body"]
         return io.BufferedReader(_S3Stream(body, address), 1 << 20)
 
     def write(self, path: str, data: bytes) -> None:
-        with _s3_errors(f"{self.uri}/{path}", "written"):
+        with s3_errors(f"{self.uri}/{path}", "written"):
             self.client.put_object(Bucket=self.bucket, Key=self.prefix + path, Body=data)
 
     def create(self, path: str, data: bytes) -> bool:
         # A request that landed and was not answered is sent again, and then refused by itself.
         token = uuid.uuid4().hex
-        with _s3_errors(f"{self.uri}/{path}", "written"):
+        with s3_errors(f"{self.uri}/{path}", "written"):
             try:
                 self.client.put_object(
                     Bucket=self.bucket,
@@ -372,14 +377,14 @@ class S3Folder(Folder):
                     Metadata={_CREATOR: token},
                 )
             except self.client.exceptions.ClientError as failure:
-                if _code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                if error_code(failure) not in {"PreconditionFailed", "ConditionalRequestConflict"}:
                     raise
                 there = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path)
                 return bool(there.get("Metadata", {}).get(_CREATOR) == token)
         return True
 
     def delete(self, path: str) -> None:
-        with _s3_errors(f"{self.uri}/{path}", "deleted"):
+        with s3_errors(f"{self.uri}/{path}", "deleted"):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
 
 
@@ -399,7 +404,7 @@ class _S3Stream(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         view = memoryview(buffer).cast("B")
-        with _s3_errors(self._address, "read"):
+        with s3_errors(self._address, "read"):
             part = self._body.read(len(view))
         view[: len(part)] = part
         return len(part)
@@ -410,7 +415,7 @@ class _S3Stream(io.RawIOBase):
 
 
 @contextmanager
-def _s3_errors(address: str, verb: str) -> Iterator[None]:
+def s3_errors(address: str, verb: str) -> Iterator[None]:
     """Turn the client's errors into one sentence that says what and where."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 
@@ -418,7 +423,7 @@ def _s3_errors(address: str, verb: str) -> Iterator[None]:
         yield
     except ClientError as failure:
         said = failure.response.get("Error", {}).get("Message") or str(failure)
-        if _code(failure) in {"NoSuchKey", "404", "NotFound"}:
+        if error_code(failure) in {"NoSuchKey", "404", "NotFound"}:
             raise NoSuchFile(f"{address} cannot be {verb}: there is no such file") from failure
         raise FilesError(
             f"{address} cannot be {verb}: {said.rstrip('.')}; check bucket and credentials"
@@ -427,6 +432,7 @@ def _s3_errors(address: str, verb: str) -> Iterator[None]:
         raise FilesError(f"{address} cannot be {verb}: {failure}; check bucket and credentials") from failure
 
 
-def _code(failure: Exception) -> str:
+def error_code(failure: Exception) -> str:
+    """The code by which the store names an error; empty where it did not answer."""
     response: Mapping[str, Mapping[str, str]] = getattr(failure, "response", {})
     return str(response.get("Error", {}).get("Code", ""))

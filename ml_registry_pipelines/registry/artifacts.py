@@ -1,8 +1,8 @@
 """What versions are made of: files kept by the SHA-256 of their bytes, and lists of them.
 
-A manifest lists the files of one artifact with digest and size; its own digest is the
-identity of the content. Blobs and manifests lie below `artifacts/`, each once. Bytes move
-as streams, and are checked against their digest whenever they are read.
+A manifest lists the files of one artifact with digest and size; its own digest is the identity
+of the content. Bytes are checked against their digest whenever they are read. Where they lie is
+in `blobs.py` and `bucket.py`; what may be called an artifact, in `content.py`.
 """
 
 from __future__ import annotations
@@ -10,91 +10,119 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
-from ml_registry_pipelines.lake.files import FilesError, LocalFolder, S3Folder, open_folder
+from ml_registry_pipelines.lake.files import FilesError, NoSuchFile, open_folder
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry.canonical import canonical, digest
-from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError, shown
+from ml_registry_pipelines.registry.blobs import (
+    Blobs,
+    blob_path,
+    changed,
+    manifest_path,
+    open_blobs,
+    write_out,
+)
+from ml_registry_pipelines.registry.cache import Cache
+from ml_registry_pipelines.registry.canonical import canonical
+from ml_registry_pipelines.registry.content import (
+    MAX_FILES,
+    ArtifactChanged,
+    ArtifactElsewhere,
+    ArtifactError,
+    ArtifactRefused,
+    Content,
+    HostedModel,
+    Stored,
+    Uploaded,
+    Uri,
+    checked_path,
+    checked_paths,
+    checked_sha256,
+    described_model,
+    described_uri,
+    uri_name,
+)
+from ml_registry_pipelines.registry.copying import PIECE, sha256_of
+from ml_registry_pipelines.registry.errors import RegistryError
 
-PIECE = 1 << 20
-"""Bytes that are held of a file while it is streamed."""
-MAX_FILES = 100_000
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
+__all__ = [
+    "MAX_FILES",
+    "ArtifactChanged",
+    "ArtifactElsewhere",
+    "ArtifactError",
+    "ArtifactRefused",
+    "ArtifactStore",
+    "Content",
+    "Fetched",
+    "File",
+    "HostedModel",
+    "Stored",
+    "Uploaded",
+    "Uri",
+    "checked_path",
+    "checked_sha256",
+]
 
-class ArtifactError(RegistryError):
-    """An artifact could not be stored or read."""
+FILES_AT_ONCE = 4
+"""Files that are hashed, stored, read or written at a time."""
 
-
-class ArtifactRefused(ArtifactError):
-    """A file or folder that is not stored: a link, a device, nothing at all."""
-
-
-class ArtifactChanged(ArtifactError):
-    """Stored bytes are not those that were registered."""
-
-
-class ArtifactElsewhere(ArtifactError):
-    """The content is only referred to, and lies where the registry does not read."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Uri:
-    """Content that stays where it is. Its digest is given, and checked where the registry can read it."""
+class File:
+    """One file of an artifact."""
 
-    uri: str
+    path: str
     sha256: str
-    size: int | None = None
+    size: int
 
 
 @dataclass(frozen=True)
-class HostedModel:
-    """A model behind somebody's endpoint: which snapshot, with which parameters and prompt."""
+class Fetched:
+    """A file that was asked for, where it is now, and where it came from: store, cache, or it was there."""
 
-    provider: str
-    snapshot: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    prompt_digest: str | None = None
-
-
-Content = str | Path | Uri | HostedModel
-"""A file or folder of this machine, an address, or a hosted model."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """An artifact in the store. `form` is file, folder, uri or hosted."""
-
-    form: str
-    digest: str
-    size: int | None
-    files: int
-    name: str = ""
-
-    def recorded(self) -> dict[str, Any]:
-        return {
-            "form": self.form,
-            "digest": self.digest,
-            "size": self.size,
-            "files": self.files,
-            "name": self.name,
-        }
+    path: Path
+    origin: str
 
 
 class ArtifactStore:
-    """The content-addressed files of one lake."""
+    """The content-addressed files of one lake.
 
-    def __init__(self, lake: Lake) -> None:
-        self._folder = open_folder(f"{lake.root}/artifacts", lake.storage_options)
+    Args:
+        lake: whose artifacts.
+        client: reaches its bucket; by default one made from the lake's settings.
+    """
+
+    def __init__(self, lake: Lake, *, client: S3Client | None = None) -> None:
+        self._lake = lake
+        self._client = client
+        self._opened: Blobs | None = None
+
+    @property
+    def blobs(self) -> Blobs:
+        """Where the bytes lie."""
+        if self._opened is None:
+            self._opened = open_blobs(self._lake.root, self._lake.storage_options, client=self._client)
+        return self._opened
 
     # -- storing -------------------------------------------------------------------------
 
     def store(self, content: Content) -> Stored:
         """Keep the content, or what identifies it. Storing the same again stores nothing.
+
+        Files are stored several at a time. What a killed call has stored is not stored again,
+        and a large file goes on where it broke off.
 
         Raises:
             ArtifactRefused: a path leads nowhere, or to something that is no plain file.
@@ -102,9 +130,13 @@ class ArtifactStore:
         """
         match content:
             case Uri():
-                return self._store_description("uri", _described_uri(content), content.size)
+                return self._store_description("uri", described_uri(content), content.size)
             case HostedModel():
-                return self._store_description("hosted", _described_model(content), None)
+                return self._store_description("hosted", described_model(content), None)
+            case Uploaded():
+                raise ArtifactRefused(
+                    f"upload {content.ticket!r} belongs to a tenant; give it to its registry"
+                )
             case _:
                 return self._store_path(Path(content))
 
@@ -116,7 +148,7 @@ class ArtifactStore:
         if path.is_symlink():
             raise ArtifactRefused(f"{path} is a link; give what it leads to")
         if path.is_dir():
-            found = sorted(_walk(path))
+            found = sorted(islice(_walk(path), MAX_FILES + 1))
             form = "folder"
         elif path.is_file():
             found = [(path.name, path)]
@@ -127,70 +159,48 @@ class ArtifactStore:
             raise ArtifactRefused(f"{path} holds no file")
         if len(found) > MAX_FILES:
             raise ArtifactRefused(
-                f"{path} holds {len(found):,} files; at most {MAX_FILES:,} make an artifact, pack them"
+                f"{path} holds more than {MAX_FILES:,} files; at most so many make an artifact, pack them"
             )
-        files = [self._keep_file(checked_path(name), file) for name, file in found]
-        manifest = canonical({"form": form, "files": files})
-        return Stored(
-            form, self._keep_manifest(manifest), sum(f["size"] for f in files), len(files), path.name
-        )
+        checked_paths([name for name, _ in found])
+        return self.keep_files(form, several(self._keep_file, found), path.resolve().name)
 
-    def _keep_file(self, name: str, path: Path) -> dict[str, Any]:
-        before = path.stat()
-        sha256 = _sha256(path)
-        if not self._has(sha256, before.st_size):
-            self._upload(path, sha256)
-        if path.stat().st_size != before.st_size:
-            raise ArtifactRefused(f"{path} grew or shrank while it was stored; store it when it is whole")
-        return {"path": name, "sha256": sha256, "size": before.st_size}
+    def keep_files(self, form: str, files: Sequence[File], name: str) -> Stored:
+        """Make an artifact of files that are in the store."""
+        listed = [{"path": f.path, "sha256": f.sha256, "size": f.size} for f in files]
+        manifest = canonical({"form": form, "files": listed})
+        return Stored(form, self._keep_manifest(manifest), sum(f.size for f in files), len(files), name)
 
-    def _has(self, sha256: str, size: int) -> bool:
-        try:
-            return self._folder.entry(_blob(sha256)).size == size
-        except FilesError:
-            return False
+    def _keep_file(self, found: tuple[str, Path]) -> File:
+        name, path = found
+        before = _state_of(path)
+        sha256, size = sha256_of(path), before[0]
+        self.blobs.keep(path, sha256, size)
+        if _state_of(path) != before:
+            raise ArtifactRefused(f"{path} changed while it was stored; store it when it is whole")
+        return File(name, sha256, size)
 
-    def _upload(self, path: Path, sha256: str) -> None:
-        match self._folder:
-            case LocalFolder():
-                self._copy_in(self._folder.root / _blob(sha256), path, sha256)
-            case S3Folder():
-                self._upload_parts(self._folder, path, sha256)
-            case other:
-                raise AssertionError(f"no way to store into {type(other).__name__}")
+    def claim(self, name: str) -> None:
+        """Keep any purge off an artifact that is about to be used, and see that all of it is there.
 
-    def _copy_in(self, target: Path, path: Path, sha256: str) -> None:
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("rb") as source, temporary.open("wb") as stream:
-                copied = _copy(source, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            if copied != sha256:
-                raise ArtifactRefused(f"{path} changed while it was stored; store it when it is whole")
-            temporary.replace(target)
-        except OSError as failure:
-            raise ArtifactError(
-                f"{path} cannot be stored in {target.parent}: {failure.strerror}"
-            ) from failure
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _upload_parts(self, folder: S3Folder, path: Path, sha256: str) -> None:
-        from boto3.exceptions import S3UploadFailedError
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            # In parts of 8 MB, several at a time.
-            folder.client.upload_file(str(path), folder.bucket, folder.prefix + _blob(sha256))
-        except (S3UploadFailedError, BotoCoreError, ClientError) as failure:
-            raise ArtifactError(f"{path} cannot be stored in {folder.uri}: {failure}") from failure
+        Raises:
+            ArtifactChanged: it is not.
+        """
+        self.blobs.claim(manifest_path(name))
+        for file in self.files(name):
+            self.blobs.claim(blob_path(file.sha256))
+        self.check_whole(name)
 
     def _keep_manifest(self, manifest: str) -> str:
         data = manifest.encode()
         name = hashlib.sha256(data).hexdigest()
-        self._folder.create(_manifest(name), data)
+        path = manifest_path(name)
+        try:
+            if not self.blobs.folder.create(path, data):
+                self.blobs.claim(path)
+                if not self.blobs.folder.exists(path) or self.blobs.folder.read(path) != data:
+                    self.blobs.folder.write(path, data)
+        except FilesError as failure:
+            raise ArtifactError(f"an artifact cannot be stored: {failure}") from failure
         return name
 
     # -- reading -------------------------------------------------------------------------
@@ -202,15 +212,36 @@ class ArtifactStore:
             ArtifactChanged: it is gone, or other bytes lie in its place.
         """
         try:
-            data = self._folder.read(_manifest(name))
+            data = self.blobs.folder.read(manifest_path(name))
+        except NoSuchFile as failure:
+            raise ArtifactChanged(f"manifest {name} is gone from {self.blobs.folder.uri}") from failure
         except FilesError as failure:
-            raise ArtifactChanged(f"manifest {name} is gone from {self._folder.uri}") from failure
+            raise ArtifactError(str(failure)) from failure
         if hashlib.sha256(data).hexdigest() != name:
             raise ArtifactChanged(
-                f"manifest {self._folder.uri}/{_manifest(name)} was changed: its digest differs"
+                f"manifest {self.blobs.folder.uri}/{manifest_path(name)} was changed: its digest differs"
             )
-        found: dict[str, Any] = json.loads(data)
+        # The right digest says that nobody changed it, not that it was made here: it may be imported.
+        try:
+            found: dict[str, Any] = json.loads(data)
+            if found["form"] in {"file", "folder"}:
+                checked_paths([checked_path(file["path"]) for file in found["files"]])
+                for file in found["files"]:
+                    checked_sha256(file["sha256"])
+                    int(file["size"])
+            elif found["form"] == "uri":
+                described_uri(Uri(found["uri"], found["sha256"], found["size"]))
+            else:
+                described_model(HostedModel(found["provider"], found["snapshot"]))
+        except (ValueError, KeyError, TypeError, AttributeError, RegistryError) as failure:
+            raise ArtifactChanged(
+                f"manifest {self.blobs.folder.uri}/{manifest_path(name)} is none: {failure}"
+            ) from failure
         return found
+
+    def files(self, name: str) -> list[File]:
+        """The files of an artifact that are in the store, by path; none where it lies elsewhere."""
+        return [File(f["path"], f["sha256"], f["size"]) for f in self.manifest(name).get("files", ())]
 
     def check_whole(self, name: str) -> None:
         """Look whether the manifest and all files that it lists are in the store.
@@ -218,9 +249,12 @@ class ArtifactStore:
         Raises:
             ArtifactChanged: names the first one that is not.
         """
-        for file in self.manifest(name).get("files", ()):
-            if not self._has(file["sha256"], file["size"]):
-                raise ArtifactChanged(f"{file['path']} of artifact {name[:12]} is gone from the store")
+
+        def check(file: File) -> None:
+            if not self.blobs.has(file.sha256, file.size):
+                raise ArtifactChanged(f"{_what(file, name)} is gone from the store")
+
+        several(check, self.files(name))
 
     def verify(self, name: str) -> None:
         """Read all files of an artifact and compare their digests.
@@ -229,183 +263,174 @@ class ArtifactStore:
             ArtifactChanged: names the first file that is gone or differs.
             ArtifactElsewhere: the content cannot be read from here.
         """
-        for path, sha256, stream in self._streams(name):
-            with stream:
-                if _copy(stream, None) != sha256:
-                    raise ArtifactChanged(
-                        f"{path} of artifact {name[:12]} was changed: its digest is not the registered one"
-                    )
+        manifest = self.manifest(name)
+        if manifest["form"] in {"file", "folder"}:
+            several(lambda f: self.blobs.verify(f.sha256, f.size, _what(f, name)), self.files(name))
+            return
+        with _open_elsewhere(manifest) as (stream, _):
+            hashed = hashlib.sha256()
+            while piece := stream.read(PIECE):
+                hashed.update(piece)
+            if hashed.hexdigest() != manifest["sha256"]:
+                raise changed(f"{manifest['uri']} of artifact {name[:12]}")
 
-    def download(self, name: str, target: Path) -> list[Path]:
-        """Write the files of an artifact below `target`, verified; return their paths.
+    def download(self, name: str, target: Path, *, cache: Cache | None = None) -> list[Fetched]:
+        """Write the files of an artifact below `target`, verified.
 
-        A file that is there with the right bytes is left alone.
+        A file that is there with the right bytes is left alone. With a cache, what it has is
+        verified and copied from there, and what it has not, it has afterwards.
 
         Raises:
             ArtifactChanged: stored bytes differ; nothing of that file is written.
             ArtifactElsewhere: the content cannot be read from here.
         """
-        written = []
-        for path, sha256, stream in self._streams(name):
-            with stream:
-                file = target / checked_path(path)
-                if not (file.is_file() and _sha256(file) == sha256):
-                    self._write_out(stream, file, sha256, f"{path} of artifact {name[:12]}")
-                written.append(file)
-        return written
-
-    def _write_out(self, stream: IO[bytes], file: Path, sha256: str, what: str) -> None:
-        temporary = file.with_name(f".{file.name[:100]}.{uuid.uuid4().hex}.tmp")
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as out:
-                if _copy(stream, out) != sha256:
-                    raise ArtifactChanged(f"{what} was changed: its digest is not the registered one")
-            temporary.replace(file)
-        except OSError as failure:
-            raise ArtifactError(f"{file} cannot be written: {failure.strerror}") from failure
-        finally:
-            temporary.unlink(missing_ok=True)
-
-    def _streams(self, name: str) -> Iterator[tuple[str, str, IO[bytes]]]:
         manifest = self.manifest(name)
-        match manifest["form"]:
-            case "file" | "folder":
-                for file in manifest["files"]:
-                    try:
-                        stream = self._folder.open(_blob(file["sha256"]))
-                    except FilesError as failure:
-                        raise ArtifactChanged(
-                            f"{file['path']} of artifact {name[:12]} is gone from the store"
-                        ) from failure
-                    yield file["path"], file["sha256"], stream
-            case "uri":
-                yield _uri_name(manifest["uri"]), manifest["sha256"], _open_uri(manifest["uri"])
-            case _:
-                raise ArtifactElsewhere(
-                    f"{manifest['provider']} {manifest['snapshot']} is a hosted model, without files here"
-                )
+        if manifest["form"] not in {"file", "folder"}:
+            return [self._fetch_elsewhere(manifest, target, name)]
+        files = self.files(name)
+        checked_paths([file.path for file in files])
+        fetched = several(lambda file: self._fetch(file, target / file.path, name, cache), files)
+        if cache is not None:
+            cache.shrink(keep=(file.sha256 for file in files))
+        return fetched
+
+    def _fetch(self, file: File, target: Path, name: str, cache: Cache | None) -> Fetched:
+        what = _what(file, name)
+        if _is_right(target, file.sha256):
+            return Fetched(target, "there")
+        if cache is None:
+            self.blobs.fetch(file.sha256, file.size, target, what)
+            return Fetched(target, "store")
+        if cache.copy(file.sha256, file.size, target, what):
+            return Fetched(target, "cache")
+        cache.take(file.sha256, lambda place: self.blobs.fetch(file.sha256, file.size, place, what))
+        if not cache.copy(file.sha256, file.size, target, what):
+            # Somebody has emptied the cache in between.
+            self.blobs.fetch(file.sha256, file.size, target, what)
+        return Fetched(target, "store")
+
+    def _fetch_elsewhere(self, manifest: Mapping[str, Any], target: Path, name: str) -> Fetched:
+        with _open_elsewhere(manifest) as (stream, size):
+            file = target / uri_name(manifest["uri"])
+            if _is_right(file, manifest["sha256"]):
+                return Fetched(file, "there")
+
+            def fill(out: int, _: int, reached: Callable[[int], None]) -> None:
+                offset = 0  # There is no way into the middle of every stream.
+                while piece := stream.read(PIECE):
+                    os.pwrite(out, piece, offset)
+                    offset += len(piece)
+                    reached(offset)
+
+            what = f"{manifest['uri']} of artifact {name[:12]}"
+            write_out(file, sha256=manifest["sha256"], size=size, fill=fill, what=what)
+        return Fetched(file, "store")
+
+    # -- moving ---------------------------------------------------------------------------
 
     def export(self, name: str, target: Path) -> None:
         """Copy a manifest and its blobs into a store below the folder `target`, verified."""
         manifest = self.manifest(name)
-        for file in manifest.get("files", ()):
-            out = target / _blob(file["sha256"])
+
+        def export(file: File) -> None:
+            out = target / blob_path(file.sha256)
             if not out.exists():
-                with self._folder.open(_blob(file["sha256"])) as stream:
-                    self._write_out(stream, out, file["sha256"], f"{file['path']} of artifact {name[:12]}")
-        out = target / _manifest(name)
+                self.blobs.fetch(file.sha256, file.size, out, _what(file, name))
+
+        several(export, self.files(name))
+        out = target / manifest_path(name)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(canonical(manifest), encoding="utf-8")
 
     def take_in(self, source: Path) -> None:
         """Store what `export` wrote, verified."""
-        for file in sorted(source.glob("blobs/*/*")):
-            if file.is_symlink() or _sha256(file) != file.name:
+
+        def take(file: Path) -> None:
+            if file.is_symlink() or sha256_of(file) != file.name:
                 raise ArtifactChanged(f"{file} is not what its name says")
-            if not self._has(file.name, file.stat().st_size):
-                self._upload(file, file.name)
+            self.blobs.keep(file, file.name, file.stat().st_size)
+
+        several(take, sorted(source.glob("blobs/*/*")))
         for file in sorted(source.glob("manifests/*/*.json")):
             data = file.read_text(encoding="utf-8")
             if self._keep_manifest(data) != file.stem:
                 raise ArtifactChanged(f"{file} is not what its name says")
 
 
-def checked_path(path: str) -> str:
-    """A path inside an artifact.
+def several(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Do something for each, a few at a time; the first failure ends it."""
+    given = list(items)
+    if len(given) < 2:
+        return [work(item) for item in given]
+    with ThreadPoolExecutor(FILES_AT_ONCE, thread_name_prefix="mlreg-files") as pool:
+        futures = [pool.submit(work, item) for item in given]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
 
-    Raises:
-        ArtifactRefused: it leads out of the artifact, or nowhere.
-    """
-    parts = PurePosixPath(path).parts
-    if (
-        not parts
-        or path.startswith("/")
-        or "\\" in path
-        or any(p in {"..", "."} or "\x00" in p for p in parts)
-    ):
-        raise ArtifactRefused(f"{shown(path)} is no path inside an artifact")
-    return path
+
+def _what(file: File, artifact: str) -> str:
+    return f"{file.path} of artifact {artifact[:12]}"
+
+
+def _is_right(path: Path, sha256: str) -> bool:
+    return path.is_file() and sha256_of(path) == sha256
+
+
+def _state_of(path: Path) -> tuple[int, ...]:
+    """Size, and what else changes when somebody writes."""
+    try:
+        found = path.stat(follow_symlinks=False)
+    except OSError as failure:
+        raise ArtifactError(f"{path} cannot be read: {failure.strerror}") from failure
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
 
 
 def _walk(root: Path) -> Iterator[tuple[str, Path]]:
-    for entry in os.scandir(root):
-        path = Path(entry.path)
-        if entry.is_symlink():
-            raise ArtifactRefused(f"{path} is a link; links are not stored, put the file in its place")
-        if entry.is_dir():
-            yield from ((f"{entry.name}/{name}", file) for name, file in _walk(path))
-        elif entry.is_file():
-            yield entry.name, path
-        else:
-            raise ArtifactRefused(f"{path} is neither file nor folder")
+    """Plain files below a folder with their paths in it, in no order; anything else is refused."""
+    folders = [(root, "")]
+    while folders:
+        folder, prefix = folders.pop()
+        # Before the next level, so that no depth and no circle of mounts is walked for ever.
+        if prefix:
+            checked_path(prefix.rstrip("/"))
+        try:
+            with os.scandir(folder) as entries:
+                listed = list(entries)
+        except OSError as failure:
+            raise ArtifactError(f"{folder} cannot be listed: {failure.strerror}") from failure
+        for entry in listed:
+            path = Path(entry.path)
+            if entry.is_symlink():
+                raise ArtifactRefused(f"{path} is a link; links are not stored, put the file in its place")
+            if entry.is_dir():
+                folders.append((path, f"{prefix}{entry.name}/"))
+            elif entry.is_file():
+                yield f"{prefix}{entry.name}", path
+            else:
+                raise ArtifactRefused(f"{path} is neither file nor folder")
 
 
-def _described_uri(content: Uri) -> dict[str, Any]:
-    if "://" not in content.uri and not content.uri.startswith("/"):
-        raise InvalidInput(f"{shown(content.uri)} is no address; give one with a scheme, or an absolute path")
-    checked_sha256(content.sha256)
-    return {"uri": content.uri, "sha256": content.sha256.lower(), "size": content.size}
-
-
-def _described_model(content: HostedModel) -> dict[str, Any]:
-    if not content.provider or not content.snapshot:
-        raise InvalidInput("a hosted model needs a provider and a snapshot")
-    return {
-        "provider": content.provider,
-        "snapshot": content.snapshot,
-        "parameters": dict(content.parameters),
-        "parameters_digest": digest(dict(content.parameters)),
-        "prompt_digest": content.prompt_digest,
-    }
-
-
-def checked_sha256(text: str) -> str:
-    """A SHA-256 in hex, as given."""
-    if len(text) != 64 or not all(c in "0123456789abcdefABCDEF" for c in text):
-        raise InvalidInput(f"{shown(text)} is no SHA-256: 64 hexadecimal digits are")
-    return text.lower()
-
-
-def _uri_name(uri: str) -> str:
-    return checked_path(uri.rstrip("/").rsplit("/", 1)[-1] or "content")
-
-
-def _open_uri(uri: str) -> IO[bytes]:
+@contextmanager
+def _open_elsewhere(manifest: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], int]]:
+    """The bytes behind an address, and how many there are."""
+    if manifest["form"] == "hosted":
+        raise ArtifactElsewhere(
+            f"{manifest['provider']} {manifest['snapshot']} is a hosted model, without files here"
+        )
+    uri = str(manifest["uri"])
+    folder, _, name = uri.removeprefix("file://").rpartition("/")
+    if not uri.startswith(("s3://", "file:///", "/")):
+        raise ArtifactElsewhere(
+            f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one"
+        )
     try:
-        if uri.startswith("s3://"):
-            folder, _, name = uri.rpartition("/")
-            return open_folder(folder).open(name)
-        path = uri.removeprefix("file://")
-        if path.startswith("/"):
-            return Path(path).open("rb")
-    except (OSError, FilesError) as failure:
+        place = open_folder(folder or "/")
+        size = place.entry(name).size
+        stream = place.open(name)
+    except FilesError as failure:
         raise ArtifactChanged(f"{uri} cannot be read any more: {failure}") from failure
-    raise ArtifactElsewhere(
-        f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one"
-    )
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as failure:
-        raise ArtifactError(f"{path} cannot be read: {failure.strerror}") from failure
-
-
-def _copy(source: IO[bytes], target: IO[bytes] | None) -> str:
-    hashed = hashlib.sha256()
-    while piece := source.read(PIECE):
-        hashed.update(piece)
-        if target is not None:
-            target.write(piece)
-    return hashed.hexdigest()
-
-
-def _blob(sha256: str) -> str:
-    return f"blobs/{sha256[:2]}/{sha256}"
-
-
-def _manifest(name: str) -> str:
-    return f"manifests/{name[:2]}/{name}.json"
+    with stream:
+        yield stream, size

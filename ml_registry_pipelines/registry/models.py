@@ -1,15 +1,14 @@
 """`ModelRegistry`: models and their immutable versions.
 
 Models are things, so that most verbs here are those of `things.py` under a shorter name.
-Stages, aliases and promotion are in `promotion.py`.
+Stages, aliases and promotion are in `promotion.py`, what versions are made of in `version_artifacts.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
@@ -19,30 +18,32 @@ from ml_registry_pipelines.registry.errors import (
     IllegalTransition,
     InvalidInput,
     ModelIsDeprecated,
-    NotFound,
     StillNeeded,
 )
 from ml_registry_pipelines.registry.events import Event, new_id
+from ml_registry_pipelines.registry.links import Links
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
-from ml_registry_pipelines.registry.promotion import Promotion
+from ml_registry_pipelines.registry.names import TagValue, checked_text, typed_tags
+from ml_registry_pipelines.registry.needs import live_user
 from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
 from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
+from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
     Artifact,
-    Difference,
     Stage,
     Version,
     VersionFacts,
-    difference,
     version_of,
 )
 from ml_registry_pipelines.registry.view import View
 
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
 
-class ModelRegistry(Promotion):
+
+class ModelRegistry(VersionArtifacts):
     """The models of one tenant, for one actor.
 
     Every command is one atomic commit, visible to the next read of any process. All raise
@@ -54,16 +55,26 @@ class ModelRegistry(Promotion):
         actor: who acts, as the door has stamped it.
         tenant: the organisation.
         run_id: the Dagster run that the commands come from.
+        s3: reaches the bucket of the artifacts; by default a client made from the lake's settings.
 
     Example:
         >>> registry = ModelRegistry(Log(Lake("lake")), actor=Actor("p1"))  # doctest: +SKIP
         >>> registry.register_model("fraud")  # doctest: +SKIP
     """
 
-    def __init__(self, log: Log, *, actor: Actor, tenant: str = "default", run_id: str | None = None) -> None:
+    def __init__(
+        self,
+        log: Log,
+        *,
+        actor: Actor,
+        tenant: str = "default",
+        run_id: str | None = None,
+        s3: S3Client | None = None,
+    ) -> None:
         super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
         self.things = Things(log, actor=actor, tenant=tenant, run_id=run_id)
-        self.artifacts = ArtifactStore(log.lake)
+        self.artifacts = ArtifactStore(log.lake, client=s3)
+        self.links = Links(self.artifacts, tenant)
 
     # -- models ------------------------------------------------------------------------
 
@@ -298,9 +309,11 @@ class ModelRegistry(Promotion):
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
         living(self.view(), MODEL, model)  # A wrong name should say so before bytes move.
-        stored = self.artifacts.store(content)
+        kinds = [checked_artifact_kind(a.kind) for a in artifacts]
+        stored = self.stored(content)
         others = [
-            {"kind": checked_kind(a.kind), **self.artifacts.store(a.content).recorded()} for a in artifacts
+            {"kind": kind, **self.stored(a.content).recorded()}
+            for kind, a in zip(kinds, artifacts, strict=True)
         ]
 
         def decide(view: View) -> list[Change]:
@@ -381,7 +394,8 @@ class ModelRegistry(Promotion):
         """Delete a version so that it can be restored. Its number is never used again.
 
         Raises:
-            StillNeeded: it is in production, staging or shadow, deployed, or has an alias.
+            StillNeeded: it is in production, staging or shadow, deployed, has an alias, or a live version
+                was made from it.
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
@@ -406,6 +420,8 @@ class ModelRegistry(Promotion):
                     raise StillNeeded(
                         f"{reference} is deployed to {deployment.name!r}; end the deployment first"
                     )
+            if user := live_user(view, state):
+                raise StillNeeded(f"{reference} cannot be deleted: {user}")
             return {"deleted": True}
 
         return self.amend_version("delete_version", reference, {}, edit, idempotency_key)
@@ -419,41 +435,6 @@ class ModelRegistry(Promotion):
             return {"deleted": False}
 
         return self.amend_version("restore_version", reference, {}, edit, idempotency_key, deleted=True)
-
-    def compare_versions(self, first: str, second: str) -> Difference:
-        """What two versions have different."""
-        return difference(self.get_version(first), self.get_version(second))
-
-    # -- artifacts -------------------------------------------------------------------------
-
-    def download(self, reference: str, target: Path, *, kind: str | None = None) -> list[Path]:
-        """Write the content of a version below `target`, verified; with `kind`, its artifact of that kind.
-
-        Raises:
-            ArtifactChanged: stored bytes are not those that were registered.
-            NotFound: the version has no artifact of that kind.
-        """
-        digests = self._digests(self.get_version(reference), kind)
-        return [path for d in digests for path in self.artifacts.download(d, target)]
-
-    def verify_version(self, reference: str) -> None:
-        """Read everything that a version is made of and compare the digests.
-
-        Raises:
-            ArtifactChanged: names the file behind the version that was changed.
-            ArtifactElsewhere: content that cannot be read from here.
-        """
-        version = self.get_version(reference)
-        for name in {version.content_digest, *(a["digest"] for a in version.artifacts)}:
-            self.artifacts.verify(name)
-
-    def _digests(self, version: Version, kind: str | None) -> list[str]:
-        if kind is None:
-            return [version.content_digest]
-        found = [str(a["digest"]) for a in version.artifacts if a["kind"] == kind]
-        if not found:
-            raise NotFound(f"{kind} artifact", version.reference, self.tenant)
-        return found
 
 
 def _lineage(

@@ -109,15 +109,20 @@ class Promotion(Desk):
         self,
         model: str,
         *,
+        former: Stage = Stage.ARCHIVED,
         reason: str = "",
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Version:
-        """Put the version back into production that was there before; the present one is archived.
+        """Put the version back into production that was there before; the present one goes to `former`.
+
+        The event of the present one says what replaced it.
 
         Raises:
             IllegalTransition: nothing is in production, or nothing that lives was before.
         """
+        if former is Stage.PRODUCTION:
+            raise InvalidInput("the former version cannot stay in production; choose another stage for it")
 
         def decide(view: View) -> list[Change]:
             owner = living(view, MODEL, model)
@@ -131,9 +136,9 @@ class Promotion(Desk):
                 raise IllegalTransition(
                     f"model {owner.name!r} had no other version in production that still lives"
                 )
-            return _into_production(view, owner, before[2], Stage.ARCHIVED)
+            return _into_production(view, owner, before[2], former)
 
-        change = {"model": model, "reason": reason}
+        change = {"model": model, "former": former.value, "reason": reason}
         done = self.do(
             "rollback", MODEL_VERSION, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
         )

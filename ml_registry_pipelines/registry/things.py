@@ -26,6 +26,7 @@ from ml_registry_pipelines.registry.names import (
     tag_values,
     typed_tags,
 )
+from ml_registry_pipelines.registry.needs import live_user
 from ml_registry_pipelines.registry.states import State
 from ml_registry_pipelines.registry.view import View
 
@@ -289,7 +290,7 @@ class Things(Desk):
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
-            if needed := needed_by(view, state):
+            if needed := needed_by(view, state) or live_user(view, state):
                 raise StillNeeded(f"{kind} {state.name!r} cannot be deleted: {needed}")
             return {"deleted": True}
 

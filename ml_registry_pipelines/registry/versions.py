@@ -173,36 +173,25 @@ def check_step(reference: str, now: Stage, to: Stage) -> None:
         raise IllegalTransition(f"{reference} {already} {rest}")
 
 
+CONTENT = "content"
+"""The kind under which what a version itself is made of is listed beside its artifacts."""
+
+
 @dataclass(frozen=True)
-class Difference:
-    """What two versions have different, by field: the first one's value and the second one's."""
+class VersionArtifact:
+    """One artifact of a version. `form` is file, folder, uri or hosted."""
 
-    first: str
-    second: str
-    fields: Mapping[str, tuple[Any, Any]]
+    kind: str
+    name: str
+    form: str
+    digest: str
+    size: int | None
+    files: int
 
 
-def difference(first: Version, second: Version) -> Difference:
-    """Compare content, metrics, parameters, schema, data and the rest, name by name."""
-    fields: dict[str, tuple[Any, Any]] = {}
-    for name in ("metrics", "parameters", "signature", "tags"):
-        one, two = getattr(first, name) or {}, getattr(second, name) or {}
-        for key in sorted({*one, *two}):
-            if one.get(key) != two.get(key):
-                fields[f"{name}.{key}"] = (one.get(key), two.get(key))
-    for name in (
-        "content_digest",
-        "size",
-        "framework",
-        "code_commit",
-        "licence",
-        "trained_on",
-        "evaluated_on",
-        "base_version",
-        "stage",
-        "description",
-    ):
-        one, two = getattr(first, name), getattr(second, name)
-        if one != two:
-            fields[name] = (one.value, two.value) if isinstance(one, Stage) else (one, two)
-    return Difference(first.reference, second.reference, fields)
+def artifacts_of(version: Version) -> list[VersionArtifact]:
+    """All that a version is made of, its content first."""
+    listed = [{"kind": CONTENT, **version.content}, *version.artifacts]
+    return [
+        VersionArtifact(a["kind"], a["name"], a["form"], a["digest"], a["size"], a["files"]) for a in listed
+    ]
