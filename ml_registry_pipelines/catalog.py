@@ -147,7 +147,7 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
         reference = f"{entry.name}@v{entry.number}"
         if facts.get("form") in {"file", "folder"}:
             made["download"] = dg.MetadataValue.url(f"/mlreg/artifacts/{entry.tenant}/{entry.id}")
-        made["fetch it verified"] = dg.MetadataValue.text(f"mlreg models get {shlex.quote(reference)} PATH")
+        made["fetch it verified"] = dg.MetadataValue.text(f"mlreg get {shlex.quote(reference)} PATH")
     if entry.kind == "dataset":
         if isinstance(columns := facts.pop("columns", None), list):
             made["dagster/column_schema"] = _schema(columns)

@@ -137,7 +137,7 @@ def test_the_graph_leads_from_the_data_to_the_costs(page, shown, tmp_path):
 def test_the_page_of_a_version_and_of_a_dataset_with_an_odd_name_show_what_they_are(page, shown, tmp_path):
     page.goto(f"{shown.address}/assets/models/default/fraud/v2?view=overview")
     page.get_by_text("Scores payments.").first.wait_for()
-    page.get_by_text("mlreg models get fraud@v2 PATH").first.wait_for()
+    page.get_by_text("mlreg get fraud@v2 PATH").first.wait_for()
     page.screenshot(path=tmp_path / "version.png", full_page=True)
     page.goto(f"{shown.address}/assets/models/default/fraud/v2?view=lineage&lineageScope=neighbors")
     page.get_by_text("credit_x20_data").first.dblclick()
