@@ -23,6 +23,8 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "reports_of_touched_days": 10,
     "deliver_webhooks": 5,
     "mlflow_changes": 60,
+    "registry_changes": 1,
+    "registry_events": 1,
     "run_failures": 5,
     "check_failures": 15,
     "watch": 60,
