@@ -4,6 +4,7 @@ Token counts are disjoint buckets: no token is in two of them, so any total is a
 """
 
 from ml_registry_pipelines.lake.declarations import MONEY, Column, Table
+from ml_registry_pipelines.lake.tables.attribution import ATTRIBUTED, ATTRIBUTED_COLUMNS, ATTRIBUTION_VERSION
 
 INPUT_BUCKETS: tuple[str, ...] = (
     "in_uncached",
@@ -276,9 +277,11 @@ PERFORMANCE_ROLLUP = Table(
         Column(
             "sequence", "int64", "batch of inference_events that the row was computed from", required=True
         ),
+        *ATTRIBUTED_COLUMNS,
+        ATTRIBUTION_VERSION,
     ),
-    key=("grain", "period_start", "tenant", "provider", "model", "status"),
-    statistics=("day", "period_start", "sequence"),
+    key=("grain", "period_start", "tenant", "provider", "model", "status", *ATTRIBUTED),
+    statistics=("day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "period_start"),
 )
