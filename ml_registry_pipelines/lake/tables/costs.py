@@ -144,7 +144,7 @@ MODEL_COSTS = Table(
 
 COST_ROLLUP = Table(
     name="cost_rollup",
-    row="one hour or day of one tenant, application, provider, model, status and currency",
+    row="one hour or day of one tenant, application, provider, model, status, version and currency",
     columns=(
         Column("grain", "string", "hour or day", required=True),
         Column("period_start", "timestamp", "start of the period", "UTC", required=True),
@@ -204,7 +204,7 @@ COST_ROLLUP = Table(
         "status",
         *ATTRIBUTED,
         "currency",
-    ),  # fmt: skip
+    ),
     statistics=("tenant", "day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "tenant", "period_start"),

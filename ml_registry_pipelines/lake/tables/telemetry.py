@@ -225,7 +225,7 @@ MODEL_METRICS = Table(
 
 PERFORMANCE_ROLLUP = Table(
     name="performance_rollup",
-    row="one period of one provider, model and status: counts and mergeable percentile sketches",
+    row="one period of one provider, model, status and version: counts and mergeable percentile sketches",
     columns=(
         Column("grain", "string", "hour (all tenants together) or day (by tenant)", required=True),
         Column("period_start", "timestamp", "start of the period", "UTC", required=True),
