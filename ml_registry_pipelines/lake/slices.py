@@ -67,9 +67,10 @@ def refresh_days(
     """Compute again the days of `derived` that lack rows of inference_events, or those given.
 
     A day is behind when inference_events has a newer batch of it than the `sequence` that its
-    rows in `derived` were computed from, or when other attribution rules hold on it than then. Each slice is computed from one snapshot and replaced
-    whole. Where another writer was faster, a new snapshot tells what is left to do; where files
-    that a day was computed from were replaced meanwhile, the day is computed once more.
+    rows in `derived` were computed from, or when other attribution rules hold on it than then.
+    Each slice is computed from one snapshot and replaced whole. Where another writer was faster, a
+    new snapshot tells what is left to do; where files that a day was computed from were replaced
+    meanwhile, the day is computed once more.
 
     Args:
         derived: a table with the columns `day`, `sequence` and `attribution_version`, partitioned by day.

@@ -59,20 +59,28 @@ ATTRIBUTION_RULES = Table(
 
 ATTRIBUTION_GAPS = Table(
     name="attribution_gaps",
-    row="one day of one combination of strings in the logs that leads to no version, with its volume",
+    row="one day of one combination of strings in the logs that leads to no version, with its volume; "
+    "or, where the reason is version, all that does on one day of one tenant",
     columns=(
         Column("tenant", "string", "organisation", required=True),
         Column("day", "date", "UTC day of the requests", required=True),
         *(Column(name, "string", f"{name} as in inference_events") for name in CONDITIONS),
-        Column("reason", "string", "no_rule, ambiguous or not_serving", required=True),
+        Column("reason", "string", "no_rule, ambiguous or not_serving; version: no gap", required=True),
         Column(
             "deployment_id", "string", "deployment that a rule assigns them to; NULL: no rule covers them"
         ),
         Column("currency", "string", "ISO 4217 code of the cost; NULL where nothing is priced"),
         Column("requests", "int64", "attempts of model calls", "requests", required=True),
-        Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
+        Column(
+            "billable_requests",
+            "int64",
+            "attempts that should have a price; NULL where it is no gap",
+            "requests",
+        ),
         Column("tokens", "int64", "their tokens, all buckets together", "tokens", required=True),
-        Column("cost", MONEY, "sum over the priced attempts; NULL where none is priced", "currency"),
+        Column(
+            "cost", MONEY, "sum over the priced attempts; NULL where none is, or it is no gap", "currency"
+        ),
         Column("first_seen", "timestamp", "start of the first one", "UTC", required=True),
         Column("last_seen", "timestamp", "start of the last one", "UTC", required=True),
         Column("sequence", "int64", "batch up to which the row was computed", required=True),
