@@ -195,6 +195,16 @@ ORDER BY p.day, p.tenant, p.first_seen, p.model, p.endpoint
 """
 
 
+def volume(lake: Lake) -> dict[str, int]:
+    """Requests of all days that lead to a version, and of those that do not, by reason."""
+    with lake.read(GAPS) as reading:
+        rows = reading.query(
+            "attribution_gaps_volume",
+            f"SELECT reason, CAST(sum(requests) AS BIGINT) AS requests FROM {GAPS} GROUP BY reason ORDER BY reason",
+        ).to_pylist()
+    return {f"requests_{row['reason']}": row["requests"] for row in rows}
+
+
 def gaps(
     reading: Reading,
     *,

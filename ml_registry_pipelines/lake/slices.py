@@ -134,12 +134,12 @@ def days_behind(
         if held < sequence and (first or 0) <= sequence and (last is None or last > held):
             behind.add(day)
     if among is None and reading.holds(RULES):
-        behind |= _attributed_otherwise(reading, derived) & rows.keys()
+        behind |= days_attributed_otherwise(reading, derived) & rows.keys()
     wanted = behind if among is None else set(among) & rows.keys()
     return {day: rows[day] for day in sorted(wanted)}
 
 
-def _attributed_otherwise(reading: Reading, derived: str) -> set[date]:
+def days_attributed_otherwise(reading: Reading, derived: str) -> set[date]:
     """Days of a derived table that were computed with other rules than those that hold on them now."""
     rules = rules_of(reading)
     named = ("min.attribution_version", "max.attribution_version")

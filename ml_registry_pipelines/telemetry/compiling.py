@@ -69,20 +69,39 @@ def compile_rules(lake: Lake, log: Log | None = None) -> Compiled:
     raise AttributionBusy(f"{RULES} was replaced by others {ATTEMPTS} times; try again")
 
 
+def rules_are_behind(lake: Lake) -> bool:
+    """Whether `compile_rules` would change anything."""
+    if not lake.exists(LOG):
+        return False
+    with Log(lake) as log:
+        _, rows = _wanted(lake, log)
+    return not _stored(lake, rows)
+
+
 def _compile_once(lake: Lake, log: Log) -> Compiled:
+    position, rows = _wanted(lake, log)
+    if _stored(lake, rows):
+        return Compiled(rows.num_rows, changed=False)
+    lake.replace(RULES, rows, predicate="tenant IS NOT NULL", source=LOG, sequence=position)
+    return Compiled(rows.num_rows, changed=True)
+
+
+def _wanted(lake: Lake, log: Log) -> tuple[int, pa.Table]:
+    """How far the log was read, and what its rules come to."""
     import pyarrow as pa
 
     position, tenants = _tenants_with_rules(lake, log)
     rows = [row for tenant in tenants for row in compiled(log.view(tenant))]
-    wanted = pa.Table.from_pylist(rows, schema=ATTRIBUTION_RULES.schema)
-    if not rows and not lake.exists(RULES):
-        return Compiled(0, changed=False)
+    return position, pa.Table.from_pylist(rows, schema=ATTRIBUTION_RULES.schema)
+
+
+def _stored(lake: Lake, wanted: pa.Table) -> bool:
+    """Whether the table holds just these rows."""
+    if not lake.exists(RULES):
+        return not wanted.num_rows
     with lake.read(RULES) as reading:
         stored = reading.query("attribution.stored", f"SELECT * FROM {RULES}")
-    if _sorted(stored) == _sorted(wanted):
-        return Compiled(len(rows), changed=False)
-    lake.replace(RULES, wanted, predicate="tenant IS NOT NULL", source=LOG, sequence=position)
-    return Compiled(len(rows), changed=True)
+    return _sorted(stored) == _sorted(wanted)
 
 
 def _tenants_with_rules(lake: Lake, log: Log) -> tuple[int, list[str]]:
