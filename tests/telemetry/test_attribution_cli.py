@@ -55,8 +55,10 @@ def test_from_gaps_to_coverage(tmp_path: Path, mlreg: Mlreg) -> None:
     assert "2 requests would change, and 2 days be rolled up again" in said
     assert mlreg("attribution", "add", "prod", "--model", "m", "--note", "the chat") == (
         0,
-        "rule-1  model='m' -> prod  since ever  by shell  (the chat)\n"
-        "rolled up 2 days, 2026-10-05 to 2026-10-06\n",
+        (
+            "rule-1  model='m' -> prod  since ever  by shell  (the chat)\n"
+            "rolled up 2 days, 2026-10-05 to 2026-10-06\n"
+        ),
     )
     _, said = mlreg("attribution", "coverage")
     assert "66.7% of 3 billable requests lead to a version (0 ambiguous, 0 to a deployment" in said
@@ -88,8 +90,10 @@ def test_what_is_wrong_is_said_in_a_sentence(tmp_path: Path, mlreg: Mlreg) -> No
     )
     assert mlreg("attribution", "add", "prod") == (
         1,
-        "mlreg: a rule without a condition would cover everything; "
-        "give one on provider, model, endpoint, application, environment\n",
+        (
+            "mlreg: a rule without a condition would cover everything; "
+            "give one on provider, model, endpoint, application, environment\n"
+        ),
     )
     assert mlreg("attribution", "add", "none", "--model", "m")[1].startswith(
         "mlreg: there is no deployment 'none'"
