@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.catalog import catalog_generation
-from ml_registry_pipelines.costs.pricing import NEEDED, PriceBook
+from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.outcomes import Landed, LostRace, OutOfSequence, SnapshotGone, StaleSlice
@@ -72,7 +72,12 @@ def _catch_up(lake: Lake, reading: Reading, pool: Executor) -> Iterator[int]:
     book = PriceBook.of(lake)
 
     def costs_of(batch: int) -> pa.Table:
-        return book.price(batch_rows(reading, batch))
+        return book.price_slice(
+            reading,
+            "costs_of_batch",
+            "batch = $batch AND day BETWEEN $first AND $last",
+            {"batch": batch, **_days_of(reading, batch)},
+        )
 
     last = reading.sequence(EVENTS, INGESTION)
     batch = lake.sequence("model_costs", EVENTS) + 1
@@ -90,27 +95,14 @@ def _catch_up(lake: Lake, reading: Reading, pool: Executor) -> Iterator[int]:
             wait([upcoming])
 
 
-def batch_rows(reading: Reading, batch: int) -> pa.Table:
-    """What pricing needs of one batch of `inference_events`; only the days that hold it are opened."""
+def _days_of(reading: Reading, batch: int) -> dict[str, date]:
+    """The first and the last day that hold a batch, so that only their files are opened."""
     days = [
         statistics["partition.day"]
         for statistics in file_statistics(reading, EVENTS)
         if (statistics["min.batch"] or 0) <= batch <= (statistics["max.batch"] or batch)
     ]
-    parameters: Mapping[str, object] = {
-        "needed": list(NEEDED),
-        "batch": batch,
-        "first": min(days, default=date.max),
-        "last": max(days, default=date.min),
-    }
-    return reading.query(
-        "costs_of_batch",
-        """
-        SELECT COLUMNS(lambda name: list_contains($needed, name)) FROM inference_events
-        WHERE batch = $batch AND day BETWEEN $first AND $last
-        """,
-        parameters,
-    )
+    return {"first": min(days, default=date.max), "last": max(days, default=date.min)}
 
 
 def file_statistics(reading: Reading, table: str) -> list[dict[str, Any]]:
@@ -165,15 +157,9 @@ def _reprice_once(lake: Lake, day: date, *, dry_run: bool) -> Repriced:
         # Replacing under the sequence of the batches makes it fail when a batch was priced meanwhile,
         # whose rows of this day it would wipe out.
         sequence = reading.sequence("model_costs", EVENTS)
-        rows = reading.query(
-            "reprice_day",
-            """
-            SELECT COLUMNS(lambda name: list_contains($needed, name)) FROM inference_events
-            WHERE day = $day AND batch <= $batch
-            """,
-            {"needed": list(NEEDED), "day": day, "batch": sequence},
+        costs = PriceBook.of(lake).price_slice(
+            reading, "reprice_day", "day = $day AND batch <= $batch", {"day": day, "batch": sequence}
         )
-        costs = PriceBook.of(lake).price(rows)
         reading.register("repriced", costs)
         changed, difference = _changes(reading, day)
         kept = reading.query(

@@ -8,7 +8,7 @@ its status says why; it is never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.lake.reading import Reading
 
 MOST_PER_REQUEST = 100_000_000
 """No request uses more of anything; a count above it is an error of the log, not a cost."""
@@ -39,13 +40,10 @@ _NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 _MINUTES = 24 * 60
 _MOST_TOKENS = 2**62
 
-_COUNTED = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
 _PLAIN = (
     "tenant", "day", "event_ts", "batch", "event_key", "application", "provider", "model", "status",
     "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
 )  # fmt: skip
-NEEDED = (*_PLAIN, *_COUNTED)
-"""The columns of `inference_events` that pricing reads."""
 
 _KIND = ("provider", "model", "service_tier", "region")
 Kind = tuple[str | None, str | None, str | None, str | None]
@@ -105,11 +103,27 @@ class PriceBook:
         """The rows of `model_costs` for rows of `inference_events`: exactly one each, in any order."""
         connection = open_duckdb()
         try:
-            connection.register("given", in_batches(_sane(rows)))
-            connection.register("slots", self._table_of_slots(_kinds(rows)))
-            costs = connection.sql(_PRICE).to_arrow_table()
+            connection.register("rows", in_batches(rows))
+            kinds = connection.sql(_kinds_sql("rows")).to_arrow_table()
+            connection.register("slots", self._table_of_slots(_kinds(kinds)))
+            costs = connection.sql(_price_sql("rows")).to_arrow_table()
         finally:
             connection.close()
+        return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
+
+    def price_slice(
+        self, reading: Reading, name: str, where: str, parameters: Mapping[str, object]
+    ) -> pa.Table:
+        """As `price`, for the rows of `inference_events` that fulfil a condition; they never leave the query.
+
+        Args:
+            name: what the queries are timed as.
+            where: the condition in SQL, with `$parameters`.
+        """
+        rows = f"(FROM inference_events WHERE {where})"
+        kinds = reading.query(f"{name}.kinds", _kinds_sql(rows), parameters)
+        reading.register("slots", self._table_of_slots(_kinds(kinds)))
+        costs = reading.query(name, _price_sql(rows), parameters)
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
 
     def slots(self, kind: Kind) -> list[Slot]:
@@ -177,9 +191,12 @@ def price(rows: pa.Table, catalog: pa.Table) -> pa.Table:
     return PriceBook(catalog).price(rows)
 
 
+def _kinds_sql(rows: str) -> str:
+    return f"SELECT DISTINCT {', '.join(_KIND)} FROM {rows}"
+
+
 def _kinds(rows: pa.Table) -> list[Kind]:
-    distinct = rows.group_by(list(_KIND)).aggregate([]).to_pylist()
-    return [(row["provider"], row["model"], row["service_tier"], row["region"]) for row in distinct]
+    return [(row["provider"], row["model"], row["service_tier"], row["region"]) for row in rows.to_pylist()]
 
 
 def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
@@ -188,25 +205,6 @@ def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
 
     fine = any(amount is not None and amount != round(amount, 12) for amount in amounts)
     return pa.array(amounts, arrow_type(UNIT_PRICE) if fine else pa.decimal128(18, 12))
-
-
-def _sane(rows: pa.Table) -> pa.Table:
-    """The columns that pricing needs, with `absurd` where a count cannot be true; that count then is NULL."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    absurd = pa.chunked_array([pa.repeat(False, rows.num_rows)])
-    columns: dict[str, pa.ChunkedArray] = {name: rows[name] for name in _PLAIN}
-    for name in _COUNTED:
-        column, most = rows[name], MOST_SECONDS if name == "audio_seconds" else MOST_PER_REQUEST
-        bounds = pc.min_max(column).as_py()
-        if bounds["min"] is not None and not (bounds["min"] >= 0 and bounds["max"] <= most):
-            within = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, most))
-            absurd = pc.or_(absurd, pc.fill_null(pc.invert(within), False))
-            column = pc.if_else(within, column, None)
-        target = pa.decimal128(12, 3) if name == "audio_seconds" else pa.int32()
-        columns[name] = pa.nulls(len(column), target) if bounds["min"] is None else column.cast(target)
-    return pa.table({**columns, "absurd": absurd})
 
 
 def _slots(offers: Sequence[Price]) -> Iterator[Slot]:
@@ -243,8 +241,25 @@ def _steps(slot: Slot) -> Iterator[Slot]:
         )
 
 
+def _price_sql(rows: str) -> str:
+    """Over a relation with the columns of `inference_events`, and `slots`: one row of `model_costs` each.
+
+    A count that cannot be true is NULL, and makes its row `absurd`. Narrow types are what keeps the
+    products exact and quick.
+    """
+    bounds = dict.fromkeys((*TOKEN_BUCKETS, *COUNTERS), (MOST_PER_REQUEST, "INTEGER"))
+    bounds["audio_seconds"] = (MOST_SECONDS, "DECIMAL(12, 3)")
+    counts = ", ".join(
+        f"CASE WHEN {name} BETWEEN 0 AND {most} THEN CAST({name} AS {narrow}) END AS {name}"
+        for name, (most, narrow) in bounds.items()
+    )
+    absurd = " OR ".join(f"{name} NOT BETWEEN 0 AND {most}" for name, (most, _) in bounds.items())
+    given = f"SELECT {', '.join(_PLAIN)}, {counts}, coalesce({absurd}, false) AS absurd FROM {rows}"
+    return f"WITH given AS ({given}), {_PRICE}"
+
+
 _PRICE = """
-WITH events AS (
+events AS (
     SELECT
         *,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)

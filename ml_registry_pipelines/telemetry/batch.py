@@ -124,11 +124,15 @@ class Pending:
     rejected: list[pa.Table] = field(default_factory=list)
     replayed: pa.Table | None = None
     """Rows of `quarantined_rows` that this batch tries again."""
+    _count: int = 0
+    _size: int = 0
 
     def add(self, file: FileRef, decoded: Decoded, dialect: str | None) -> None:
-        """Take in what was decoded of a file."""
-        self.rows.append(placed(decoded.rows, file, dialect))
+        """Take in what was decoded of a file; the rows say already where they are from."""
+        self.rows.append(decoded.rows)
         self.rejected.append(placed(decoded.rejected, file, dialect))
+        self._count += len(decoded.rows)
+        self._size += decoded.rows.nbytes + self.rejected[-1].nbytes
 
     def tables(self) -> tuple[pa.Table, pa.Table]:
         """All rows and all rejects."""
@@ -137,13 +141,13 @@ class Pending:
         from ml_registry_pipelines.telemetry.normalising import rejected_schema, rows_schema
 
         nobody = FileRef("", "", 0, datetime.now(UTC))
-        rows = [placed(rows_schema().empty_table(), nobody, None), *self.rows]
+        rows = [rows_schema().empty_table(), *self.rows]
         rejected = [placed(rejected_schema().empty_table(), nobody, None), *self.rejected]
         return pa.concat_tables(rows), pa.concat_tables(rejected)
 
     def full(self, rows: int, size: int) -> bool:
-        """Whether it holds so many rows or bytes."""
-        return sum(map(len, self.rows)) >= rows or sum(t.nbytes for t in [*self.rows, *self.rejected]) >= size
+        """Whether so many rows or bytes were added."""
+        return self._count >= rows or self._size >= size
 
 
 def placed(rows: pa.Table, file: FileRef, dialect: str | None) -> pa.Table:

@@ -41,6 +41,9 @@ SAMPLE_LEAST = 3
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
 
+WORTH_EXPECTING = 20_000
+"""Records from which on it pays to plan one long statement instead of two: 20 to 50 ms."""
+
 
 class DialectError(MlregError):
     """A dialect is not made as it must be."""
@@ -95,6 +98,8 @@ class Workspace:
         for macro in (*identity.MACROS, *normalising.MACROS):
             self.connection.execute(macro)
         self._given: dict[str, frozenset[str]] = {}
+        self.expected: dict[str, frozenset[str]] = {}
+        """Candidates that chunks of a dialect had values for so far."""
 
     def given(self, dialect: Dialect) -> frozenset[str]:
         """The candidates that a dialect's select gives."""
@@ -161,6 +166,7 @@ class Decoder:
         assert workspace is not None
         self._connection = workspace.connection
         self._given = workspace.given(dialect)
+        self._expected = workspace.expected
         self._ordinals = Ordinals(self._connection) if dialect.identity is Identity.CONTENT else None
         self._nesting = Nesting(self._connection) if dialect.nests else None
         workspace.enter(dialect, origin)
@@ -215,9 +221,21 @@ class Decoder:
             self._own.close()
 
     def _judged(self, records: pa.Table) -> pa.Table:
-        """Rows in the making, with only the columns that have values."""
+        """Rows in the making, with hardly more than the columns that have values."""
+        import pyarrow.compute as pc
+
+        expected = self._expected.get(self.dialect.select, frozenset())
+        if expected and records.num_rows >= WORTH_EXPECTING:
+            sql = normalising.expected_rows_sql(
+                self.dialect, self._given, expected, looks_up_tenant=self._origin.tenant_field is not None
+            )
+            self._connection.register("records", in_batches(records))
+            rows = self._connection.sql(sql).to_arrow_table()
+            if not pc.any(rows["unexpected"]).as_py():
+                return rows.drop_columns("unexpected")
         candidates = self._candidates(records)
         found = _with_values(candidates)
+        self._expected[self.dialect.select] = expected.union(found)
         self._connection.register("candidates", in_batches(candidates.select(["line", "part", *found])))
         return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
 

@@ -14,7 +14,7 @@ from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 
 MACROS: tuple[str, ...] = (
     "CREATE TEMP MACRO sized(text) AS coalesce(strlen(text) || ':' || text, '-')",
-    "CREATE TEMP MACRO key_of(text) AS CAST(CAST(from_hex(sha256(text)[1:16]) AS BIT) AS BIGINT)",
+    "CREATE TEMP MACRO key_of(text) AS CAST(CAST(from_hex(left(sha256(text), 16)) AS BIT) AS BIGINT)",
     """
     CREATE TEMP MACRO salted(salt, tenant, id) AS CASE WHEN id IS NOT NULL THEN
         sha256(concat(strlen(salt), ':', salt, strlen(tenant), ':', tenant, strlen(id), ':', id))[1:32]

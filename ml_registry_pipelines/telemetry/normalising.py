@@ -4,7 +4,8 @@ The one place that makes and judges values, for every dialect alike, in three st
 `candidates_sql` finds the values in the records, `rows_sql` casts them and flags what is
 bad, `complaints_sql` runs over the flagged ones alone and says in words what is wrong.
 The second is made for the candidates that a chunk really has: most logs give twenty of
-the eighty, and each costs time to plan and to compute.
+the eighty, and each costs time to plan and to compute. Where those of the chunk before are
+expected, the first two run as one, which says whether there is any other after all.
 
 Rows outside [2015, a day after the file was written] are absurd: a row is judged against
 its file's time and never the clock, so that a replay judges as the first reading did.
@@ -117,22 +118,49 @@ def candidates_sql(
     dialect: Dialect, given: Collection[str], *, looks_up_tenant: bool, with_raw: bool = False
 ) -> str:
     """Over `records`: the candidates that a dialect gives, as text."""
-    columns = [name for name in CANDIDATES if name in given and name != "tenant"]
-    if looks_up_tenant:
-        columns.append(f"{dialect.tenant_lookup} AS tenant")
-    elif "tenant" in given:
-        columns.append("tenant")
+    ways = _ways(dialect, given, looks_up_tenant=looks_up_tenant)
+    columns = [way if way == name else f"{way} AS {name}" for name, way in ways.items()]
     return f"""
         SELECT line, CAST(part AS INTEGER) AS part, {"raw," if with_raw else ""} {", ".join(columns)}
         FROM ({dialect.select}) AS found
     """
 
 
-def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
+def _ways(dialect: Dialect, given: Collection[str], *, looks_up_tenant: bool) -> dict[str, str]:
+    """How to come by each candidate that a dialect gives: its column, but for a tenant that is looked up."""
+    ways = {name: name for name in CANDIDATES if name in given and name != "tenant"}
+    if looks_up_tenant:
+        ways["tenant"] = dialect.tenant_lookup
+    elif "tenant" in given:
+        ways["tenant"] = "tenant"
+    return ways
+
+
+def expected_rows_sql(
+    dialect: Dialect, given: Collection[str], expected: Collection[str], *, looks_up_tenant: bool
+) -> str:
+    """Over `records`: what `rows_sql` gives for the candidates `expected`, and `unexpected`.
+
+    That is whether a record has a value for another candidate; where one has, the rows are not to be used.
+    """
+    ways = _ways(dialect, given, looks_up_tenant=looks_up_tenant)
+    others = " OR ".join(f"({way}) IS NOT NULL" for name, way in ways.items() if name not in expected)
+    kept = [way if way == name else f"{way} AS {name}" for name, way in ways.items() if name in expected]
+    candidates = f"""
+        SELECT line, CAST(part AS INTEGER) AS part, {"".join(f"{column}, " for column in kept)}
+            {others or "false"} AS unexpected
+        FROM ({dialect.select}) AS found
+    """
+    return rows_sql(dialect, expected, candidates=f"({candidates})", also=("unexpected",))
+
+
+def rows_sql(
+    dialect: Dialect, found: Collection[str], *, candidates: str = "candidates", also: Collection[str] = ()
+) -> str:
     """Over `candidates`, of which only `found` have values: the columns of a row, `ignored` and `bad`.
 
     Columns without a value are left out. Rows that need an id from their content carry its digest
-    as `event_id`; rows that nest carry what `Nesting` compares.
+    as `event_id`; rows that nest carry what `Nesting` compares. Columns in `also` are passed through.
     """
     failing = " OR ".join(f"({check.when})" for check in checks(dialect, found))
     texts = [name for name in TEXTS if name in found and name not in ("tenant", "event_id", "source_system")]
@@ -150,9 +178,9 @@ def rows_sql(dialect: Dialect, found: Collection[str]) -> str:
     event_id = content_digest(texts, counts) if dialect.identity is Identity.CONTENT else "event_id"
     others = [name for name in ("stream", "tags", "audio_seconds") if name in found]
     return f"""
-        {_judged(dialect, found)}
+        {_judged(dialect, found, candidates=candidates, also=also)}
         SELECT
-            line, part, tenant,
+            line, part, tenant, {"".join(f"{column}, " for column in also)}
             CAST(make_timestamp(event_us) AS DATE) AS day,
             make_timestamp(event_us) AS event_ts,
             {EVENT_KEY} AS event_key,
@@ -197,7 +225,7 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
             f"CASE WHEN json_type(raw) = 'OBJECT' THEN json_merge_patch(raw, '{dropped}') ELSE {stripped} END"
         )
     return f"""
-        {_judged(dialect, found, with_raw=True)},
+        {_judged(dialect, found, also=("raw",))},
         complaints AS (
             SELECT line, part, raw, tenant, CASE
                 WHEN json_type(raw) <> 'OBJECT' THEN
@@ -219,7 +247,9 @@ def complaints_sql(dialect: Dialect, found: Collection[str]) -> str:
     """
 
 
-def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False) -> str:
+def _judged(
+    dialect: Dialect, found: Collection[str], *, candidates: str = "candidates", also: Collection[str] = ()
+) -> str:
     """The common table expressions up to `judged`: candidates cast, buckets disjoint, times absolute.
 
     `<name>_text` is a candidate as the log has it, without what is empty; `<name>_number` its number.
@@ -235,8 +265,8 @@ def _judged(dialect: Dialect, found: Collection[str], *, with_raw: bool = False)
     contradictory = "coalesce(contradictory = 'true', false)" if "contradictory" in found else "false"
     return f"""
         WITH cast_values AS (
-            SELECT line, part, {"raw," if with_raw else ""} {", ".join(_casts(dialect, found))}
-            FROM candidates
+            SELECT line, part, {"".join(f"{column}, " for column in also)} {", ".join(_casts(dialect, found))}
+            FROM {candidates}
         ),
         timed AS (
             SELECT

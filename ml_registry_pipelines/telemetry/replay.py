@@ -6,7 +6,7 @@ by a further part of the file in `ingested_files` that takes away what it quaran
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.files import FilesError
@@ -164,8 +164,10 @@ def _add_records(
     finally:
         decoder.close()
     part.take(decoded, chosen.name)
-    pending.rows.append(placed(_put_back(decoded.rows, held), part.file, chosen.name))
-    pending.rejected.append(placed(_put_back(decoded.rejected, held), part.file, chosen.name))
+    put_back = replace(
+        decoded, rows=_put_back(decoded.rows, held), rejected=_put_back(decoded.rejected, held)
+    )
+    pending.add(part.file, put_back, chosen.name)
 
 
 def _read_again(ingestion: Ingestion, file: FileRef) -> tuple[str | None, list[Decoded]]:
