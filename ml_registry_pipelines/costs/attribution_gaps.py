@@ -122,8 +122,10 @@ def _apart(rules: Rules) -> str:
     ),
     costs AS (
         SELECT tenant, event_key, batch, cost_status, coalesce(currency, logged_currency) AS currency, cost
-        FROM model_costs
-        WHERE {DAY_FILTER} AND batch <= $sequence
+        FROM (
+            SELECT *, struct_pack({_COARSE}) AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence
+        )
+        SEMI JOIN mixed USING (key)
     ),
     summed AS MATERIALIZED (
         SELECT {", ".join(_FINE)}, outcome, currency,

@@ -96,6 +96,9 @@ def _counted(rules: Rules, days: Sequence[date]) -> str:
     """
 
 
+_OF_ROW = (
+    "struct_pack(day, hour := date_trunc('hour', event_ts), tenant, application, provider, model, status)"
+)
 KEY = ("day", "hour", "tenant", "application", "provider", "model", "status")
 
 _AMOUNTS = """
@@ -152,10 +155,7 @@ def _apart(rules: Rules) -> str:
     return rf"""
     WITH events AS (
         SELECT
-            struct_pack(
-                day, hour := date_trunc('hour', event_ts), tenant, application, provider, model, status
-            ) AS key,
-            {rules.number} AS outcome, tenant, event_key, batch,
+            {_OF_ROW} AS key, {rules.number} AS outcome, tenant, event_key, batch,
             COLUMNS('^(in_|out_|n_|pages$)')
         FROM inference_events
         WHERE {DAY_FILTER} AND batch <= $sequence
@@ -167,8 +167,8 @@ def _apart(rules: Rules) -> str:
         SELECT
             tenant, event_key, batch, currency, logged_currency, cost_status, assumed, tokens,
             input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost, logged_cost
-        FROM model_costs
-        WHERE {DAY_FILTER} AND batch <= $sequence
+        FROM (SELECT *, {_OF_ROW} AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence)
+        SEMI JOIN mixed USING (key)
     ),
     summed AS MATERIALIZED (
         SELECT
