@@ -121,9 +121,10 @@ def deployments_on(when: str, environment: str | None, as_of: datetime | None) -
         click.echo("nothing was deployed then, as far as is recorded")
     for d in found:
         until = "" if d.until is None else f" until {d.until:%Y-%m-%d %H:%M}Z"
+        at = f" at {d.endpoint}" if d.endpoint else ""
         click.echo(
-            f"{d.deployment.name}  {d.version}  {d.environment}  {d.endpoint or '-'}  {d.traffic_share:.0%}  "
-            f"since {d.since:%Y-%m-%d %H:%M}Z{until} by {d.actor}"
+            f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
+            f"since {d.since:%Y-%m-%d %H:%M}Z{until} by {d.actor}{at}"
         )
 
 

@@ -380,7 +380,7 @@ def test_a_new_rule_attributes_the_days_that_it_covers_and_exactly_their_reports
     location.take()
     for request in location.requested("reports_of_touched_days"):
         assert location.execute(request, job="write_reports").success
-    (tenant,) = {row["tenant"] for row in _daily_costs(location)}
+    ((tenant, _),) = {(tenant, version) for tenant, _, version in _daily_versions(location)}
     with Log(location.lake) as log:
         desk: dict[str, Any] = {"actor": Actor("p-ada"), "tenant": tenant}
         registry = ModelRegistry(log, **desk)
@@ -394,10 +394,18 @@ def test_a_new_rule_attributes_the_days_that_it_covers_and_exactly_their_reports
         Attribution(log, **desk).add_rule(rule)
     (request,) = location.requested("new_attribution")
     assert location.execute(request, job="attribute_logs").success
-    assert {row["day"].day: row["model_version"] for row in _daily_costs(location)} == {1: None, 2: 1}
+    assert {day: version for _, day, version in _daily_versions(location)} == {1: None, 2: 1}
     assert location.requested("new_attribution") == []
     (report,) = location.requested("reports_of_touched_days")
     assert report.tags["dagster/asset_partition_range_start"] == "2026-05-02"
     assert location.execute(report, job="write_reports").success
     assert "Known model version" in (location.home / "reports/daily_cost_report/2026-05-02.html").read_text()
     assert location.requested("reports_of_touched_days") == []
+
+
+def _daily_versions(location: Location) -> list[tuple[str, int, int | None]]:
+    with location.lake.read("cost_rollup") as reading:
+        rows = reading.query(
+            "test", "SELECT tenant, day(day) AS day, model_version FROM cost_rollup WHERE grain = 'day'"
+        ).to_pylist()
+    return [(row["tenant"], row["day"], row["model_version"]) for row in rows]

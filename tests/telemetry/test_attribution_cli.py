@@ -108,9 +108,9 @@ def test_what_was_in_production_on_a_day_is_one_call(tmp_path: Path, mlreg: Mlre
         world.deploy("prod", "fraud@v2", at(12))
     _, said = mlreg("deployments", "on", "2026-10-05", "--environment", "production")
     assert said == (
-        "beta  fraud@v2  production  two  100%  since 2026-09-05 00:00Z by p-ada\n"
-        "prod  fraud@v1  production  chat  100%  since 2026-09-05 00:00Z until 2026-10-05 12:00Z by p-ada\n"
-        "prod  fraud@v2  production  chat  100%  since 2026-10-05 12:00Z by p-ada\n"
+        "beta  fraud@v2  production  100%  since 2026-09-05 00:00Z by p-ada at two\n"
+        "prod  fraud@v1  production  100%  since 2026-09-05 00:00Z until 2026-10-05 12:00Z by p-ada at chat\n"
+        "prod  fraud@v2  production  100%  since 2026-10-05 12:00Z by p-ada at chat\n"
     )
     assert mlreg("deployments", "on", "2026-10-05T11:59:59")[1].count("prod  fraud@v1") == 1
     assert mlreg("deployments", "on", "2020-01-01") == (
