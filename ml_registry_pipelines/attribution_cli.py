@@ -215,12 +215,15 @@ def attribution_preview(
 @click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def attribution_gaps(since: datetime | None, until: datetime | None, limit: int) -> None:
     """List what leads to no version, the largest first, with its volume and cost."""
-    from ml_registry_pipelines.costs.attribution_gaps import gaps
+    from ml_registry_pipelines.costs.attribution_gaps import gaps, refresh_gaps
 
-    with open_log() as log, log.lake.read("attribution_gaps") as reading:
-        rows = gaps(reading, tenant=_only_tenant(), **_between(since, until))
+    with open_log() as log:
+        # Days that were rolled up before there were gaps, or that a run has not come to yet.
+        refresh_gaps(log.lake)
+        with log.lake.read("attribution_gaps") as reading:
+            rows = gaps(reading, tenant=_only_tenant(), **_between(since, until))
     if not len(rows):
-        click.echo("every request that was rolled up leads to a version")
+        click.echo("every request of these days leads to a version")
         return
     _print(rows.slice(0, limit).drop_columns(["deployment_id"]))
     if len(rows) > limit:
