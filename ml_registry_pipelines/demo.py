@@ -131,7 +131,7 @@ def shipped_files() -> dict[str, Path]:
 
 
 def refuse_a_home_in_use(settings: Settings) -> None:
-    """Let the demo into a home that is new or holds nothing but (part of) the demo. Writes nothing.
+    """Let the demo into a home that is new or holds nothing but (part of) the demo. Writes the time of its query alone.
 
     Raises:
         DemoError: log files lie there, or were taken there, that are not the demo's.

@@ -6,11 +6,13 @@ between the check of a sequence and its commit would let the same batch land twi
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -73,7 +75,9 @@ class _Kept:
     """Last sequences by source at version `sequences_at`: reading one from the log takes 3 ms."""
     sequences_at: int = -1
 
-    def refreshed(self, identity: tuple[int, int] | None) -> DeltaTable | None:
+    def refreshed(
+        self, identity: tuple[int, int] | None, is_newest: Callable[[int], bool]
+    ) -> DeltaTable | None:
         """The handle at the newest version, unless it has to be opened anew.
 
         That is so when the log behind it was cut, when another table now lies in its place,
@@ -86,6 +90,8 @@ class _Kept:
         handle = self.handle
         if handle is None or identity != self.identity or handle.version() - self.opened_at >= STALE_AFTER:
             return None
+        if is_newest(handle.version()):
+            return handle
         try:
             handle.update_incremental()
         except store_errors():
@@ -137,7 +143,7 @@ class Handles:
         """
         with self._kept(self._lookers, table) as kept:
             identity = self.identity(table)
-            handle = kept.refreshed(identity)
+            handle = kept.refreshed(identity, partial(self.is_newest, table))
             if handle is not None:
                 try:
                     return at(handle)
@@ -178,6 +184,24 @@ class Handles:
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+    def is_newest(self, table: str, version: int) -> bool:
+        """Whether surely no commit follows a version: two looks at files instead of a list of the log.
+
+        In this order: a commit behind the version may only be cut from the log once a later checkpoint
+        is named as the last one.
+        """
+        if not self._local:
+            return False
+        log = Path(self.uri(table), "_delta_log")
+        if (log / f"{version + 1:020}.json").exists():
+            return False
+        try:
+            return int(json.loads((log / "_last_checkpoint").read_bytes())["version"]) <= version
+        except FileNotFoundError:
+            return (log / f"{version:020}.json").exists()
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     # -- opening ----------------------------------------------------------------------
 
@@ -302,7 +326,8 @@ class Writer:
 
     def current(self) -> DeltaTable:
         """The handle at the newest version; the table is made if it is not there."""
-        handle = self._kept.refreshed(self._handles.identity(self._table))
+        handles = self._handles
+        handle = self._kept.refreshed(handles.identity(self._table), partial(handles.is_newest, self._table))
         if handle is None:
             handle = self._handles.open(self._table)
             self._kept.keep(handle, self._handles.identity(self._table))

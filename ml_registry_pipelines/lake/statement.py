@@ -53,6 +53,9 @@ _SAID = {
     "MERGE_QUERY_NODE": "MERGE is",
 }
 
+_KINDS = {"MULTI": "PIVOT without IN", "LOAD": "INSTALL or LOAD"}
+"""What a person typed, where DuckDB's name for the kind of statement is another."""
+
 
 class SqlError(LakeError):
     """A query was refused, or failed; the text is for the person who typed it."""
@@ -103,9 +106,7 @@ def _tree(sql: str, connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
             raise SqlError(f"one SELECT is expected, and {found} given")
         kind = statements[0].type.name
         if kind != "SELECT":
-            raise SqlError(
-                f"{'PIVOT without IN' if kind == 'MULTI' else kind} is not allowed here; write one SELECT"
-            )
+            raise SqlError(f"{_KINDS.get(kind, kind)} is not allowed here; write one SELECT")
         ((text,),) = connection.execute(
             "SELECT json_serialize_sql($1, skip_null := true, skip_empty := true)", [sql]
         ).fetchall()

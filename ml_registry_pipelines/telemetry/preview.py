@@ -64,8 +64,9 @@ class Preview:
 
     def lines(self) -> Iterator[str]:
         """The preview for a person."""
-        yield f"{self.path}: {self.dialect or 'no known format'}"
         records = self.taken + self.rejected
+        nothing = "of no known format" if records else "holds no records"
+        yield f"{self.path}: {self.dialect or nothing}"
         ignored = f", {self.ignored:,} of other kinds ignored" if self.ignored else ""
         yield f"  {records:,} records: {self.taken:,} can be taken, {self.rejected:,} would be quarantined{ignored}"
         if self.days:

@@ -36,7 +36,9 @@ def test_a_checkpoint_comes_every_twenty_commits(lake):
     fill(lake, 45)
     lake.settle()
     found = status(lake)
-    assert (found.version, found.commits_since_checkpoint, found.warning) == (45, 5, None)
+    # The one that the 40th commit set off may have found later ones.
+    assert (found.version, found.warning) == (45, None)
+    assert found.commits_since_checkpoint <= 5
 
 
 def test_files_are_compacted_by_count_and_rows_stay(lake, monkeypatch):

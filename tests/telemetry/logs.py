@@ -121,3 +121,27 @@ def gz(content: bytes | str) -> bytes:
 def some(row: dict[str, Any]) -> dict[str, Any]:
     """The columns of a row that have a value."""
     return {name: value for name, value in row.items() if value is not None}
+
+
+ALWAYS = {
+    "tenant": "default",
+    "recorded_at": WRITTEN,
+    "attempt": 1,
+    "source": "tests",
+    "line": 1,
+    "part": 0,
+    "time_quality": "recorded",
+    "span_kind": "leaf",
+    "status": "success",
+    "usage_quality": "exact",
+}
+
+
+def expected(**values: Any) -> dict[str, Any]:
+    """A whole row without its keys, from what differs from the usual."""
+    row = {**ALWAYS, **values}
+    return {**row, "day": row["event_ts"].date()}
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in some(row).items() if name != "event_key"}

@@ -11,8 +11,8 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.telemetry import INFERENCE_EVENTS
 from ml_registry_pipelines.telemetry.accounting import stamped
 from ml_registry_pipelines.telemetry.deduplication import deduplicated
+from tests.telemetry.dialects.test_otel_genai import request, span
 from tests.telemetry.logs import WRITTEN, native, read
-from tests.telemetry.test_dialects import request, span
 
 SAME = native(usage={"in_uncached": 5, "out_text": 1, "in_audio": 0}, latency_ms=3)
 OTHERS: list[dict[str, Any]] = [

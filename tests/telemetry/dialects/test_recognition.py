@@ -1,0 +1,66 @@
+"""Which dialect a file is of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from ml_registry_pipelines.telemetry.decoding import detect
+from ml_registry_pipelines.telemetry.dialects import DIALECTS
+from tests.telemetry.dialects.test_litellm import PAYLOAD
+from tests.telemetry.dialects.test_otel_genai import BARE, request, span
+from tests.telemetry.dialects.test_traces import LLMPERF
+from tests.telemetry.logs import lines, native, read
+
+EXAMPLES = {
+    "native": [native()],
+    "azure_trace": [dict.fromkeys(("TIMESTAMP", "ContextTokens", "GeneratedTokens"), "1")],
+    "llmperf": [dict(zip(LLMPERF.split("\n")[0].split(","), LLMPERF.split("\n")[1].split(","), strict=True))],
+    "mooncake": [{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": []}],
+    "otel_genai": [BARE, request(span())],
+    "litellm": [PAYLOAD],
+}
+
+
+def test_every_dialect_is_recognised_by_itself_alone():
+    assert set(EXAMPLES) == set(DIALECTS)
+    for name, records in EXAMPLES.items():
+        for record in records:
+            assert [d.name for d in DIALECTS.values() if d.recognises(record)] == [name]
+
+
+def test_a_few_broken_lines_do_not_hide_a_dialect():
+    assert read(["oops", "{}", "[1]", *[native(number) for number in range(3)]]).dialect == "native"
+
+
+def test_a_file_of_no_known_dialect_is_one_reject_that_names_those_there_are():
+    found = read([{"hello": "world"}] * 3, "odd.jsonl", tenant="acme")
+    assert found.dialect is None
+    assert found.reject == {
+        "line": 0,
+        "part": 0,
+        "reason": "unknown_dialect",
+        "message": "odd.jsonl: its records are of no known dialect (known are native, azure_trace, llmperf, mooncake,"
+        " otel_genai, litellm); set the source's dialect, or write one",
+        "raw": '{"hello": "world"}\n' * 3,
+        "tenant": "acme",
+    }
+    assert found.digest == hashlib.sha256(lines([{"hello": "world"}] * 3).encode()).hexdigest()
+
+
+def test_a_file_that_is_half_one_dialect_and_half_another_is_none():
+    assert detect([json.dumps(native()), json.dumps(PAYLOAD)]) is None
+    assert detect([json.dumps(native()), json.dumps(PAYLOAD), json.dumps(native(2))]) is DIALECTS["native"]
+
+
+def test_a_forced_dialect_is_not_asked_whether_it_recognises_anything():
+    found = read([PAYLOAD, {"hello": "world"}], dialect="native")
+    assert found.dialect == "native"
+    assert found.reasons == [(1, "missing_field"), (2, "missing_field")]
+
+
+def test_lines_of_another_format_in_a_recognised_file_are_rejected_one_by_one():
+    found = read([native(1), native(2), PAYLOAD, native(3)])
+    assert found.ids == ["r1", "r2", "r3"]
+    assert found.reasons == [(3, "missing_field")]
+    assert found.reject["message"] == "line 3: `event_id` is missing; `ts` is missing; `provider` is missing"
