@@ -19,7 +19,7 @@ from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
-from sensors import alerting, ingestion, reporting, watching
+from sensors import alerting, attribution, ingestion, reporting, watching
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
 
@@ -40,10 +40,12 @@ def build_defs(
     own: list[dg.AssetSpec | dg.AssetsDefinition] = [
         *landed,
         telemetry.ingestion([spec.key for spec in landed]),
+        telemetry.attribution_rules,
         telemetry.performance_rollup,
         costs.price_catalog,
         costs.model_costs,
         costs.cost_rollup,
+        costs.attribution_gaps,
         reports.daily_cost_report,
         reports.cost_overview,
         operations.table_upkeep,
@@ -62,6 +64,7 @@ def build_defs(
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
+            attribution.new_attribution,
             reporting.reports_of_touched_days,
             registry_sensors.registry_changes,
             registry_sensors.registry_events,

@@ -20,6 +20,7 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "new_inference_logs": 1,
     "reconcile_inference_logs": 60,
     "new_prices": 10,
+    "new_attribution": 10,
     "reports_of_touched_days": 10,
     "deliver_webhooks": 5,
     "mlflow_changes": 60,
