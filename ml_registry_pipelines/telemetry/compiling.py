@@ -74,23 +74,23 @@ def rules_are_behind(lake: Lake) -> bool:
     if not lake.exists(LOG):
         return False
     with Log(lake) as log:
-        _, rows = _wanted(lake, log)
+        _, rows = _wanted(log)
     return not _stored(lake, rows)
 
 
 def _compile_once(lake: Lake, log: Log) -> Compiled:
-    position, rows = _wanted(lake, log)
+    position, rows = _wanted(log)
     if _stored(lake, rows):
         return Compiled(rows.num_rows, changed=False)
     lake.replace(RULES, rows, predicate="tenant IS NOT NULL", source=LOG, sequence=position)
     return Compiled(rows.num_rows, changed=True)
 
 
-def _wanted(lake: Lake, log: Log) -> tuple[int, pa.Table]:
+def _wanted(log: Log) -> tuple[int, pa.Table]:
     """How far the log was read, and what its rules come to."""
     import pyarrow as pa
 
-    position, tenants = _tenants_with_rules(lake, log)
+    position, tenants = _tenants_with_rules(log)
     rows = [row for tenant in tenants for row in compiled(log.view(tenant))]
     return position, pa.Table.from_pylist(rows, schema=ATTRIBUTION_RULES.schema)
 
@@ -104,7 +104,7 @@ def _stored(lake: Lake, wanted: pa.Table) -> bool:
     return _sorted(stored) == _sorted(wanted)
 
 
-def _tenants_with_rules(lake: Lake, log: Log) -> tuple[int, list[str]]:
+def _tenants_with_rules(log: Log) -> tuple[int, list[str]]:
     """How far the log was read, and the tenants that ever had a rule by then."""
     view = log.view("default")
     found = view.of_all_tenants(
