@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 ROOM = "costs"
 EVENTS = ["telemetry", "inference_events"]
+RULES = ["telemetry", "attribution_rules"]
 
 
 class PastDays(dg.Config):
@@ -96,7 +97,7 @@ def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) ->
             "cost_rollup",
             room=ROOM,
             kinds={"duckdb"},
-            deps=[EVENTS, [ROOM, "model_costs"]],
+            deps=[EVENTS, [ROOM, "model_costs"], RULES],
             freshness=FLOWING,
         )
     ],
@@ -104,13 +105,37 @@ def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) ->
     op_tags=FIRST,
 )
 def cost_rollup(config: PastDays, lake: LakeResource) -> dg.MaterializeResult[None]:
-    """Compute again the days that got new costs."""
+    """Compute again the days that got new costs, or other attribution rules."""
     from ml_registry_pipelines.costs.rollups import roll_up_costs
 
     done = roll_up_costs(lake.open())
     if config.reprice:
         done = done.and_then(roll_up_costs(lake.open(), config.of(lake.open())))
     return dg.MaterializeResult(metadata=written(lake.open(), "cost_rollup", rolled_up(done.days, done.rows)))
+
+
+@dg.multi_asset(
+    name="attribution_gaps",
+    specs=[
+        table_spec(
+            "attribution_gaps",
+            room=ROOM,
+            kinds={"duckdb"},
+            deps=[EVENTS, [ROOM, "model_costs"], RULES],
+            freshness=FLOWING,
+        )
+    ],
+    pool="attribution_gaps_writer",
+)
+def attribution_gaps(config: PastDays, lake: LakeResource) -> dg.MaterializeResult[None]:
+    """Compute again the days that got new rows, or other rules, and say how much leads to no version."""
+    from ml_registry_pipelines.costs.attribution_gaps import refresh_gaps, volume
+
+    done = refresh_gaps(lake.open())
+    if config.reprice:
+        done = done.and_then(refresh_gaps(lake.open(), config.of(lake.open())))
+    figures = {**rolled_up(done.days, done.rows), **volume(lake.open())}
+    return dg.MaterializeResult(metadata=written(lake.open(), "attribution_gaps", figures))
 
 
 def repriced(days: "Sequence[Repriced]") -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import dagster as dg
 
@@ -17,11 +17,18 @@ def source_key(source: Source) -> dg.AssetKey:
     return dg.AssetKey([ROOM, source.name.replace("/", "_")])
 
 
-def source_specs(sources: Iterable[Source]) -> list[dg.AssetSpec]:
-    """One external asset per source."""
+def source_specs(
+    sources: Iterable[Source], deployments: Mapping[dg.AssetKey, str] | None = None
+) -> list[dg.AssetSpec]:
+    """One external asset per source, after the deployments whose logs may land there.
+
+    Args:
+        deployments: keys with their tenants; a source of one tenant holds logs of that one alone.
+    """
     return [
         dg.AssetSpec(
             key=source_key(source),
+            deps=[key for key, tenant in (deployments or {}).items() if source.tenant in {None, tenant}],
             group_name=ROOM,
             owners=OWNERS,
             kinds={"s3" if source.folder.startswith("s3://") else "file"},

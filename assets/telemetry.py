@@ -81,13 +81,35 @@ def _batches(config: LogBatch, lake: LakeResource, sources: SourcesResource) -> 
 
 
 @dg.multi_asset(
+    name="attribution_rules",
+    specs=[
+        table_spec(
+            "attribution_rules",
+            room=ROOM,
+            kinds={"duckdb"},
+            freshness=FLOWING,
+            remarks="Made from the rules and deployments in the registry's log; rollups are computed with it.",
+        )
+    ],
+    pool="attribution_rules_writer",
+    op_tags=FIRST,
+)
+def attribution_rules(lake: LakeResource) -> dg.MaterializeResult[None]:
+    """Bring the rules up to the log."""
+    from ml_registry_pipelines.telemetry.compiling import compile_rules
+
+    done = compile_rules(lake.open())
+    return dg.MaterializeResult(metadata=written(lake.open(), "attribution_rules", {"changed": done.changed}))
+
+
+@dg.multi_asset(
     name="performance_rollup",
     specs=[
         table_spec(
             "performance_rollup",
             room=ROOM,
             kinds={"duckdb"},
-            deps=[[ROOM, "inference_events"]],
+            deps=[[ROOM, "inference_events"], [ROOM, "attribution_rules"]],
             freshness=FLOWING,
         )
     ],
@@ -95,7 +117,7 @@ def _batches(config: LogBatch, lake: LakeResource, sources: SourcesResource) -> 
     op_tags=FIRST,
 )
 def performance_rollup(lake: LakeResource) -> dg.MaterializeResult[None]:
-    """Compute again the days that got new rows."""
+    """Compute again the days that got new rows, or other attribution rules."""
     from ml_registry_pipelines.telemetry.rollups import refresh_performance
 
     done = refresh_performance(lake.open())

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines import exchange_cli, registry_cli, webhooks_cli
+from ml_registry_pipelines import attribution_cli, exchange_cli, registry_cli, webhooks_cli
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.settings import Environment, Settings
@@ -76,6 +76,7 @@ def cli() -> None:
 registry_cli.attach(cli)
 exchange_cli.attach(cli)
 webhooks_cli.attach(cli)
+attribution_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------
@@ -190,12 +191,11 @@ def _take(lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRe
 def _derive(lake: Lake) -> None:
     """Price and roll up what is new, as the assets of the job `ingest_logs` do."""
     from ml_registry_pipelines.costs.ledger import catch_up_costs
-    from ml_registry_pipelines.costs.rollups import roll_up_costs
-    from ml_registry_pipelines.telemetry.rollups import refresh_performance
+    from ml_registry_pipelines.costs.reattribution import reattribute
 
     _sync_prices(lake)
     catch_up_costs(lake)
-    days = {*roll_up_costs(lake).days, *refresh_performance(lake).days}
+    days = reattribute(lake).days
     if days:
         click.echo(f"rolled up {len(days)} days, {min(days)} to {max(days)}")
 
@@ -464,6 +464,7 @@ def prices_missing() -> None:
 @click.option("--dry-run", is_flag=True, help="Say what would change, and leave all costs as they are.")
 def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool) -> None:
     """Sync the catalogue, price past days anew with it, and roll them up."""
+    from ml_registry_pipelines.costs.attribution_gaps import refresh_gaps
     from ml_registry_pipelines.costs.ledger import days_priced, reprice
     from ml_registry_pipelines.costs.rollups import roll_up_costs
 
@@ -475,7 +476,8 @@ def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool
         days = days_priced(lake, since=first, until=last)
         for line in _repricing(reprice(lake, days, dry_run=dry_run), dry_run=dry_run):
             click.echo(line)
-        if not dry_run and (rolled := roll_up_costs(lake, days).days):
+        rolled = () if dry_run else roll_up_costs(lake, days).and_then(refresh_gaps(lake, days)).days
+        if rolled:
             click.echo(f"rolled up {len(rolled)} days, {min(rolled)} to {max(rolled)}")
 
 

@@ -12,13 +12,16 @@ from collections.abc import Mapping
 import dagster as dg
 
 from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
+from ml_registry_pipelines import catalog
 from ml_registry_pipelines.jobs import all_jobs
+from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
-from sensors import alerting, ingestion, reporting, watching
+from sensors import alerting, attribution, ingestion, reporting, watching
 from sensors import outside as outside_sensors
+from sensors import registry as registry_sensors
 
 
 def build_defs(
@@ -31,31 +34,41 @@ def build_defs(
         overrides: resources that replace those of the environment, by name.
     """
     settings = settings or Settings.from_environment()
-    landed = sources.source_specs(_sources(settings))
-    return dg.Definitions(
-        assets=[
-            *landed,
-            telemetry.ingestion([spec.key for spec in landed]),
-            telemetry.performance_rollup,
-            costs.price_catalog,
-            costs.model_costs,
-            costs.cost_rollup,
-            reports.daily_cost_report,
-            reports.cost_overview,
-            lineage.lineage_index,
-            operations.table_upkeep,
-            outside.mlflow_models,
-            outside.log_anchors,
-            artifacts.artifact_store,
-        ],
+    registry = catalog.configured(settings.home)
+    catalogued = registry.current()
+    landed = sources.source_specs(_sources(settings), catalog.live_deployments(catalogued))
+    own: list[dg.AssetSpec | dg.AssetsDefinition] = [
+        *landed,
+        telemetry.ingestion([spec.key for spec in landed]),
+        telemetry.attribution_rules,
+        telemetry.performance_rollup,
+        costs.price_catalog,
+        costs.model_costs,
+        costs.cost_rollup,
+        costs.attribution_gaps,
+        reports.daily_cost_report,
+        reports.cost_overview,
+        lineage.lineage_index,
+        operations.table_upkeep,
+        outside.mlflow_models,
+        outside.log_anchors,
+        artifacts.artifact_store,
+    ]
+    keys = {key for each in own for key in ([each.key] if isinstance(each, dg.AssetSpec) else each.keys)}
+    shown = registry.definitions(catalog.show(catalogued, besides=keys))
+    location = dg.Definitions(
+        assets=own,
         asset_checks=checks.all_checks(),
-        jobs=all_jobs(),
+        jobs=[*all_jobs(), *registry_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
+            attribution.new_attribution,
             reporting.reports_of_touched_days,
+            registry_sensors.registry_changes,
+            registry_sensors.registry_events,
             alerting.run_failures,
             alerting.check_failures,
             watching.watch,
@@ -65,6 +78,7 @@ def build_defs(
         resources={**resources_for(settings), **(overrides or {})},
         executor=dg.in_process_executor,
     )
+    return dg.Definitions.merge(location, shown)
 
 
 def _sources(settings: Settings) -> list[Source]:

@@ -183,7 +183,12 @@ def what_is_left(lake: Lake, sources: Sources) -> Left:
     waiting = len(look.files) + look.waiting
     late = late_reports(lake)
     with lake.read(
-        "ingested_files", "inference_events", "model_costs", "performance_rollup", "cost_rollup"
+        "ingested_files",
+        "inference_events",
+        "model_costs",
+        "performance_rollup",
+        "cost_rollup",
+        "attribution_rules",
     ) as reading:
         taken = reading.query(
             "demo.taken", "SELECT count(DISTINCT (source, path)) AS files FROM ingested_files WHERE complete"

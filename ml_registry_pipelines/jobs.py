@@ -32,7 +32,7 @@ class PastDays(dg.Config):
 def past_days(config: PastDays) -> dict[str, Any]:
     """The days of a `reprice_costs` run, as its ops take them."""
     days = {"reprice": True, "since": config.since, "until": config.until}
-    return {"ops": {op: {"config": days} for op in ("model_costs", "cost_rollup")}}
+    return {"ops": {op: {"config": days} for op in ("model_costs", "cost_rollup", "attribution_gaps")}}
 
 
 def _job(
@@ -62,7 +62,9 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
                 "telemetry/quarantined_rows",
                 "telemetry/performance_rollup",
                 "costs/model_costs",
+                "telemetry/attribution_rules",
                 "costs/cost_rollup",
+                "costs/attribution_gaps",
             ],
             "Takes log files, prices them and rolls up the days that they touch. A sensor names the files; "
             "started by hand, it takes whatever lies in the sources.",
@@ -74,10 +76,21 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
         ),
         _job(
             "reprice_costs",
-            ["costs/price_catalog", "costs/model_costs", "costs/cost_rollup"],
+            ["costs/price_catalog", "costs/model_costs", "costs/cost_rollup", "costs/attribution_gaps"],
             "Prices past days anew at the prices of now, and rolls up those that changed; their reports follow. "
             "Without configuration: all days.",
             past_days,
+        ),
+        _job(
+            "attribute_logs",
+            [
+                "telemetry/attribution_rules",
+                "telemetry/performance_rollup",
+                "costs/cost_rollup",
+                "costs/attribution_gaps",
+            ],
+            "Computes again the days on which other attribution rules hold, or deployments served something else, "
+            "than when they were rolled up; their reports follow.",
         ),
         _job(
             "write_reports",

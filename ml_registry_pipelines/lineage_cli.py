@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import click
@@ -151,14 +151,26 @@ def deployments_end(name: str, end: datetime | None) -> None:
 
 
 @deployments.command("on")
-@click.argument("instant", type=TIME)
+@click.argument("when", metavar="DAY|TIME")
 @click.option("--environment")
 @as_of_option
-def deployments_on(instant: datetime, environment: str | None, as_of: datetime | None) -> None:
-    """What was served at a time, and by whose act."""
+def deployments_on(when: str, environment: str | None, as_of: datetime | None) -> None:
+    """What was served on a day, at any time of it, or at one instant (UTC), and by whose act."""
     with open_log() as log:
-        for d in tracker_of(log).deployments_on(in_utc(instant), environment=environment, as_of=utc(as_of)):
-            click.echo(
-                f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
-                f"since {d.since:%Y-%m-%d %H:%M}Z by {d.actor}"
-            )
+        found = tracker_of(log).deployments_on(_day_or_time(when), environment=environment, as_of=utc(as_of))
+    if not found:
+        click.echo("nothing was deployed then, as far as is recorded")
+    for d in found:
+        until = "" if d.until is None else f" until {d.until:%Y-%m-%d %H:%M}Z"
+        at = f" at {d.endpoint}" if d.endpoint else ""
+        click.echo(
+            f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
+            f"since {d.since:%Y-%m-%d %H:%M}Z{until} by {d.actor}{at}"
+        )
+
+
+def _day_or_time(given: str) -> date | datetime:
+    try:
+        return date.fromisoformat(given)
+    except ValueError:
+        return in_utc(TIME.convert(given, None, click.get_current_context()))

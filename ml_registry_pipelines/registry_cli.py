@@ -38,6 +38,7 @@ from ml_registry_pipelines.cli_support import (
 )
 from ml_registry_pipelines.lineage_cli import datasets, deployments
 from ml_registry_pipelines.lineage_graph_cli import lineage
+from ml_registry_pipelines.staleness_cli import stale
 from ml_registry_pipelines.things_cli import extend, relationships, things
 
 STAGES = ("registered", "staging", "shadow", "production", "archived")
@@ -404,6 +405,7 @@ def history(name: str, kind: str, as_of: datetime | None) -> None:
 def attach(cli: click.Group) -> None:
     """Add the registry's commands to `mlreg`."""
     extend(models)
+    models.add_command(stale)
     registry_groups = (models, artifacts, things, relationships, datasets, deployments, lineage, audit)
     for command in (*registry_groups, get, diff, rollback, history):
         cli.add_command(command)

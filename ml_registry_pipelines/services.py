@@ -181,7 +181,7 @@ def running_daemon(
         daemon = Service.start(
             "daemon",
             ["dagster._daemon", "run", "-w", str(locations or WORKSPACE), "--log-level", "warning"],
-            env=environment(settings),
+            env={**environment(settings), **({"MLREG_DAGSTER_URL": address} if address else {})},
             log=home / "daemon.log",
             hold=[lock.fileno()],
         )

@@ -34,7 +34,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
     settings = Settings.from_environment()
     home = prepare(settings)
     locations = workspace(settings)
-    address = f"http://{host}:{port}"
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if (busy := holder(settings)) is not None and not busy.is_orphan:
         where = f"at {busy.address}" if busy.address else "for a demo; wait until that has ended"
         raise ServicesError(f"Dagster already runs for {settings.home} {where}")
@@ -49,15 +49,13 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
             web = Service.start(
                 "web server",
                 [
-                    "dagster_webserver",
+                    "ml_registry_pipelines.webserver",
                     "-w",
                     str(locations),
                     "-h",
                     host,
                     "-p",
                     str(port),
-                    "--dagster-log-level",
-                    "warning",
                 ],
                 env=environment(settings),
                 log=home / "webserver.log",

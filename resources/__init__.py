@@ -13,9 +13,13 @@ from resources.artifacts import ArtifactsResource
 from resources.lake import LakeResource
 from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
+from resources.registry import RegistryResource
 from resources.sources import SourcesResource
+from resources.webservers import WebServersResource
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
+WEB_SERVERS = "MLREG_DAGSTER_URL"
+"""Addresses of the web servers that show the graph, divided by commas; `mlreg ui` sets its own."""
 
 __all__ = [
     "AlertsResource",
@@ -24,7 +28,9 @@ __all__ = [
     "LakeResource",
     "MlflowResource",
     "PricesResource",
+    "RegistryResource",
     "SourcesResource",
+    "WebServersResource",
     "WebhooksResource",
     "resources_for",
 ]
@@ -48,6 +54,10 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
         "webhooks": WebhooksResource(root=settings.home),
         "anchors": AnchorsResource(root=settings.home),
+        "registry": RegistryResource(root=settings.home),
+        "web_servers": WebServersResource(
+            addresses=[a.strip() for a in os.environ.get(WEB_SERVERS, "").split(",") if a.strip()]
+        ),
         "artifacts": ArtifactsResource(root=settings.home, s3_attempts=s3_attempts),
         "alerts": AlertsResource(root=settings.home, webhook=webhook),
     }

@@ -13,8 +13,10 @@ from resources.instigators import SENSOR_SECONDS
 
 RUN_FAILED = "run_failed"
 CHECK_FAILED = "check_failed"
-SHOWN_BY_OTHERS = frozenset({"files_are_taken_in_time", "no_file_changed", "sensors_are_running"})
-"""Checks that only show on the asset's page what is an alert of its own already."""
+SHOWN_BY_OTHERS = frozenset(
+    {"files_are_taken_in_time", "no_file_changed", "sensors_are_running", "trained_on_current_data"}
+)
+"""Checks that only show on the asset's page what is an alert of its own already, or no alarm: stale versions."""
 HISTORY = 25
 """Evaluations of one check that are looked at per tick, the newest."""
 

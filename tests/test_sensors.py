@@ -361,3 +361,51 @@ def test_reports_wait_while_files_are_being_taken_but_not_for_ever(
     assert "files that are being taken" in (location.tick("reports_of_touched_days").skip_message or "")
     monkeypatch.setattr("sensors.reporting.OVERDUE", timedelta(0))
     assert len(location.requested("reports_of_touched_days")) == 1
+
+
+# -- attribution -----------------------------------------------------------------------------
+
+
+def test_a_new_rule_attributes_the_days_that_it_covers_and_exactly_their_reports(location: Location) -> None:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+    from ml_registry_pipelines.registry.actors import Actor
+    from ml_registry_pipelines.registry.artifacts import HostedModel
+    from ml_registry_pipelines.registry.log import Log
+    from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.telemetry.attribution import Attribution, NewRule
+
+    assert "no registry yet" in (location.tick("new_attribution").skip_message or "")
+    for day in (1, 2):
+        location.land(f"native/dt=2026-05-0{day}/hh=01/a.jsonl", f"a{day}")
+    location.take()
+    for request in location.requested("reports_of_touched_days"):
+        assert location.execute(request, job="write_reports").success
+    ((tenant, _),) = {(tenant, version) for tenant, _, version in _daily_versions(location)}
+    with Log(location.lake) as log:
+        desk: dict[str, Any] = {"actor": Actor("p-ada"), "tenant": tenant}
+        registry = ModelRegistry(log, **desk)
+        registry.register_model("fraud")
+        registry.create_model_version("fraud", HostedModel("acme", "s"))
+        LineageTracker(log, **desk).track_deployment(
+            "prod", "fraud@v1", environment="production", start=datetime(2026, 4, 1, tzinfo=UTC)
+        )
+        assert location.requested("new_attribution") == []
+        rule = NewRule("prod", {"model": "*"}, valid_from=datetime(2026, 5, 2, tzinfo=UTC))
+        Attribution(log, **desk).add_rule(rule)
+    (request,) = location.requested("new_attribution")
+    assert location.execute(request, job="attribute_logs").success
+    assert {day: version for _, day, version in _daily_versions(location)} == {1: None, 2: 1}
+    assert location.requested("new_attribution") == []
+    (report,) = location.requested("reports_of_touched_days")
+    assert report.tags["dagster/asset_partition_range_start"] == "2026-05-02"
+    assert location.execute(report, job="write_reports").success
+    assert "Known model version" in (location.home / "reports/daily_cost_report/2026-05-02.html").read_text()
+    assert location.requested("reports_of_touched_days") == []
+
+
+def _daily_versions(location: Location) -> list[tuple[str, int, int | None]]:
+    with location.lake.read("cost_rollup") as reading:
+        rows = reading.query(
+            "test", "SELECT tenant, day(day) AS day, model_version FROM cost_rollup WHERE grain = 'day'"
+        ).to_pylist()
+    return [(row["tenant"], row["day"], row["model_version"]) for row in rows]

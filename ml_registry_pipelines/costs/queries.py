@@ -16,8 +16,27 @@ from ml_registry_pipelines.lake.reading import Reading
 if TYPE_CHECKING:
     import pyarrow as pa
 
-KEYS: tuple[str, ...] = ("day", "hour", "tenant", "application", "provider", "model", "status")
-FILTERS: tuple[str, ...] = ("tenant", "application", "provider", "model", "status")
+ATTRIBUTED: tuple[str, ...] = ("deployment_id", "model_id", "model_version")
+"""Keys that attribution gives; NULL where no rule covers a request, or the version is not known."""
+KEYS: tuple[str, ...] = (
+    "day",
+    "hour",
+    "tenant",
+    "application",
+    "provider",
+    "model",
+    "status",
+    *ATTRIBUTED,
+)
+FILTERS: tuple[str, ...] = (
+    "tenant",
+    "application",
+    "provider",
+    "model",
+    "status",
+    "deployment_id",
+    "model_id",
+)
 
 
 class UnknownKey(MlregError):
@@ -38,6 +57,29 @@ class Coverage:
         return self.priced / self.billable if self.billable else None
 
 
+@dataclass(frozen=True)
+class AttributionCoverage:
+    """Of how many billable attempts it is known which version answered, and why not of the others.
+
+    `ambiguous`: the endpoint's traffic was split; `not_serving`: the deployment served nothing then.
+    """
+
+    billable: int
+    versions: int
+    ambiguous: int
+    not_serving: int
+
+    @property
+    def no_rule(self) -> int:
+        """Attempts that no rule covers."""
+        return self.billable - self.versions - self.ambiguous - self.not_serving
+
+    @property
+    def share(self) -> float | None:
+        """Attempts with a version per billable, 0 to 1; None where nothing was billable."""
+        return self.versions / self.billable if self.billable else None
+
+
 def cost_by(
     reading: Reading,
     by: Sequence[str],
@@ -53,7 +95,8 @@ def cost_by(
     Returns:
         One row per combination and currency, ordered by the keys: the keys, `currency`, `requests`,
         `billable_requests`, `priced_requests`, `assumed_requests`, `coverage` (0 to 1, NULL where
-        nothing is billable), `input_tokens`, `output_tokens`, `priced_tokens`, `input_cost`,
+        nothing is billable), `attributed_requests` (billable, with a known version), `attribution_coverage`
+        (0 to 1, as `coverage`), `input_tokens`, `output_tokens`, `priced_tokens`, `input_cost`,
         `cache_read_cost`, `cache_write_cost`, `output_cost`, `other_cost`, `cost`, `logged_cost`
         (DECIMAL, NULL where unknown) and `cost_per_1k_tokens` (of the priced attempts).
         Attempts without a currency stand in the row of the only currency of their combination.
@@ -80,6 +123,18 @@ def coverage(
     return Coverage(**rows[0])
 
 
+def attribution_coverage(
+    reading: Reading,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    where: Mapping[str, str] | None = None,
+) -> AttributionCoverage:
+    """How much of the billable traffic leads to a version. The reading must hold `cost_rollup`."""
+    rows = reading.query("attribution_coverage", _ATTRIBUTION_COVERAGE, _bounds(since, until, where))
+    return AttributionCoverage(**rows.to_pylist()[0])
+
+
 def unpriced_models(
     reading: Reading,
     *,
@@ -93,7 +148,10 @@ def unpriced_models(
         One row per tenant, provider, model and reason: `tenant`, `provider`, `model`, `cost_status`
         (the reason), `requests`, `tokens`.
     """
-    return reading.query("unpriced_models", _UNPRICED, _bounds(since, until, where))
+    bounds = _bounds(since, until, where)
+    if chosen := [name for name in ATTRIBUTED if bounds.pop(name, None) is not None]:
+        raise UnknownKey(f"requests without a price cannot be limited by {chosen[0]!r}")
+    return reading.query("unpriced_models", _UNPRICED, bounds)
 
 
 def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | None) -> dict[str, object]:
@@ -114,6 +172,10 @@ WITH keyed AS MATERIALIZED (
         CASE WHEN list_contains($keys, 'provider') THEN provider END AS provider,
         CASE WHEN list_contains($keys, 'model') THEN model END AS model,
         CASE WHEN list_contains($keys, 'status') THEN status END AS status,
+        CASE WHEN list_contains($keys, 'deployment_id') THEN deployment_id END AS deployment_id,
+        CASE WHEN list_contains($keys, 'model_id') THEN model_id END AS model_id,
+        CASE WHEN list_contains($keys, 'model_version') THEN model_version END AS model_version,
+        CASE WHEN attribution = 'version' THEN billable_requests ELSE 0 END AS attributed_requests,
         currency, requests, billable_requests, priced_requests, assumed_requests, priced_tokens,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
             + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
@@ -137,6 +199,8 @@ WITH keyed AS MATERIALIZED (
         AND ($provider IS NULL OR provider = $provider)
         AND ($model IS NULL OR model = $model)
         AND ($status IS NULL OR status = $status)
+        AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
+        AND ($model_id IS NULL OR model_id = $model_id)
 ),
 folded AS (
     SELECT
@@ -146,15 +210,18 @@ folded AS (
                 ELSE currency
             END AS currency)
     FROM keyed
-    WINDOW same AS (PARTITION BY day, hour, tenant, application, provider, model, status)
+    WINDOW same AS (
+        PARTITION BY day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version
+    )
 ),
 summed AS (
     SELECT
-        day, hour, tenant, application, provider, model, status, currency,
+        day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency,
         CAST(sum(requests) AS BIGINT) AS requests,
         CAST(sum(billable_requests) AS BIGINT) AS billable_requests,
         CAST(sum(priced_requests) AS BIGINT) AS priced_requests,
         CAST(sum(assumed_requests) AS BIGINT) AS assumed_requests,
+        CAST(sum(attributed_requests) AS BIGINT) AS attributed_requests,
         CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
         CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
         CAST(sum(priced_tokens) AS BIGINT) AS priced_tokens,
@@ -169,9 +236,11 @@ summed AS (
     GROUP BY ALL
 )
 SELECT
-    day, hour, tenant, application, provider, model, status, currency,
+    day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency,
     requests, billable_requests, priced_requests, assumed_requests,
     CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
+    attributed_requests,
+    CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
     input_tokens, output_tokens, priced_tokens,
     CASE WHEN billable_requests = 0 THEN 0 ELSE input_cost END AS input_cost,
     CASE WHEN billable_requests = 0 THEN 0 ELSE cache_read_cost END AS cache_read_cost,
@@ -182,7 +251,7 @@ SELECT
     logged_cost,
     CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens
 FROM summed
-ORDER BY day, hour, tenant, application, provider, model, status, currency
+ORDER BY day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency
 """
 
 _COVERAGE = """
@@ -198,6 +267,26 @@ WHERE grain = 'day'
     AND ($provider IS NULL OR provider = $provider)
     AND ($model IS NULL OR model = $model)
     AND ($status IS NULL OR status = $status)
+    AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
+    AND ($model_id IS NULL OR model_id = $model_id)
+"""
+
+_ATTRIBUTION_COVERAGE = """
+SELECT
+    CAST(coalesce(sum(billable_requests), 0) AS BIGINT) AS billable,
+    CAST(coalesce(sum(billable_requests) FILTER (attribution = 'version'), 0) AS BIGINT) AS versions,
+    CAST(coalesce(sum(billable_requests) FILTER (attribution = 'ambiguous'), 0) AS BIGINT) AS ambiguous,
+    CAST(coalesce(sum(billable_requests) FILTER (attribution = 'not_serving'), 0) AS BIGINT) AS not_serving
+FROM cost_rollup
+WHERE grain = 'day'
+    AND day >= $since AND day < $until
+    AND ($tenant IS NULL OR tenant = $tenant)
+    AND ($application IS NULL OR application = $application)
+    AND ($provider IS NULL OR provider = $provider)
+    AND ($model IS NULL OR model = $model)
+    AND ($status IS NULL OR status = $status)
+    AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
+    AND ($model_id IS NULL OR model_id = $model_id)
 """
 
 _UNPRICED = """

@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.ledger import EVENTS, INGESTION
+from ml_registry_pipelines.lake.attributing import Rules, rules_of
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, Refreshed, day_parameters, refresh_days
@@ -44,45 +45,63 @@ def rollup_rows(reading: Reading, days: Sequence[date], sequence: int) -> pa.Tab
 
     Events and costs are summed apart and put together by their common keys: joining the rows
     themselves takes twice the time and gigabytes. Only where one key has costs in several
-    currencies do its rows have to be joined, to tell which tokens belong to which currency.
+    currencies, or requests of several versions, do its rows have to be joined, to tell which
+    tokens and costs belong to which.
     """
+    rules = rules_of(reading)
     bounds = day_parameters(days) | {"sequence": sequence}
-    reading.register("counted", reading.query("cost_rollup_counts", _COUNTED, bounds))
+    reading.register("counted", reading.query("cost_rollup_counts", _counted(rules, days), bounds))
     reading.register("paid", reading.query("cost_rollup_amounts", _PAID, bounds))
-    mixed = reading.query("cost_rollup_mixed", "SELECT key FROM paid GROUP BY key HAVING count(*) > 1")
+    mixed = reading.query(
+        "cost_rollup_mixed",
+        """
+        SELECT key FROM paid GROUP BY key HAVING count(*) > 1
+        UNION
+        SELECT key FROM counted GROUP BY key HAVING count(*) > 1
+        """,
+    )
     reading.register("mixed", mixed)
     if mixed.num_rows:
-        apart = reading.query("cost_rollup_mixed_counts", _COUNTED_APART, bounds)
+        apart = reading.query("cost_rollup_mixed_rows", _apart(rules), bounds)
     else:
         apart = reading.query("cost_rollup_none_mixed", _NONE_APART)
-    reading.register("counted_apart", apart)
+    reading.register("apart", apart)
+    reading.register("outcomes", rules.outcome_rows())
+    reading.register("digests", rules.digest_rows(days))
     computed_from = {"sequence": sequence, "costs_version": reading.version("model_costs")}
     rows = reading.query("cost_rollup_rows", _ROWS, computed_from)
     return rows.select(COST_ROLLUP.column_names).cast(COST_ROLLUP.schema)
 
 
-_COUNTED = rf"""
-SELECT
-    struct_pack(day, hour, tenant, application, provider, model, status) AS key,
-    * EXCLUDE (day, hour, tenant, application, provider, model, status)
-FROM (
+def _counted(rules: Rules, days: Sequence[date]) -> str:
+    """Requests and tokens by key and by what attribution says of them, found once for many rows."""
+    names = [name for name in rules.used if name not in KEY]
+    fine = ", ".join([*KEY[2:], *names, f"{rules.segment(days)} AS segment"])
+    event_ts = "min(event_ts)" if rules else "NULL::TIMESTAMPTZ"
+    return rf"""
+    WITH fine AS (
+        SELECT
+            day, date_trunc('hour', event_ts) AS hour, {fine},
+            {event_ts} AS event_ts, count(*) AS requests,
+            CAST(sum(COLUMNS('^(in_|out_|n_|pages$)')) AS BIGINT)
+        FROM inference_events
+        WHERE {DAY_FILTER} AND batch <= $sequence
+        GROUP BY ALL
+    )
     SELECT
-        day, date_trunc('hour', event_ts) AS hour, tenant, application, provider, model, status,
-        count(*) AS requests,
-        CAST(sum(COLUMNS('^(in_|out_|n_|pages$)')) AS BIGINT)
-    FROM inference_events
-    WHERE {DAY_FILTER} AND batch <= $sequence
+        struct_pack({", ".join(KEY)}) AS key, {rules.number} AS outcome,
+        CAST(sum(COLUMNS('^(requests|in_.*|out_.*|n_.*|pages)$')) AS BIGINT)
+    FROM fine
     GROUP BY ALL
-)
-"""
+    """
 
-# MATERIALIZED: DuckDB 2.0 turns a window over groups into a join of the query with itself, and its second
-# scan reads all files: 50 s instead of 1 s for one day of thirty.
-_PAID = f"""
-WITH summed AS MATERIALIZED (
-    SELECT
-        day, date_trunc('hour', event_ts) AS hour, tenant, application, provider, model, status,
-        coalesce(currency, logged_currency) AS currency,
+
+_OF_ROW = (
+    "struct_pack(day, hour := date_trunc('hour', event_ts), tenant, application, provider, model, status)"
+)
+KEY = ("day", "hour", "tenant", "application", "provider", "model", "status")
+
+_AMOUNTS = """
         count(*) FILTER (WHERE cost_status <> 'not_billed') AS billable_requests,
         count(*) FILTER (WHERE cost_status = 'priced') AS priced_requests,
         count(*) FILTER (WHERE assumed) AS assumed_requests,
@@ -94,6 +113,16 @@ WITH summed AS MATERIALIZED (
         sum(other_cost) AS other_cost,
         sum(cost) AS cost,
         sum(logged_cost) FILTER (WHERE logged_currency = coalesce(currency, logged_currency)) AS logged_cost
+"""
+
+# MATERIALIZED: DuckDB 2.0 turns a window over groups into a join of the query with itself, and its second
+# scan reads all files: 50 s instead of 1 s for one day of thirty.
+_PAID = f"""
+WITH summed AS MATERIALIZED (
+    SELECT
+        day, date_trunc('hour', event_ts) AS hour, tenant, application, provider, model, status,
+        coalesce(currency, logged_currency) AS currency,
+        {_AMOUNTS}
     FROM model_costs
     WHERE {DAY_FILTER} AND batch <= $sequence
     GROUP BY ALL
@@ -109,8 +138,8 @@ folded AS (
     WINDOW same AS (PARTITION BY day, hour, tenant, application, provider, model, status)
 )
 SELECT
-    struct_pack(day, hour, tenant, application, provider, model, status) AS key,
-    * EXCLUDE (day, hour, tenant, application, provider, model, status)
+    struct_pack({", ".join(KEY)}) AS key,
+    * EXCLUDE ({", ".join(KEY)})
 FROM (
     SELECT
         day, hour, tenant, application, provider, model, status, currency,
@@ -120,28 +149,54 @@ FROM (
 )
 """
 
-_COUNTED_APART = rf"""
-SELECT
-    key, currency,
-    count(*) AS requests,
-    CAST(sum(COLUMNS('^(in_|out_|n_|pages$)')) AS BIGINT)
-FROM (
-    SELECT
-        struct_pack(
-            day := e.day, hour := date_trunc('hour', e.event_ts), tenant := e.tenant,
-            application := e.application, provider := e.provider, model := e.model, status := e.status
-        ) AS key,
-        coalesce(c.currency, c.logged_currency) AS currency,
-        e.* EXCLUDE (day, event_ts)
-    FROM (FROM inference_events WHERE {DAY_FILTER} AND batch <= $sequence) AS e
-    JOIN (FROM model_costs WHERE {DAY_FILTER}) AS c USING (tenant, event_key, batch)
-)
-SEMI JOIN mixed USING (key)
-GROUP BY ALL
-"""
+
+def _apart(rules: Rules) -> str:
+    """Requests, tokens and amounts of the keys that are mixed, by key, outcome and currency."""
+    return rf"""
+    WITH events AS (
+        SELECT
+            {_OF_ROW} AS key, {rules.number} AS outcome, tenant, event_key, batch,
+            COLUMNS('^(in_|out_|n_|pages$)')
+        FROM inference_events
+        WHERE {DAY_FILTER} AND batch <= $sequence
+    ),
+    wanted AS (
+        SELECT * FROM events SEMI JOIN mixed USING (key)
+    ),
+    costs AS (
+        SELECT
+            tenant, event_key, batch, currency, logged_currency, cost_status, assumed, tokens,
+            input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost, logged_cost
+        FROM (SELECT *, {_OF_ROW} AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence)
+        SEMI JOIN mixed USING (key)
+    ),
+    summed AS MATERIALIZED (
+        SELECT
+            key, outcome, coalesce(currency, logged_currency) AS currency,
+            count(*) AS requests,
+            CAST(sum(COLUMNS('^(in_.*|out_.*|n_.*|pages)$')) AS BIGINT),
+            {_AMOUNTS}
+        FROM wanted JOIN costs USING (tenant, event_key, batch)
+        GROUP BY ALL
+    ),
+    folded AS (
+        SELECT
+            * REPLACE (
+                CASE
+                    WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
+                    ELSE currency
+                END AS currency)
+        FROM summed
+        WINDOW same AS (PARTITION BY key, outcome)
+    )
+    SELECT key, outcome, currency, sum(COLUMNS(* EXCLUDE (key, outcome, currency)))
+    FROM folded
+    GROUP BY ALL
+    """
+
 
 _NONE_APART = """
-SELECT *, CAST(NULL AS VARCHAR) AS currency FROM counted LIMIT 0
+SELECT counted.*, paid.* EXCLUDE (key) FROM counted JOIN paid USING (key) LIMIT 0
 """
 
 _ROWS = """
@@ -150,9 +205,7 @@ WITH hours AS (
     FROM counted LEFT JOIN paid USING (key)
     WHERE NOT EXISTS (SELECT 1 FROM mixed WHERE mixed.key = counted.key)
     UNION ALL BY NAME
-    SELECT counted_apart.*, paid.* EXCLUDE (key, currency)
-    FROM counted_apart JOIN paid
-        ON counted_apart.key = paid.key AND counted_apart.currency IS NOT DISTINCT FROM paid.currency
+    SELECT * FROM apart
 ),
 hourly AS MATERIALIZED (
     SELECT
@@ -171,13 +224,13 @@ same_currency AS (
                 ELSE currency
             END AS currency)
     FROM hourly
-    WINDOW same AS (PARTITION BY day, tenant, application, provider, model, status)
+    WINDOW same AS (PARTITION BY day, tenant, application, provider, model, status, outcome)
 ),
 daily AS (
     SELECT
-        grain, period_start, day, tenant, application, provider, model, status, currency,
-        sum(COLUMNS(
-            * EXCLUDE (grain, period_start, day, tenant, application, provider, model, status, currency)))
+        grain, period_start, day, tenant, application, provider, model, status, outcome, currency,
+        sum(COLUMNS(* EXCLUDE (
+            grain, period_start, day, tenant, application, provider, model, status, outcome, currency)))
     FROM same_currency
     GROUP BY ALL
 ),
@@ -187,7 +240,7 @@ periods AS (
     SELECT * REPLACE (coalesce(billable_requests, requests) AS billable_requests) FROM daily
 )
 SELECT
-    * REPLACE (
+    periods.* REPLACE (
         coalesce(priced_requests, 0) AS priced_requests,
         coalesce(assumed_requests, 0) AS assumed_requests,
         coalesce(priced_tokens, 0) AS priced_tokens,
@@ -204,6 +257,9 @@ SELECT
         CASE WHEN priced_requests > 0 THEN cost WHEN billable_requests = 0 THEN 0 END
             AS cost),
     CAST($sequence AS BIGINT) AS sequence,
-    CAST($costs_version AS BIGINT) AS costs_version
+    CAST($costs_version AS BIGINT) AS costs_version,
+    deployment_id, model_id, model_version, attribution, attribution_version
 FROM periods
+LEFT JOIN outcomes USING (outcome)
+LEFT JOIN digests ON digests.day = periods.day
 """

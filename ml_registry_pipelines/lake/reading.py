@@ -137,6 +137,10 @@ class Reading:
             definition(self.connection)
             self._defined.append(definition)
 
+    def holds(self, table: str) -> bool:
+        """Whether the reading has a snapshot of the table."""
+        return table in self._snapshots
+
     def sequence(self, table: str, source: str) -> int:
         """The last sequence of `source` within this snapshot of `table`.
 

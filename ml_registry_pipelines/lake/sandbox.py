@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from ml_registry_pipelines.lake.attributing import RULES, Rules
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+EVENTS = "inference_events"
 GRACE_SECONDS = 2.0
 """Between the polite end of a query and the hard one."""
 _BATCH = 65_536
@@ -103,7 +105,9 @@ def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa
         names = names_of(sql, connection)
         visible = {name: table for name, table in TABLES.items() if _may_read(table, tenant)}
         for name in sorted(names.read):
-            if name in visible:
+            if name == EVENTS:
+                _register_events(connection, lake, tenant)
+            elif name in visible:
                 connection.register(name, _rows(lake, visible[name], tenant))
             elif name not in names.own:
                 raise SqlError(
@@ -169,6 +173,20 @@ def _rows(lake: Lake, table: Table, tenant: str | None) -> object:
     if tenant is None or table.tenant_column is None:
         return rows
     return rows.filter(pads.field(table.tenant_column) == tenant)
+
+
+def _register_events(connection: duckdb.DuckDBPyConnection, lake: Lake, tenant: str | None) -> None:
+    """inference_events with deployments and versions beside them, by the rules of now; read only if asked for."""
+    compiled = _rows(lake, TABLES[RULES], tenant)
+    rules = Rules(compiled.to_table().to_pylist() if hasattr(compiled, "to_table") else [])
+    connection.register(f"{EVENTS}$rows", _rows(lake, TABLES[EVENTS], tenant))
+    connection.execute(
+        f"""
+        CREATE TEMP VIEW {EVENTS} AS
+        SELECT * EXCLUDE (outcome), {rules.columns("outcome")}
+        FROM (SELECT *, {rules.number} AS outcome FROM "{EVENTS}$rows")
+        """
+    )
 
 
 def _collect(relation: duckdb.DuckDBPyRelation | None, limits: SqlLimits) -> pa.Table:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.attributing import RULES, rules_of
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.outcomes import LostRace, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.reading import Reading
@@ -25,7 +26,7 @@ ATTEMPTS = 8
 LEADING = "inference_events"
 """The table whose batches number everything that follows it: every derived slice's `sequence`."""
 
-COMPUTED_FROM = ("sequence", "costs_version")
+COMPUTED_FROM = ("sequence", "costs_version", "attribution_version")
 """Columns of derived tables that say what a row was computed from, not what it is."""
 
 DAY_FILTER = "day BETWEEN $first_day AND $last_day AND list_contains($days, day)"
@@ -66,16 +67,17 @@ def refresh_days(
     """Compute again the days of `derived` that lack rows of inference_events, or those given.
 
     A day is behind when inference_events has a newer batch of it than the `sequence` that its
-    rows in `derived` were computed from. Each slice is computed from one snapshot and replaced
-    whole. Where another writer was faster, a new snapshot tells what is left to do; where files
-    that a day was computed from were replaced meanwhile, the day is computed once more.
+    rows in `derived` were computed from, or when other attribution rules hold on it than then.
+    Each slice is computed from one snapshot and replaced whole. Where another writer was faster, a
+    new snapshot tells what is left to do; where files that a day was computed from were replaced
+    meanwhile, the day is computed once more.
 
     Args:
-        derived: a table with the columns `day` and `sequence`, partitioned by day. Only these two and
-            `costs_version` may differ between two computations of one day from the same rows.
+        derived: a table with the columns `day`, `sequence` and `attribution_version`, partitioned by day.
+            Only `COMPUTED_FROM` may differ between two computations of one day from the same rows.
         compute: (reading, days, sequence) -> the rows of `derived` for those days, in order.
         complete: the last batch that a reading holds in every table that `compute` needs.
-        reads: the tables that it needs beside inference_events, partitioned by day.
+        reads: the tables that it needs beside inference_events and attribution_rules, partitioned by day.
         days: computes exactly these, whether they are behind or not, and replaces those whose figures
             come out different. A day of which inference_events has no row keeps what it has: its raw
             rows may be past their retention.
@@ -87,7 +89,7 @@ def refresh_days(
     sources: dict[date, set[str]] = {}
     wanted = None if days is None else set(days)
     for _ in range(ATTEMPTS):
-        with lake.read(derived, LEADING, *reads) as reading:
+        with lake.read(derived, LEADING, RULES, *reads) as reading:
             sequence = complete(reading)
             stored = _stored(reading, derived)
             left = days_behind(reading, derived, sequence, among=wanted)
@@ -119,8 +121,9 @@ def days_behind(
 ) -> dict[date, int]:
     """Days that `derived` does not hold up to batch `sequence`, in order, with their raw rows.
 
-    Read from the statistics of the live files, without opening one. With `among`, these days
-    are taken instead, as far as there are raw rows of them.
+    Where the reading holds `attribution_rules`, also days on which other rules hold than those
+    that `derived` was computed with. Read from the statistics of the live files, without opening
+    one. With `among`, these days are taken instead, as far as there are raw rows of them.
     """
     stored = _stored(reading, derived)
     rows: dict[date, int] = {}
@@ -130,8 +133,21 @@ def days_behind(
         held = stored.get(day, 0)
         if held < sequence and (first or 0) <= sequence and (last is None or last > held):
             behind.add(day)
+    if among is None and reading.holds(RULES):
+        behind |= days_attributed_otherwise(reading, derived) & rows.keys()
     wanted = behind if among is None else set(among) & rows.keys()
     return {day: rows[day] for day in sorted(wanted)}
+
+
+def days_attributed_otherwise(reading: Reading, derived: str) -> set[date]:
+    """Days of a derived table that were computed with other rules than those that hold on them now."""
+    rules = rules_of(reading)
+    named = ("min.attribution_version", "max.attribution_version")
+    return {
+        day
+        for day, least, greatest, _ in _files(reading, derived, *named)
+        if {least, greatest} != {rules.digest(day)}
+    }
 
 
 def _different(reading: Reading, derived: str, rows: pa.Table, days: Sequence[date]) -> list[date]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ml_registry_pipelines.lineage.questions import (
     walked_from,
     wholes_of,
 )
+from ml_registry_pipelines.lineage.serving import stretches
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.commands import Change
-from ml_registry_pipelines.registry.desk import Desk, effective, state_of
+from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import TagValue, checked_name
@@ -39,6 +40,8 @@ from ml_registry_pipelines.registry.states import (
 )
 from ml_registry_pipelines.registry.things import NewThing, Thing, living, named, thing_of
 from ml_registry_pipelines.registry.view import View
+
+_INSTANT = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,10 @@ class Graph:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What a deployment served at an instant, and by whose act."""
+    """What a deployment served from `since` up to, not including, `until`, and by whose act.
+
+    `until` is None where nothing that came after is known. `deployment` is as it was last recorded.
+    """
 
     deployment: Thing
     version: str
@@ -105,6 +111,7 @@ class Deployed:
     endpoint: str
     traffic_share: float
     since: datetime
+    until: datetime | None
     actor: str
 
 
@@ -236,28 +243,52 @@ class LineageTracker(Desk):
         return thing_of(state_of(done))
 
     def deployments_on(
-        self, instant: datetime, *, environment: str | None = None, as_of: datetime | None = None
+        self,
+        when: datetime | date,
+        *,
+        environment: str | None = None,
+        as_of: datetime | None = None,
     ) -> list[Deployed]:
-        """What every deployment served at an instant, and by whose act, by name."""
-        if instant.tzinfo is None:
-            raise InvalidInput(f"the time {instant.isoformat()} has no zone; add one, such as +00:00")
+        """What every deployment served at an instant, or at any time of a UTC day, and by whose act.
+
+        By name, and by time where a deployment served one thing after another on that day.
+
+        Args:
+            when: by effective time, which may lie before the act was recorded.
+            as_of: as far as it had been recorded at this instant.
+        """
+        if isinstance(when, datetime):
+            if when.tzinfo is None:
+                raise InvalidInput(f"the time {when.isoformat()} has no zone; add one, such as +00:00")
+            start, end = when, when + _INSTANT
+        else:
+            start = datetime.combine(when, time(), UTC)
+            end = start + timedelta(days=1)
         view = self.view(as_of)
-        found = []
-        for state in effective(view, "things", "type = 'deployment' AND NOT deleted", {}, instant):
-            served = state.data["metadata"]
-            if state.data["status"] == "live" and environment in {None, served["environment"]}:
-                found.append(
-                    Deployed(
-                        thing_of(state),
-                        label(view, served["version_id"]),
-                        served["environment"],
-                        served["endpoint"],
-                        served["traffic_share"],
-                        state.valid_from,
-                        state.actor,
-                    )
-                )
-        return sorted(found, key=lambda d: d.deployment.name)
+        found = [
+            stretch
+            for of_one in stretches(view).values()
+            for stretch in of_one
+            if stretch.version_id is not None
+            and stretch.overlaps(start, end)
+            and environment in {None, stretch.environment}
+        ]
+        names = {s.id: s for s in view.by_any("things", "id", sorted({s.deployment_id for s in found}))}
+        deployed = [
+            Deployed(
+                thing_of(names[stretch.deployment_id]),
+                label(view, stretch.version_id),
+                stretch.environment,
+                stretch.endpoint,
+                stretch.traffic_share,
+                stretch.start,
+                stretch.end,
+                stretch.actor,
+            )
+            for stretch in found
+            if stretch.version_id is not None
+        ]
+        return sorted(deployed, key=lambda d: (d.deployment.name, d.deployment.id, d.since))
 
     # -- questions -------------------------------------------------------------------------
 

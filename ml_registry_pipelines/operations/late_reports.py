@@ -1,7 +1,8 @@
 """Which reports are older than the figures that they show.
 
-Figures change with a newer batch, or without one when days are priced anew: then the rollup was
-computed from another version of `model_costs` than the report's.
+Figures change with a newer batch, or without one when days are priced anew or other attribution
+rules hold on them: then the rollup was computed from another version of `model_costs`, or with
+other rules, than the report's.
 """
 
 from __future__ import annotations
@@ -43,16 +44,22 @@ def late_reports(lake: Lake) -> LateReports:
             "late_reports",
             """
             WITH rolled AS (
-                SELECT day, max(sequence) AS sequence, max(costs_version) AS costs_version
+                SELECT day, max(sequence) AS sequence, max(costs_version) AS costs_version,
+                       -- Of a day the digest of its rules, of all days that of their digests.
+                       (hash(day, max(attribution_version)) >> 1)::BIGINT AS digest,
+                       CASE WHEN max(attribution_version) IS NOT NULL THEN digest END AS attribution_version
                 FROM (
-                    SELECT day, sequence, costs_version FROM cost_rollup WHERE grain = 'day'
+                    SELECT day, sequence, costs_version, attribution_version
+                    FROM cost_rollup WHERE grain = 'day'
                     UNION ALL
-                    SELECT day, sequence, NULL FROM performance_rollup WHERE grain = 'day'
+                    SELECT day, sequence, NULL, NULL FROM performance_rollup WHERE grain = 'day'
                 )
                 GROUP BY day
             ),
             newest AS (
-                SELECT max(sequence) AS sequence, max(costs_version) AS costs_version FROM rolled
+                SELECT max(sequence) AS sequence, max(costs_version) AS costs_version,
+                       bit_xor(attribution_version) AS attribution_version
+                FROM rolled
             ),
             written AS (
                 SELECT * FROM reports
@@ -61,10 +68,12 @@ def late_reports(lake: Lake) -> LateReports:
             SELECT
                 rolled.day,
                 coalesce(daily.sequence, 0) < rolled.sequence
-                    OR daily.costs_version IS DISTINCT FROM rolled.costs_version AS late,
+                    OR daily.costs_version IS DISTINCT FROM rolled.costs_version
+                    OR daily.attribution_version IS DISTINCT FROM rolled.attribution_version AS late,
                 coalesce(overview.sequence, 0) < newest.sequence
-                    OR overview.costs_version IS DISTINCT FROM newest.costs_version AS overview,
-                concat_ws('.', newest.sequence, newest.costs_version) AS figures
+                    OR overview.costs_version IS DISTINCT FROM newest.costs_version
+                    OR overview.attribution_version IS DISTINCT FROM newest.attribution_version AS overview,
+                concat_ws('.', newest.sequence, newest.costs_version, newest.attribution_version) AS figures
             FROM rolled
             CROSS JOIN newest
             LEFT JOIN written AS overview ON overview.report = $overview

@@ -12,7 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.costs.queries import Coverage
+    from ml_registry_pipelines.costs.queries import AttributionCoverage, Coverage
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.performance import GroupStatistics
 
@@ -43,6 +43,7 @@ class Summary:
     days: tuple[date, date] | None
     costs: tuple[tuple[str, Decimal], ...]
     coverage: Coverage
+    attribution: AttributionCoverage
     models: tuple[ModelCost, ...]
     statistics: GroupStatistics | None
     relative_error: float
@@ -56,6 +57,7 @@ class Summary:
             f"+ {self.quarantined:,} quarantined, from {self.files:,} files{period}"
         )
         yield f"cost      {self._money()}; {self._covered()}"
+        yield f"versions  {self._attributed()}"
         for number, model in enumerate(self.models):
             name = f"{model.provider}/{model.model}"
             assumed = "  (price assumed)" if model.assumed else ""
@@ -81,6 +83,25 @@ class Summary:
         assumed = self.coverage.assumed
         return covered + (f", {assumed:,} of them at assumed prices" if assumed else "")
 
+    def _attributed(self) -> str:
+        found = self.attribution
+        if not found.billable:
+            return "no request is billable"
+        if found.no_rule == found.billable:
+            return (
+                "no request is assigned to a model version yet; `mlreg attribution gaps` lists what could be"
+            )
+        lost = ", ".join(
+            f"{count:,} {words}"
+            for count, words in (
+                (found.no_rule, "without a rule"),
+                (found.ambiguous, "ambiguous"),
+                (found.not_serving, "of deployments that served nothing then"),
+            )
+            if count
+        )
+        return f"{found.share:.1%} of billable requests lead to a model version{f'; {lost}' if lost else ''}"
+
     def _latency(self) -> str:
         found = self.statistics
         if found is None or found.latency.p50 is None:
@@ -98,7 +119,7 @@ class Summary:
 
 def summarise(lake: Lake) -> Summary:
     """The figures of all days and tenants."""
-    from ml_registry_pipelines.costs.queries import cost_by, coverage
+    from ml_registry_pipelines.costs.queries import attribution_coverage, cost_by, coverage
     from ml_registry_pipelines.operations.late_reports import OVERVIEW
     from ml_registry_pipelines.telemetry.performance import PerformanceTracker
 
@@ -123,6 +144,7 @@ def summarise(lake: Lake) -> Summary:
         models = cost_by(reading, ["provider", "model"]).to_pylist()
         totals = cost_by(reading, []).to_pylist()
         covered = coverage(reading)
+        attributed = attribution_coverage(reading)
     priced = sorted((row for row in models if row["cost"]), key=lambda row: row["cost"], reverse=True)
     days = (bounds["first"], bounds["last"]) if bounds["first"] else None
     statistics = None
@@ -144,6 +166,7 @@ def summarise(lake: Lake) -> Summary:
             (row["currency"], row["cost"]) for row in totals if row["cost"] is not None and row["currency"]
         ),
         coverage=covered,
+        attribution=attributed,
         models=tuple(
             ModelCost(
                 r["provider"], r["model"], r["cost"], r["currency"], r["requests"], r["assumed_requests"]

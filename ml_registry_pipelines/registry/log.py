@@ -127,6 +127,24 @@ class Log:
             sequence, digest, _ = self._head(checked_tenant(tenant))
         return sequence, digest
 
+    def position(self) -> int:
+        """Position of the newest event of all tenants; what a view shows is complete up to there."""
+        with self._state_lock:
+            self._refresh()
+            return self._tail.head
+
+    def last_position(self) -> int:
+        """The same from the table's file list alone, without opening projections and tail."""
+        with self._state_lock:
+            self._table.refresh()
+            return self._table.last_position()
+
+    def between(self, first: int, last: int) -> list[Event]:
+        """Events of all tenants by position, in order."""
+        with self._state_lock:
+            self._table.refresh()
+            return self._table.between(first, last)
+
     def tenants(self) -> list[str]:
         """Tenants that have a history, in order."""
         return self._table.tenants()

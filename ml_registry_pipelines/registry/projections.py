@@ -266,14 +266,18 @@ class Snapshot:
     def query(
         self, name: str, table: str, sql: str, parameters: Mapping[str, object], newer: pa.Table
     ) -> pa.Table:
-        """Run a statement over relation `states`: all states of `table` of `$tenant`, and newer ones."""
+        """Run a statement over relation `states`: all states of `table` of `$tenant`, and newer ones.
+
+        Without a `tenant` among the parameters: those of all tenants.
+        """
+        mine = "tenant = $tenant" if "tenant" in parameters else "true"
         with self._lock:
             self._register("tail_states", newer)
             return self._query(
                 name,
                 f"""
                 WITH states AS (
-                  SELECT * FROM {table} WHERE tenant = $tenant
+                  SELECT * FROM {table} WHERE {mine}
                   UNION ALL BY NAME
                   SELECT * FROM tail_states
                 )

@@ -31,6 +31,7 @@ DATASET_VERSION = "dataset_version"
 DEPLOYMENT = "deployment"
 RELATIONSHIP = "relationship"
 APPROVAL = "approval"
+ATTRIBUTION_RULE = "attribution_rule"
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "things": ("name", "parent_id"),

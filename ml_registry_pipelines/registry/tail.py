@@ -166,12 +166,15 @@ class Tail:
     def key(self, tenant: str, action: str, key: str) -> tuple[int, int] | None:
         return self._keys.get((tenant, action, key))
 
-    def rows(self, table: str, tenant: str, after: int, upto: int) -> list[pa.Table]:
-        """States of a table from blocks later than `after`, up to a position, as rows of it."""
+    def rows(self, table: str, tenant: str | None, after: int, upto: int) -> list[pa.Table]:
+        """States of a table from blocks later than `after`, up to a position, as rows of it.
+
+        Those of all tenants where none is named.
+        """
         single = [
             s
             for block, s in list(self._states)
-            if block > after and s.position <= upto and s.tenant == tenant and s.table == table
+            if block > after and s.position <= upto and tenant in (None, s.tenant) and s.table == table
         ]
         listed = (f.tables.get(table) for f in self._of(tenant) if f.block > after and f.position <= upto)
         return [rows_of(table, single), *(rows for rows in listed if rows is not None)]
@@ -189,8 +192,8 @@ class Tail:
         tail.add(rest)
         return tail
 
-    def _of(self, tenant: str) -> list[Listed]:
-        return [found for found in list(self._listed) if found.tenant == tenant]
+    def _of(self, tenant: str | None) -> list[Listed]:
+        return [found for found in list(self._listed) if tenant in (None, found.tenant)]
 
 
 def newest(states: Iterable[State | None]) -> State | None:

@@ -30,6 +30,7 @@ from ml_registry_pipelines.reports.words import OF_PEOPLE, OF_TIMES, listed, nam
 from ml_registry_pipelines.reports.writing import Written, write_report
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.queries import AttributionCoverage
     from ml_registry_pipelines.lake.lake import Lake
 
 
@@ -43,6 +44,7 @@ def daily_cost_report(lake: Lake, day: date) -> Written:
         page=cost_page("Daily cost report", found),
         sequence=found.sequence,
         costs_version=found.costs_version,
+        attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
     )
 
@@ -57,6 +59,7 @@ def cost_overview(lake: Lake) -> Written:
         page=cost_page("Cost overview", found),
         sequence=found.sequence,
         costs_version=found.costs_version,
+        attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
     )
 
@@ -130,6 +133,8 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
     if total.assumed_price:
         coverage += f", {formats.share(total.assumed_price, total.billable)} by an illustrative price"
     rows = [headline("Cost", cost, coverage, assumed=bool(total.assumed(without=(*OF_PEOPLE, *OF_TIMES))))]
+    if found.attribution is not None and found.attribution.billable:
+        rows.append(_known_versions(found.attribution))
     if statistics:
         status_assumed = "status" in statistics.assumed
         times_assumed = bool(set(OF_TIMES) & set(statistics.assumed))
@@ -181,6 +186,24 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
         headline("Rows in", rows_in, f"= {taken} taken + {duplicates} duplicates + {quarantined} quarantined")
     )
     return el("dl", rows, class_="headlines")
+
+
+def _known_versions(found: AttributionCoverage) -> Markup:
+    """How much of the traffic leads to a version of a registered model, beside how much is priced."""
+    lost = [
+        f"{formats.count(count)} {words}"
+        for count, words in (
+            (found.no_rule, "without a rule"),
+            (found.ambiguous, "of split traffic"),
+            (found.not_serving, "of a deployment that served nothing then"),
+        )
+        if count
+    ]
+    return headline(
+        "Known model version",
+        formats.share(found.versions, found.billable),
+        ", ".join([f"of {formats.count(found.billable)} billable requests", *lost]),
+    )
 
 
 def _percentiles(*values: float | None) -> str:
@@ -239,6 +262,8 @@ def _reading(found: Figures) -> Markup:
         "sum and never counts as 0; amounts in two currencies are not added. Point at a cost for its digits.",
         "Priced": "Requests with a cost, of those that should have one: not a gateway's cache hits, or "
         "errors that nobody bills.",
+        "Known model version": "Requests that an attribution rule assigns to a deployment which served one "
+        "registered version then. Shares of split traffic are not guessed.",
         "Percentiles": f"p95 is the smallest time that at least 95% of the answers did not exceed. {error}",
         "Failed": "Status error, billed or not, of all attempts that reached the provider.",
         "Tokens out per second": "Output tokens by the whole time of their requests, over answers with both.",

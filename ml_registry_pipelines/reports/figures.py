@@ -12,7 +12,12 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from ml_registry_pipelines.costs.queries import cost_by, unpriced_models
+from ml_registry_pipelines.costs.queries import (
+    AttributionCoverage,
+    attribution_coverage,
+    cost_by,
+    unpriced_models,
+)
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.telemetry.performance import GroupStatistics, window_statistics
@@ -117,7 +122,8 @@ class Figures:
     """Everything that a report about the days `first` to `last` shows. No days: nothing is rolled up yet.
 
     `sequence` is the newest batch in the rollups of these days, `costs_version` the newest version
-    of `model_costs`: a day that was priced anew has another one without a newer batch.
+    of `model_costs`: a day that was priced anew has another one without a newer batch. So has
+    `attribution_version`, the digest of the rules of these days, where other rules hold on them.
     """
 
     first: date | None
@@ -125,6 +131,8 @@ class Figures:
     sequence: int
     of_one_day: bool
     costs_version: int | None = None
+    attribution_version: int | None = None
+    attribution: AttributionCoverage | None = None
     total: CostRow | None = None
     by_model: tuple[CostRow, ...] = ()
     by_provider: tuple[CostRow, ...] = ()
@@ -164,7 +172,7 @@ def figures_of_all_days(lake: Lake) -> Figures:
 def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_day: bool) -> Figures:
     if first is None or last is None:
         return Figures(None, None, 0, of_one_day)
-    sequence, costs_version = _computed_from(reading, first, last)
+    sequence, costs_version, attribution_version = _computed_from(reading, first, last)
     if not sequence:
         return Figures(first, last, 0, of_one_day)
     start = datetime.combine(first, time(), UTC)
@@ -183,6 +191,8 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
         sequence,
         of_one_day,
         costs_version,
+        attribution_version,
+        attribution=attribution_coverage(reading, since=first, until=last + timedelta(days=1)),
         total=next(iter(costs()), None),
         by_model=costs("provider", "model"),
         by_provider=costs("provider"),
@@ -195,21 +205,29 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
     )
 
 
-def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None]:
+def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None, int | None]:
     (row,) = reading.query(
         "reports.sequence",
         """
-        SELECT coalesce(max(sequence), 0) AS sequence, max(costs_version) AS costs_version
-        FROM (
-            SELECT day, sequence, costs_version FROM cost_rollup
-            UNION ALL
-            SELECT day, sequence, NULL FROM performance_rollup
+        WITH days AS (
+            SELECT day, max(sequence) AS sequence, max(costs_version) AS costs_version,
+                   (hash(day, max(attribution_version)) >> 1)::BIGINT AS digest,
+                   CASE WHEN max(attribution_version) IS NOT NULL THEN digest END AS attribution_version
+            FROM (
+                SELECT day, sequence, costs_version, attribution_version FROM cost_rollup
+                UNION ALL
+                SELECT day, sequence, NULL, NULL FROM performance_rollup
+            )
+            WHERE day BETWEEN $first AND $last
+            GROUP BY day
         )
-        WHERE day BETWEEN $first AND $last
+        SELECT coalesce(max(sequence), 0) AS sequence, max(costs_version) AS costs_version,
+               bit_xor(attribution_version) AS attribution_version
+        FROM days
         """,
         {"first": first, "last": last},
     ).to_pylist()
-    return int(row["sequence"]), row["costs_version"]
+    return int(row["sequence"]), row["costs_version"], row["attribution_version"]
 
 
 def _cost_rows(

@@ -32,6 +32,7 @@ class Written:
     digest: str
     sequence: int
     costs_version: int | None
+    attribution_version: int | None
     recorded: bool
     draw: Callable[[], bytes | None] = field(repr=False, compare=False)
 
@@ -49,13 +50,19 @@ def write_report(
     page: str,
     sequence: int,
     costs_version: int | None,
+    attribution_version: int | None,
     draw: Callable[[], bytes | None],
 ) -> Written:
     """Put the page in its place, and record it unless the last one there had the same content."""
     content = page.encode()
     path = f"{FOLDER}/{report}/{partition}.html" if partition else f"{FOLDER}/{report}.html"
     digest = hashlib.sha256(content).hexdigest()
-    made_of = {"digest": digest, "sequence": sequence, "costs_version": costs_version}
+    made_of = {
+        "digest": digest,
+        "sequence": sequence,
+        "costs_version": costs_version,
+        "attribution_version": attribution_version,
+    }
     recorded = _last(lake, report, partition) != made_of
     folder = open_folder(lake.root)
     if recorded or not folder.exists(path):
@@ -64,7 +71,18 @@ def write_report(
         _record(
             lake, {"report": report, "partition": partition, "path": path, "size": len(content), **made_of}
         )
-    return Written(report, partition, path, len(content), digest, sequence, costs_version, recorded, draw)
+    return Written(
+        report,
+        partition,
+        path,
+        len(content),
+        digest,
+        sequence,
+        costs_version,
+        attribution_version,
+        recorded,
+        draw,
+    )
 
 
 def _last(lake: Lake, report: str, partition: str | None) -> dict[str, Any] | None:
@@ -73,7 +91,7 @@ def _last(lake: Lake, report: str, partition: str | None) -> dict[str, Any] | No
         rows = reading.query(
             "reports.last",
             """
-            SELECT digest, sequence, costs_version
+            SELECT digest, sequence, costs_version, attribution_version
             FROM reports
             WHERE report = $report AND partition IS NOT DISTINCT FROM $partition
             ORDER BY recorded_at DESC

@@ -61,6 +61,9 @@ class Percentiles:
 class GroupStatistics:
     """What one group of requests did in the window; a key that was not asked for is None.
 
+    `deployment_id` is None as well where no attribution rule covers the requests, `model_id` and
+    `model_version` also where it does and the version is not known.
+
     `requests` are attempts, `cache_hits` those that a gateway answered itself: they reached no
     model and are left out of rates. `assumed` names the parts of `assumed_requests` records that
     their log calls assumed, such as `latency`.
@@ -70,6 +73,9 @@ class GroupStatistics:
     provider: str | None
     model: str | None
     day: date | None
+    deployment_id: str | None
+    model_id: str | None
+    model_version: int | None
     requests: int
     successes: int
     errors: int
@@ -178,13 +184,16 @@ class PerformanceTracker:
         tenant: str | None = None,
         provider: str | None = None,
         model: str | None = None,
+        deployment_id: str | None = None,
+        model_id: str | None = None,
+        model_version: int | None = None,
         exact: bool = False,
     ) -> Statistics:
         """Requests, errors, tokens, percentiles and throughput from `start` up to, not including, `end`.
 
         Args:
-            by: what to group by, of tenant, provider, model and day.
-            tenant: this tenant alone; likewise `provider` and `model`.
+            by: what to group by, of tenant, provider, model, day, deployment_id, model_id and model_version.
+            tenant: this tenant alone; likewise `provider`, `model` and what attribution gives.
             exact: percentiles from the raw rows themselves, without an error.
 
         Raises:
@@ -192,7 +201,17 @@ class PerformanceTracker:
         """
         with self.lake.read(*READS) as reading:
             return window_statistics(
-                reading, start, end, by=by, tenant=tenant, provider=provider, model=model, exact=exact
+                reading,
+                start,
+                end,
+                by=by,
+                tenant=tenant,
+                provider=provider,
+                model=model,
+                deployment_id=deployment_id,
+                model_id=model_id,
+                model_version=model_version,
+                exact=exact,
             )
 
 
@@ -205,6 +224,9 @@ def window_statistics(
     tenant: str | None = None,
     provider: str | None = None,
     model: str | None = None,
+    deployment_id: str | None = None,
+    model_id: str | None = None,
+    model_version: int | None = None,
     exact: bool = False,
 ) -> Statistics:
     """As `PerformanceTracker.get_statistics`, within a reading that holds the tables of `windows.READS`."""
@@ -215,7 +237,8 @@ def window_statistics(
         )
     if start.tzinfo is None or end.tzinfo is None:
         raise PerformanceError("start and end of a window need a time zone; UTC is datetime.UTC")
-    groups = answer(reading, Question(start, end, frozenset(by), tenant, provider, model, exact))
+    attributed = (deployment_id, model_id, model_version)
+    groups = answer(reading, Question(start, end, frozenset(by), tenant, provider, model, exact, *attributed))
     return Statistics(
         start,
         end,

@@ -9,16 +9,21 @@ What counts, here and wherever raw rows stand in for a rollup (`attempts`):
   cancelled one ends when the caller likes, and a `cache_hit` is the gateway's speed, not the model's;
 - an error is `error_billed` or `error_unbilled`.
 
+By day, requests are also told apart by the deployment and version that attribution assigns them to
+(`lake/attributing.py`); by hour, where all tenants are together, they are not.
+
 Questions over a window are answered in `performance.py`; what requests cost is in the costs room.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import count
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.attributing import Rules, rules_of
 from ml_registry_pipelines.lake.slices import DAY_FILTER, Refreshed, day_parameters, refresh_days
 from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, OUTPUT_BUCKETS
 from ml_registry_pipelines.telemetry.sketches import install
@@ -54,36 +59,52 @@ def refresh_performance(lake: Lake, days: Collection[date] | None = None) -> Ref
     )
 
 
-def define_attempts(connection: duckdb.DuckDBPyConnection) -> None:
-    """Define the view `attempts` over inference_events, and the sketch macros.
+@dataclass(frozen=True)
+class Attempts:
+    """Defines the view `attempts` over inference_events, and the sketch macros.
 
     One row per attempt of a leaf call: `day`, `event_ts`, `hour` (since 1970), keys, `input_tokens`,
-    `output_tokens`, `usage_known`, `error`; `latency_ms` and `ttft_ms` of answers alone; and the
-    words that say which parts of the record are `assumed`.
+    `output_tokens`, `usage_known`, `error`; `latency_ms` and `ttft_ms` of answers alone; the words that
+    say which parts of the record are `assumed`; and what attribution says of it, which costs nothing
+    where it is not asked for.
     """
-    install(connection)
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TEMP VIEW attempts AS
-        SELECT day, event_ts, epoch_us(event_ts) // 3_600_000_000 AS hour,
-               tenant, application, environment, endpoint, provider, model, operation, status,
-               status IN ('error_billed', 'error_unbilled') AS error,
-               {_INPUT_TOKENS} AS input_tokens,
-               {_OUTPUT_TOKENS} AS output_tokens,
-               usage_quality <> 'missing' AS usage_known,
-               CASE WHEN status = 'success' AND latency_ms BETWEEN 0 AND {LONGEST_MS} THEN latency_ms END
-                   AS latency_ms,
-               CASE WHEN status = 'success' AND ttft_ms BETWEEN 0 AND {LONGEST_MS} THEN ttft_ms END
-                   AS ttft_ms,
-               nullif(concat_ws(
-                   ' ',
-                   CASE WHEN time_quality = 'assumed' THEN 'time' END,
-                   CASE WHEN contains(tags, '"assumed"') THEN json_extract_string(tags, '$.assumed') END
-               ), '') AS assumed
-        FROM inference_events
-        WHERE span_kind = 'leaf'
-        """
-    )
+
+    number: str
+    columns: str
+
+    @classmethod
+    def attributed(cls, rules: Rules) -> Attempts:
+        """The view with the deployments and versions that the rules assign attempts to."""
+        return cls(rules.number, rules.columns("outcome"))
+
+    def __call__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        install(connection)
+        connection.execute(
+            f"""
+            CREATE OR REPLACE TEMP VIEW attempts AS
+            SELECT * EXCLUDE (outcome), {self.columns}
+            FROM (
+                SELECT day, event_ts, epoch_us(event_ts) // 3_600_000_000 AS hour,
+                       tenant, application, environment, endpoint, provider, model, operation, status,
+                       status IN ('error_billed', 'error_unbilled') AS error,
+                       {_INPUT_TOKENS} AS input_tokens,
+                       {_OUTPUT_TOKENS} AS output_tokens,
+                       usage_quality <> 'missing' AS usage_known,
+                       CASE WHEN status = 'success' AND latency_ms BETWEEN 0 AND {LONGEST_MS} THEN latency_ms END
+                           AS latency_ms,
+                       CASE WHEN status = 'success' AND ttft_ms BETWEEN 0 AND {LONGEST_MS} THEN ttft_ms END
+                           AS ttft_ms,
+                       nullif(concat_ws(
+                           ' ',
+                           CASE WHEN time_quality = 'assumed' THEN 'time' END,
+                           CASE WHEN contains(tags, '"assumed"') THEN json_extract_string(tags, '$.assumed') END
+                       ), '') AS assumed,
+                       {self.number} AS outcome
+                FROM inference_events
+                WHERE span_kind = 'leaf'
+            )
+            """
+        )
 
 
 def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
@@ -91,49 +112,78 @@ def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
 
     Sums of times are taken over whole microseconds, so that they do not depend on the order of rows.
     """
-    reading.define(define_attempts)
-    salt = _register_keys(reading, days)
+    rules = rules_of(reading)
+    reading.define(Attempts.attributed(rules))
+    fine = _fine_key(rules, days)
+    salt = _register_keys(reading, rules, fine, days)
+    reading.register("digests", rules.digest_rows(days))
     return reading.query(
-        "rollups.performance", _ROLL_UP, day_parameters(days) | {"salt": salt, "sequence": sequence}
+        "rollups.performance",
+        _roll_up(fine, rules.columns("g.outcome")),
+        day_parameters(days) | {"salt": salt, "sequence": sequence},
     )
 
 
-def _register_keys(reading: Reading, days: Sequence[date]) -> int:
+def _fine_key(rules: Rules, days: Sequence[date]) -> list[str]:
+    """Expressions over an attempt: its key, and all else that attribution needs to be the same for a group."""
+    key = ["tenant", "provider", "model", "status"]
+    others = [name for name in rules.used if name not in key]
+    return [*key, *others, f"({rules.segment(days)})"]
+
+
+def _register_keys(reading: Reading, rules: Rules, fine: Sequence[str], days: Sequence[date]) -> int:
     """Make the groups of some days the relation `groups`, each with a number; returns their salt.
 
-    A group of a day has its tenant, one of an hour has none. Millions of rows are grouped by
-    these numbers: by the strings themselves it takes twice the time. Should two groups get the
-    same number, another salt tells them apart.
+    A group of a day has its tenant and attribution, one of an hour has neither. Millions of rows are
+    grouped by numbers: by the strings themselves it takes twice the time. They are grouped more finely
+    than it takes (relation `finest`), so that attribution is found once for many. Should two groups
+    get the same number, another salt tells them apart.
     """
+    named = {f"f{number}": expression for number, expression in enumerate(fine)}
     for salt in count():
-        groups = reading.query(
+        finest = reading.query(
             "rollups.performance_groups",
             f"""
             WITH named AS (
-                SELECT DISTINCT tenant, provider, model, status
+                SELECT {", ".join(f"{expression} AS {name}" for name, expression in named.items())},
+                       {"min(event_ts)" if rules else "NULL::TIMESTAMPTZ"} AS event_ts
                 FROM attempts
                 WHERE {DAY_FILTER}
+                GROUP BY ALL
+            ),
+            resolved AS (
+                SELECT {", ".join(named)}, {rules.number} AS outcome
+                FROM (SELECT *, {", ".join(f"{n} AS {e}" for n, e in named.items() if e.isidentifier())}
+                      FROM named)
             )
-            SELECT 'day' AS grain, tenant, provider, model, status,
-                   hash(tenant, provider, model, status, $salt) AS number,
-                   hash(provider, model, status, $salt) AS of_all_tenants
-            FROM named
-            UNION ALL
-            SELECT DISTINCT 'hour', NULL, provider, model, status, hash(provider, model, status, $salt), NULL
-            FROM named
+            SELECT f0 AS tenant, f1 AS provider, f2 AS model, f3 AS status, outcome,
+                   hash({", ".join(named)}, $salt) AS fine,
+                   hash(f0, f1, f2, f3, outcome, $salt) AS number,
+                   hash(f1, f2, f3, $salt) AS of_all_tenants
+            FROM resolved
             """,
             day_parameters(days) | {"salt": salt},
         )
-        if len(groups["number"].unique()) == groups.num_rows:
-            reading.register("groups", groups)
+        reading.register("finest", finest)
+        groups = reading.query(
+            "rollups.performance_group_numbers",
+            """
+            SELECT DISTINCT 'day' AS grain, tenant, provider, model, status, outcome, number FROM finest
+            UNION ALL
+            SELECT DISTINCT 'hour', NULL, provider, model, status, NULL, of_all_tenants FROM finest
+            """,
+        )
+        reading.register("groups", groups)
+        if all(len(t[n].unique()) == t.num_rows for t, n in ((finest, "fine"), (groups, "number"))):
             return salt
     raise AssertionError("unreachable")
 
 
 # A period is an hour since 1970, or the complement of a day, which is below zero.
-_ROLL_UP = f"""
+def _roll_up(fine: Sequence[str], attributed: str) -> str:
+    return f"""
     WITH chosen AS MATERIALIZED (
-        SELECT hour, hash(tenant, provider, model, status, $salt) AS number,
+        SELECT hour, hash({", ".join(fine)}, $salt) AS fine,
                input_tokens, output_tokens, assumed,
                round(latency_ms * 1000)::BIGINT AS latency_us,
                round(ttft_ms * 1000)::BIGINT AS ttft_us,
@@ -144,7 +194,7 @@ _ROLL_UP = f"""
         WHERE {DAY_FILTER}
     ),
     counted AS MATERIALIZED (
-        SELECT hour, number, count(*) AS requests,
+        SELECT hour, fine, count(*) AS requests,
                sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                count(latency_us) AS timed_requests, sum(latency_us) AS latency_us,
                max(latency_us) AS latency_max_us,
@@ -153,27 +203,24 @@ _ROLL_UP = f"""
                count(ttft_us) AS first_token_requests, sum(ttft_us) AS ttft_us,
                count(assumed) AS assumed_requests
         FROM chosen
-        GROUP BY hour, number
+        GROUP BY hour, fine
     ),
     latencies AS MATERIALIZED (
-        SELECT hour, number, latency_bucket AS bucket, count(*) AS n
+        SELECT hour, fine, latency_bucket AS bucket, count(*) AS n
         FROM chosen
         WHERE latency_bucket IS NOT NULL
-        GROUP BY hour, number, bucket
+        GROUP BY hour, fine, bucket
     ),
     first_tokens AS MATERIALIZED (
-        SELECT hour, number, ttft_bucket AS bucket, count(*) AS n
+        SELECT hour, fine, ttft_bucket AS bucket, count(*) AS n
         FROM chosen
         WHERE ttft_bucket IS NOT NULL
-        GROUP BY hour, number, bucket
+        GROUP BY hour, fine, bucket
     ),
     assumptions AS MATERIALIZED (
-        SELECT DISTINCT hour, number, unnest(string_split(assumed, ' ')) AS part
+        SELECT DISTINCT hour, fine, unnest(string_split(assumed, ' ')) AS part
         FROM chosen
         WHERE assumed IS NOT NULL
-    ),
-    of_tenants AS (
-        SELECT number, of_all_tenants FROM groups WHERE grain = 'day'
     ),
     totals AS MATERIALIZED (
         SELECT period, number, sum(requests) AS requests,
@@ -184,10 +231,11 @@ _ROLL_UP = f"""
                sum(first_token_requests) AS first_token_requests, sum(ttft_us) AS ttft_us,
                sum(assumed_requests) AS assumed_requests
         FROM (
-            SELECT ~(hour // 24) AS period, * EXCLUDE (hour) FROM counted
+            SELECT ~(hour // 24) AS period, number, counted.* EXCLUDE (hour, fine)
+            FROM counted JOIN finest USING (fine)
             UNION ALL BY NAME
-            SELECT hour AS period, of_all_tenants AS number, counted.* EXCLUDE (hour, number)
-            FROM counted JOIN of_tenants USING (number)
+            SELECT hour AS period, of_all_tenants AS number, counted.* EXCLUDE (hour, fine)
+            FROM counted JOIN finest USING (fine)
         )
         GROUP BY period, number
     ),
@@ -196,9 +244,9 @@ _ROLL_UP = f"""
         FROM (
             SELECT period, number, bucket, sum(n) AS n
             FROM (
-                SELECT ~(hour // 24) AS period, number, bucket, n FROM latencies
+                SELECT ~(hour // 24) AS period, number, bucket, n FROM latencies JOIN finest USING (fine)
                 UNION ALL
-                SELECT hour, of_all_tenants, bucket, n FROM latencies JOIN of_tenants USING (number)
+                SELECT hour, of_all_tenants, bucket, n FROM latencies JOIN finest USING (fine)
             )
             SEMI JOIN (FROM totals WHERE timed_requests >= {SKETCHED_FROM}) USING (period, number)
             GROUP BY period, number, bucket
@@ -210,9 +258,9 @@ _ROLL_UP = f"""
         FROM (
             SELECT period, number, bucket, sum(n) AS n
             FROM (
-                SELECT ~(hour // 24) AS period, number, bucket, n FROM first_tokens
+                SELECT ~(hour // 24) AS period, number, bucket, n FROM first_tokens JOIN finest USING (fine)
                 UNION ALL
-                SELECT hour, of_all_tenants, bucket, n FROM first_tokens JOIN of_tenants USING (number)
+                SELECT hour, of_all_tenants, bucket, n FROM first_tokens JOIN finest USING (fine)
             )
             SEMI JOIN (FROM totals WHERE first_token_requests >= {SKETCHED_FROM}) USING (period, number)
             GROUP BY period, number, bucket
@@ -222,9 +270,9 @@ _ROLL_UP = f"""
     assumed_parts AS (
         SELECT period, number, string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
         FROM (
-            SELECT ~(hour // 24) AS period, number, part FROM assumptions
+            SELECT ~(hour // 24) AS period, number, part FROM assumptions JOIN finest USING (fine)
             UNION ALL
-            SELECT hour, of_all_tenants, part FROM assumptions JOIN of_tenants USING (number)
+            SELECT hour, of_all_tenants, part FROM assumptions JOIN finest USING (fine)
         )
         GROUP BY period, number
     )
@@ -245,11 +293,14 @@ _ROLL_UP = f"""
            first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms,
            f.sketch AS ttft_sketch,
            assumed_requests::BIGINT AS assumed_requests, a.parts AS assumed_parts,
-           $sequence::BIGINT AS sequence
+           $sequence::BIGINT AS sequence,
+           {attributed}, attribution_version
     FROM totals t
     JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain = 'day')
     LEFT JOIN latency_sketches l ON t.period = l.period AND t.number = l.number
     LEFT JOIN ttft_sketches f ON t.period = f.period AND t.number = f.number
     LEFT JOIN assumed_parts a ON t.period = a.period AND t.number = a.number
-    ORDER BY g.grain, period_start, g.tenant, g.provider, g.model, g.status
+    LEFT JOIN digests ON digests.day
+        = DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
+    ORDER BY g.grain, period_start, g.tenant, g.provider, g.model, g.status, deployment_id, model_version
 """

@@ -1,8 +1,9 @@
 """How a window of requests is answered: sketches where they cover it, raw rows for the rest.
 
-The rollup answers for whole days, and, where tenants are not told apart, for whole hours of the
-days at the edges. Raw rows answer for the minutes around them, for groups with fewer values than
-a sketch is made of, and for days that the rollup does not hold completely. Raw values fall into
+The rollup answers for whole days, and, where neither tenants nor versions are told apart, for whole
+hours of the days at the edges. Raw rows answer for the minutes around them, for groups with fewer values than
+a sketch is made of, and for days that the rollup does not hold completely, or holds under other
+attribution rules than those of now. Raw values fall into
 the same buckets as sketched ones, so the sum of both has the same error.
 
 What is asked and answered is in `performance.py`; what the rollup holds is in `rollups.py`.
@@ -15,13 +16,16 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
+from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
-from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, define_attempts
+from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, Attempts
 
-GROUPINGS = ("tenant", "provider", "model", "day")
+GROUPINGS = ("tenant", "provider", "model", "day", "deployment_id", "model_id", "model_version")
+ATTRIBUTED = ("deployment_id", "model_id", "model_version")
+"""Those of them that attribution gives."""
 QUANTILES = (0.5, 0.95, 0.99)
-READS = ("performance_rollup", "inference_events")
+READS = ("performance_rollup", "inference_events", RULES)
 """Tables that a reading needs, in this order: a rollup is never ahead of the rows beside it."""
 
 _NO_DAY = date(1, 1, 1)
@@ -40,10 +44,15 @@ class Question:
     provider: str | None
     model: str | None
     exact: bool
+    deployment_id: str | None = None
+    model_id: str | None = None
+    model_version: int | None = None
 
     @property
-    def tells_tenants_apart(self) -> bool:
-        return self.tenant is not None or "tenant" in self.by
+    def by_day_alone(self) -> bool:
+        """Whether the hours of the rollup, which know neither tenant nor version, cannot answer it."""
+        filters = (self.tenant, self.deployment_id, self.model_id, self.model_version)
+        return not self.by.isdisjoint(("tenant", *ATTRIBUTED)) or any(f is not None for f in filters)
 
 
 @dataclass(frozen=True)
@@ -58,7 +67,8 @@ class Answer:
 def answer(reading: Reading, question: Question) -> Iterator[Answer]:
     """The groups of a window, those with most requests first."""
     plan = _Plan.of(reading, question)
-    reading.define(define_attempts)
+    rules = rules_of(reading)
+    reading.define(Attempts.attributed(rules))
     parts = reading.query("performance.parts", _PARTS, plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
@@ -66,12 +76,12 @@ def answer(reading: Reading, question: Question) -> Iterator[Answer]:
     reading.register("sketched", sketched)
     edges = bool(plan.others)
     if edges:
-        reading.register("raw_counts", reading.query("performance.raw_counts", _RAW_COUNTS, raw))
-    reading.register("raw_buckets", reading.query("performance.raw_buckets", _RAW_BUCKETS, raw))
+        reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
+    reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
     found = reading.query("performance.quantiles", _QUANTILES)
     if question.exact:
         reading.register("targets", found)
-        found = reading.query("performance.exact", _EXACT, raw)
+        found = reading.query("performance.exact", _exact(rules), raw)
     values: dict[_Group, dict[str, int]] = {}
     quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
     for row in found.to_pylist():
@@ -104,9 +114,7 @@ class _Plan:
             for day in inside
             if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
         ]
-        hourly = [
-            day for day in inside if day in rolled and day not in whole and not question.tells_tenants_apart
-        ]
+        hourly = [day for day in inside if day in rolled and day not in whole and not question.by_day_alone]
         return cls(question, tuple(whole), tuple(hourly), tuple(day for day in inside if day not in whole))
 
     def rolled_days(self) -> dict[str, object]:
@@ -118,9 +126,11 @@ class _Plan:
     def parameters(self) -> dict[str, object]:
         asked = self.question
         return self.rolled_days() | {
-            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not asked.tells_tenants_apart,
+            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not asked.by_day_alone,
             "start": asked.start, "end": asked.end,
             "tenant": asked.tenant, "provider": asked.provider, "model": asked.model,
+            "deployment_id": asked.deployment_id, "model_id": asked.model_id,
+            "model_version": asked.model_version,
         }  # fmt: skip
 
     def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
@@ -138,11 +148,28 @@ def _midnight(day: date) -> datetime:
 _GROUP = ", ".join(f"CASE WHEN $by_{name} THEN {name} END AS {name}" for name in GROUPINGS)
 """The keys of a row's group: those that are grouped by, and NULL for the others."""
 
+_WANTED = """
+              ($tenant IS NULL OR tenant = $tenant)
+          AND ($provider IS NULL OR provider = $provider)
+          AND ($model IS NULL OR model = $model)
+          AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
+          AND ($model_id IS NULL OR model_id = $model_id)
+          AND ($model_version IS NULL OR model_version = $model_version)
+"""
+_KEYS = ", ".join(GROUPINGS)
+
+
+def _same(left: str, right: str, names: tuple[str, ...]) -> str:
+    """Condition that two relations have the same values, NULL included."""
+    return " AND ".join(f"{left}.{name} IS NOT DISTINCT FROM {right}.{name}" for name in names)
+
+
 _PARTS = f"""
     -- Rows of the rollup that the window covers, and from which grain its sketches are taken: by hour
     -- all tenants are together, by day all hours are, and that which leaves fewer values to raw rows wins.
     WITH covered AS (
         SELECT grain, period_start, day, tenant, provider, model, status,
+               deployment_id, model_id, model_version, attribution,
                grain = 'day' OR list_contains($hourly::DATE[], day) AS counts,
                CASE WHEN timed_requests < {SKETCHED_FROM} THEN timed_requests ELSE 0 END AS raw_latencies,
                CASE WHEN first_token_requests < {SKETCHED_FROM} THEN first_token_requests ELSE 0 END
@@ -154,9 +181,7 @@ _PARTS = f"""
         WHERE {DAY_FILTER}
           AND CASE grain WHEN 'day' THEN list_contains($whole::DATE[], day)
               ELSE $hours AND period_start >= $start AND period_start + INTERVAL 1 HOUR <= $end END
-          AND ($tenant IS NULL OR tenant = $tenant)
-          AND ($provider IS NULL OR provider = $provider)
-          AND ($model IS NULL OR model = $model)
+          AND {_WANTED}
     ),
     choice AS (
         SELECT day, provider, model,
@@ -176,11 +201,10 @@ _PARTS = f"""
 
 _SKETCHED = f"""
     WITH covered AS (
-        SELECT r.tenant, r.provider, r.model, r.day, r.latency_sketch, r.ttft_sketch
+        SELECT {", ".join(f"r.{name}" for name in GROUPINGS)}, r.latency_sketch, r.ttft_sketch
         FROM (FROM performance_rollup WHERE {DAY_FILTER}) r JOIN parts p
             ON r.day = p.day AND r.grain = p.grain AND r.period_start = p.period_start AND r.status = p.status
-            AND r.tenant IS NOT DISTINCT FROM p.tenant AND r.provider IS NOT DISTINCT FROM p.provider
-            AND r.model IS NOT DISTINCT FROM p.model
+            AND {_same("r", "p", ("tenant", "provider", "model", *ATTRIBUTED, "attribution"))}
         WHERE p.sketches AND r.status = 'success'
     ),
     chosen AS (
@@ -188,18 +212,22 @@ _SKETCHED = f"""
         FROM covered
     ),
     counted AS (
-        SELECT tenant, provider, model, day, 'latency' AS metric, unnest(latency_sketch, recursive := true)
+        SELECT {_KEYS}, 'latency' AS metric, unnest(latency_sketch, recursive := true)
         FROM chosen
         UNION ALL
-        SELECT tenant, provider, model, day, 'ttft', unnest(ttft_sketch, recursive := true)
+        SELECT {_KEYS}, 'ttft', unnest(ttft_sketch, recursive := true)
         FROM chosen
     )
-    SELECT tenant, provider, model, day, metric, bucket, sum(count)::BIGINT AS n
+    SELECT {_KEYS}, metric, bucket, sum(count)::BIGINT AS n
     FROM counted
     GROUP BY ALL
 """
 
-_RAW = f"""
+
+def _raw(rules: Rules) -> str:
+    # Without a rule nothing is attributed, neither in raw rows nor in what was rolled up of them.
+    same_version = f"AND {_same('a', 'd', (*ATTRIBUTED, 'attribution'))}" if rules else ""
+    return f"""
     -- Raw rows that the rollup does not answer for, and of which metric.
     SELECT a.*, a.edge OR coalesce(h.raw_latencies, d.raw_latencies, 0) > 0 AS counts_latency,
            a.edge OR coalesce(h.raw_ttfts, d.raw_ttfts, 0) > 0 AS counts_ttft
@@ -209,9 +237,7 @@ _RAW = f"""
                            AND to_timestamp((hour + 1) * 3600) <= $end)) AS edge
         FROM attempts
         WHERE {DAY_FILTER} AND event_ts >= $start AND event_ts < $end
-          AND ($tenant IS NULL OR tenant = $tenant)
-          AND ($provider IS NULL OR provider = $provider)
-          AND ($model IS NULL OR model = $model)
+          AND {_WANTED}
     ) a
     LEFT JOIN (FROM parts WHERE sparse AND grain = 'hour' AND status = 'success') h
         ON a.hour = h.hour
@@ -219,9 +245,12 @@ _RAW = f"""
     LEFT JOIN (FROM parts WHERE sparse AND grain = 'day' AND status = 'success') d
         ON a.day = d.day AND a.tenant = d.tenant
         AND a.provider IS NOT DISTINCT FROM d.provider AND a.model IS NOT DISTINCT FROM d.model
+        {same_version}
 """
 
-_RAW_COUNTS = f"""
+
+def _raw_counts(rules: Rules) -> str:
+    return f"""
     SELECT {_GROUP}, status,
            count(*) AS requests, count(*) FILTER (error) AS errors,
            sum(input_tokens)::BIGINT AS input_tokens, sum(output_tokens)::BIGINT AS output_tokens,
@@ -229,72 +258,78 @@ _RAW_COUNTS = f"""
                AS timed_output_tokens,
            (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
            count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
-    FROM ({_RAW})
+    FROM ({_raw(rules)})
     WHERE edge
     GROUP BY ALL
 """
 
-_RAW_VALUES = f"""
+
+def _raw_values(rules: Rules) -> str:
+    return f"""
     WITH chosen AS (
         SELECT {_GROUP},
                CASE WHEN counts_latency THEN latency_ms END AS latency_ms,
                CASE WHEN counts_ttft THEN ttft_ms END AS ttft_ms
-        FROM ({_RAW})
+        FROM ({_raw(rules)})
         WHERE counts_latency OR counts_ttft
     ),
     valued AS (
-        SELECT tenant, provider, model, day, 'latency' AS metric, latency_ms AS value,
+        SELECT {_KEYS}, 'latency' AS metric, latency_ms AS value,
                sketch_bucket(latency_ms) AS bucket
         FROM chosen
         WHERE latency_ms IS NOT NULL
         UNION ALL
-        SELECT tenant, provider, model, day, 'ttft', ttft_ms, sketch_bucket(ttft_ms)
+        SELECT {_KEYS}, 'ttft', ttft_ms, sketch_bucket(ttft_ms)
         FROM chosen
         WHERE ttft_ms IS NOT NULL
     )
 """
 
-_RAW_BUCKETS = f"""
-    {_RAW_VALUES}
-    SELECT tenant, provider, model, day, metric, bucket, count(*) AS n
+
+def _raw_buckets(rules: Rules) -> str:
+    return f"""
+    {_raw_values(rules)}
+    SELECT {_KEYS}, metric, bucket, count(*) AS n
     FROM valued
     GROUP BY ALL
 """
 
+
 _QUANTILES = f"""
     -- The bucket of each quantile, and the place of the quantile among that bucket's values.
     WITH merged AS (
-        SELECT tenant, provider, model, day, metric, bucket, sum(n) AS n
+        SELECT {_KEYS}, metric, bucket, sum(n) AS n
         FROM (FROM sketched UNION ALL FROM raw_buckets)
         GROUP BY ALL
     ),
     running AS (
         SELECT *, sum(n) OVER in_order AS up_to,
-               sum(n) OVER (PARTITION BY tenant, provider, model, day, metric) AS total
+               sum(n) OVER (PARTITION BY {_KEYS}, metric) AS total
         FROM merged
-        WINDOW in_order AS (PARTITION BY tenant, provider, model, day, metric ORDER BY bucket)
+        WINDOW in_order AS (PARTITION BY {_KEYS}, metric ORDER BY bucket)
     ),
     ranked AS (
         SELECT *, sketch_rank(total, q) AS rank
         FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q)
     )
-    SELECT tenant, provider, model, day, metric, total::BIGINT AS n, q, bucket,
+    SELECT {_KEYS}, metric, total::BIGINT AS n, q, bucket,
            (rank - (up_to - n))::BIGINT AS place, sketch_value(bucket)::DOUBLE AS value
     FROM ranked
     WHERE rank <= up_to AND rank > up_to - n
 """
 
-_EXACT = f"""
-    {_RAW_VALUES},
+
+def _exact(rules: Rules) -> str:
+    return f"""
+    {_raw_values(rules)},
     placed AS (
         SELECT *, row_number() OVER of_bucket AS place
         FROM valued SEMI JOIN targets USING (metric, bucket)
-        WINDOW of_bucket AS (PARTITION BY tenant, provider, model, day, metric, bucket ORDER BY value)
+        WINDOW of_bucket AS (PARTITION BY {_KEYS}, metric, bucket ORDER BY value)
     )
-    SELECT t.tenant, t.provider, t.model, t.day, t.metric, t.n, t.q, p.value
+    SELECT {", ".join(f"t.{name}" for name in GROUPINGS)}, t.metric, t.n, t.q, p.value
     FROM targets t JOIN placed p
-        ON (t.tenant, t.provider, t.model, t.day, t.metric, t.bucket, t.place)
-        IS NOT DISTINCT FROM (p.tenant, p.provider, p.model, p.day, p.metric, p.bucket, p.place)
+        ON {_same("t", "p", (*GROUPINGS, "metric", "bucket", "place"))}
 """
 
 
@@ -309,7 +344,7 @@ def _counts(*, edges: bool) -> str:
         WHERE counts
         {"UNION ALL FROM raw_counts" if edges else ""}
     )
-    SELECT tenant, provider, model, day,
+    SELECT {_KEYS},
            sum(requests)::BIGINT AS requests,
            coalesce(sum(requests) FILTER (status = 'success'), 0)::BIGINT AS successes,
            sum(errors)::BIGINT AS errors,
@@ -323,5 +358,5 @@ def _counts(*, edges: bool) -> str:
            string_agg(DISTINCT assumed_parts, ' ') AS assumed_parts
     FROM counted
     GROUP BY ALL
-    ORDER BY sum(requests) DESC, tenant, provider, model, day
+    ORDER BY sum(requests) DESC, {_KEYS}
 """

@@ -90,7 +90,7 @@ def test_the_demo_leaves_no_process_behind(demo_home: Path) -> None:
 
 def test_sensors_and_schedules_are_on(ui: Ui) -> None:
     states = ui.sensors()
-    assert len(states) == 11
+    assert len(states) == 13
     assert set(states.values()) == {"RUNNING"}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -262,3 +262,42 @@ def test_what_was_deployed_on_a_day_and_by_whom(registry, tracker):
         registry.delete_version("fraud@v2")
     with pytest.raises(InvalidInput, match="between 0 and 1"):
         tracker.track_deployment("x", "fraud@v1", environment="production", traffic_share=1.5)
+
+
+def test_a_day_tells_all_that_was_served_on_it_and_when_each_thing_ended(registry, tracker):
+    registry.register_model("fraud")
+    for _ in range(2):
+        registry.create_model_version("fraud", HOSTED)
+    noon = day(10) + timedelta(hours=12)
+    tracker.track_deployment("eu", "fraud@v1", environment="production", start=day(1))
+    tracker.track_deployment("eu", "fraud@v2", environment="production", start=noon)
+    tracker.end_deployment("eu", end=day(11))
+
+    def on(when: date | datetime) -> list[tuple[str, datetime, datetime | None]]:
+        return [(d.version, d.since, d.until) for d in tracker.deployments_on(when)]
+
+    assert on(day(10).date()) == [("fraud@v1", day(1), noon), ("fraud@v2", noon, day(11))]
+    assert on(noon) == [("fraud@v2", noon, day(11))]
+    assert on(noon - timedelta(microseconds=1)) == [("fraud@v1", day(1), noon)]
+    assert on(day(11).date()) == []
+
+
+def test_what_was_in_production_can_be_asked_as_it_was_known(registry, tracker):
+    registry.register_model("fraud")
+    for _ in range(2):
+        registry.create_model_version("fraud", HOSTED)
+    known = tracker.track_deployment("eu", "fraud@v1", environment="production", start=day(1)).recorded_at
+    # It is found out later that another version had been there since the third day.
+    tracker.track_deployment("eu", "fraud@v2", environment="production", start=day(3))
+    before = [d.version for d in tracker.deployments_on(day(5), as_of=known)]
+    after = [d.version for d in tracker.deployments_on(day(5))]
+    assert (before, after) == (["fraud@v1"], ["fraud@v2"])
+
+
+def test_a_deleted_deployment_serves_nothing_any_more(registry, tracker):
+    registry.register_model("fraud")
+    registry.create_model_version("fraud", HOSTED)
+    tracker.track_deployment("eu", "fraud@v1", environment="production", start=day(1))
+    registry.things.delete("deployment", "eu")
+    assert tracker.deployments_on(datetime.now(UTC)) == []
+    assert [d.version for d in tracker.deployments_on(day(2))] == ["fraud@v1"]

@@ -4,11 +4,19 @@ A table belongs to the module of the room that writes it. Readers find it by nam
 """
 
 from ml_registry_pipelines.lake.declarations import Table
-from ml_registry_pipelines.lake.tables import costs, lineage, operations, registry, telemetry, webhooks
+from ml_registry_pipelines.lake.tables import (
+    attribution,
+    costs,
+    lineage,
+    operations,
+    registry,
+    telemetry,
+    webhooks,
+)
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for room in (telemetry, costs, lineage, operations, registry, webhooks)
+    for room in (telemetry, costs, attribution, lineage, operations, registry, webhooks)
     for table in room.TABLES
 }
 """All declared tables by name."""

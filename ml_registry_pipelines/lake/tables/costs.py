@@ -1,6 +1,7 @@
 """Tables of the costs room: dated prices, priced attempts and their rollup."""
 
 from ml_registry_pipelines.lake.declarations import MONEY, Column, Precedence, Table
+from ml_registry_pipelines.lake.tables.attribution import ATTRIBUTED, ATTRIBUTED_COLUMNS, ATTRIBUTION_VERSION
 from ml_registry_pipelines.lake.tables.telemetry import COUNT_COLUMNS
 
 UNIT_PRICE = "decimal(38,24)"
@@ -143,7 +144,7 @@ MODEL_COSTS = Table(
 
 COST_ROLLUP = Table(
     name="cost_rollup",
-    row="one hour or day of one tenant, application, provider, model, status and currency",
+    row="one hour or day of one tenant, application, provider, model, status, version and currency",
     columns=(
         Column("grain", "string", "hour or day", required=True),
         Column("period_start", "timestamp", "start of the period", "UTC", required=True),
@@ -190,9 +191,21 @@ COST_ROLLUP = Table(
             "int64",
             "version of model_costs that the row was computed from; NULL: not recorded yet then",
         ),
+        *ATTRIBUTED_COLUMNS,
+        ATTRIBUTION_VERSION,
     ),
-    key=("grain", "period_start", "tenant", "application", "provider", "model", "status", "currency"),
-    statistics=("tenant", "day", "period_start", "sequence"),
+    key=(
+        "grain",
+        "period_start",
+        "tenant",
+        "application",
+        "provider",
+        "model",
+        "status",
+        *ATTRIBUTED,
+        "currency",
+    ),
+    statistics=("tenant", "day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "tenant", "period_start"),
     precedence=Precedence.RETENTION,

@@ -4,6 +4,7 @@ Token counts are disjoint buckets: no token is in two of them, so any total is a
 """
 
 from ml_registry_pipelines.lake.declarations import MONEY, Column, Table
+from ml_registry_pipelines.lake.tables.attribution import ATTRIBUTED, ATTRIBUTED_COLUMNS, ATTRIBUTION_VERSION
 
 INPUT_BUCKETS: tuple[str, ...] = (
     "in_uncached",
@@ -224,7 +225,7 @@ MODEL_METRICS = Table(
 
 PERFORMANCE_ROLLUP = Table(
     name="performance_rollup",
-    row="one period of one provider, model and status: counts and mergeable percentile sketches",
+    row="one period of one provider, model, status and version: counts and mergeable percentile sketches",
     columns=(
         Column("grain", "string", "hour (all tenants together) or day (by tenant)", required=True),
         Column("period_start", "timestamp", "start of the period", "UTC", required=True),
@@ -276,9 +277,11 @@ PERFORMANCE_ROLLUP = Table(
         Column(
             "sequence", "int64", "batch of inference_events that the row was computed from", required=True
         ),
+        *ATTRIBUTED_COLUMNS,
+        ATTRIBUTION_VERSION,
     ),
-    key=("grain", "period_start", "tenant", "provider", "model", "status"),
-    statistics=("day", "period_start", "sequence"),
+    key=("grain", "period_start", "tenant", "provider", "model", "status", *ATTRIBUTED),
+    statistics=("day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "period_start"),
 )

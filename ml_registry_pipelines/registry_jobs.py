@@ -1,0 +1,415 @@
+"""The registry's commands as jobs: a form in the Launchpad, one op, one command.
+
+What a command does is in the registry and lineage rooms. No form asks who acts: that is
+stamped by the door. A run that is retried or executed again gives its command once.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry.errors import InvalidInput
+from resources.registry import RegistryResource
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+    from ml_registry_pipelines.registry.artifacts import Content, Uri
+    from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.registry.names import TagValue
+    from ml_registry_pipelines.registry.things import Thing
+    from ml_registry_pipelines.registry.versions import Version
+
+
+@dataclass(frozen=True)
+class Desks:
+    """Where a command is given, and the key under which it is given once."""
+
+    models: "ModelRegistry"
+    lineage: "LineageTracker"
+    key: str
+
+
+class InTenant(dg.Config):
+    """What every command may be told."""
+
+    tenant: str = Field(default="default", description="Organisation that it is about.")
+
+
+class NextStage(Enum):
+    """Stages to which a version can be moved; into production it is promoted."""
+
+    REGISTERED = "registered"
+    STAGING = "staging"
+    SHADOW = "shadow"
+    ARCHIVED = "archived"
+
+
+class FormerStage(Enum):
+    """What becomes of the version that was in production."""
+
+    ARCHIVED = "archived"
+    STAGING = "staging"
+    SHADOW = "shadow"
+
+
+class RegisterModel(InTenant):
+    """A model, still without a version."""
+
+    name: str
+    description: str = ""
+    owners: list[str] = Field(
+        default_factory=list, description="Teams such as team:fraud, or pseudonyms; no e-mail."
+    )
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Numbers, true, false and dates keep their type."
+    )
+
+
+class CreateModelVersion(InTenant):
+    """The next version of a model: a path of this machine, an address with its digest, or a hosted model."""
+
+    model: str
+    path: str | None = Field(default=None, description="File or folder; it is copied into the store.")
+    uri: str | None = Field(default=None, description="Address of content that stays where it is.")
+    sha256: str | None = Field(default=None, description="Digest of what lies at the address.")
+    provider: str | None = Field(default=None, description="Of a hosted model.")
+    snapshot: str | None = Field(default=None, description="Of a hosted model: the exact model string.")
+    hosted_parameters: str = Field(default="{}", description="Of a hosted model: parameters as JSON.")
+    description: str = ""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    parameters: str = Field(default="{}", description="Hyperparameters as JSON.")
+    framework: str | None = None
+    licence: str | None = Field(default=None, description="Licence id, such as Apache-2.0.")
+    code_commit: str | None = None
+    trained_on: list[str] = Field(default_factory=list, description="Dataset versions, such as credit@v2.")
+    evaluated_on: list[str] = Field(default_factory=list, description="Dataset versions.")
+    base_model: str | None = Field(
+        default=None, description="Version that it was made from, such as base@v1."
+    )
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class PromoteToProduction(InTenant):
+    """A version becomes the one production version of its model."""
+
+    version: str = Field(description="MODEL@v3, MODEL@ALIAS or MODEL@latest.")
+    former: FormerStage = Field(default=FormerStage.ARCHIVED, description="Where the present one goes.")
+    reason: str = ""
+
+
+class RollBack(InTenant):
+    """The version comes back into production that was there before."""
+
+    model: str
+    reason: str = ""
+
+
+class SetStage(InTenant):
+    """A version moves to another stage."""
+
+    version: str = Field(description="MODEL@v3, MODEL@ALIAS or MODEL@latest.")
+    stage: NextStage
+
+
+class SetAlias(InTenant):
+    """An alias of a model means a version."""
+
+    version: str = Field(description="MODEL@v3, MODEL@production or MODEL@latest.")
+    alias: str
+
+
+class DeprecateModel(InTenant):
+    """No new versions and no promotion; what runs, runs on."""
+
+    name: str
+    reason: str
+    replacement: str | None = Field(default=None, description="Model to use in its place.")
+
+
+class OneModel(InTenant):
+    """A model by name."""
+
+    name: str
+
+
+class TagModel(InTenant):
+    """Tags of a model."""
+
+    name: str
+    tags: dict[str, str] = Field(
+        default_factory=dict, description="Numbers, true, false and dates keep their type."
+    )
+    remove: list[str] = Field(default_factory=list)
+
+
+class TrackDataset(InTenant):
+    """What a dataset is now; what did not change gets no new version."""
+
+    name: str
+    source: str = Field(description="Delta table, Parquet or CSV, or an address with its digest.")
+    sha256: str | None = Field(default=None, description="Digest of an address that is not read from here.")
+    description: str = ""
+    owners: list[str] = Field(default_factory=list)
+    derived_from: list[str] = Field(default_factory=list, description="Dataset versions it was made from.")
+
+
+class TrackDeployment(InTenant):
+    """A deployment serves a version from now on."""
+
+    name: str
+    version: str = Field(description="MODEL@v3, MODEL@ALIAS or MODEL@production.")
+    environment: str
+    endpoint: str = ""
+    traffic_share: float = Field(default=1.0, description="Part of the endpoint's requests, 0 to 1.")
+    owners: list[str] = Field(default_factory=list)
+
+
+class OneDeployment(InTenant):
+    """A deployment by name."""
+
+    name: str
+
+
+# -- what each does -------------------------------------------------------------------------------
+
+
+def _register_model(given: RegisterModel, at: Desks) -> "Thing":
+    return at.models.register_model(
+        given.name,
+        description=given.description,
+        owners=given.owners,
+        tags=_tags(given.tags),
+        idempotency_key=at.key,
+    )
+
+
+def _create_model_version(given: CreateModelVersion, at: Desks) -> "Version":
+    from ml_registry_pipelines.registry.versions import VersionFacts
+
+    facts = VersionFacts(
+        metrics=given.metrics,
+        parameters=_json(given.parameters, "parameters"),
+        framework=given.framework,
+        licence=given.licence,
+        code_commit=given.code_commit,
+        trained_on=given.trained_on,
+        evaluated_on=given.evaluated_on,
+        base_model=given.base_model,
+    )
+    return at.models.create_model_version(
+        given.model,
+        _content(given),
+        facts,
+        description=given.description,
+        tags=_tags(given.tags),
+        idempotency_key=at.key,
+    )
+
+
+def _content(given: CreateModelVersion) -> "Content":
+    from ml_registry_pipelines.registry.artifacts import HostedModel
+
+    ways = {"path": given.path, "uri": given.uri, "provider": given.provider}
+    if sum(value is not None for value in ways.values()) != 1:
+        raise InvalidInput("give one of path, uri with sha256, or provider with snapshot")
+    if given.path is not None:
+        return given.path
+    if given.uri is not None:
+        return _address(given.uri, given.sha256)
+    return HostedModel(
+        given.provider or "", given.snapshot or "", _json(given.hosted_parameters, "hosted_parameters")
+    )
+
+
+def _address(uri: str, sha256: str | None) -> "Uri":
+    from ml_registry_pipelines.registry.artifacts import Uri
+
+    if sha256 is None:
+        raise InvalidInput(f"{uri!r} is an address, which needs its sha256")
+    return Uri(uri, sha256)
+
+
+def _promote(given: PromoteToProduction, at: Desks) -> "Version":
+    from ml_registry_pipelines.registry.versions import Stage
+
+    return at.models.promote_to_production(
+        given.version, former=Stage(given.former.value), reason=given.reason, idempotency_key=at.key
+    )
+
+
+def _set_stage(given: SetStage, at: Desks) -> "Version":
+    from ml_registry_pipelines.registry.versions import Stage
+
+    return at.models.set_stage(given.version, Stage(given.stage.value), idempotency_key=at.key)
+
+
+def _track_dataset(given: TrackDataset, at: Desks) -> "Thing":
+    return at.lineage.track_dataset(
+        given.name,
+        given.source if given.sha256 is None else _address(given.source, given.sha256),
+        description=given.description,
+        owners=given.owners,
+        derived_from=given.derived_from,
+        idempotency_key=at.key,
+    )
+
+
+def _track_deployment(given: TrackDeployment, at: Desks) -> "Thing":
+    return at.lineage.track_deployment(
+        given.name,
+        given.version,
+        environment=given.environment,
+        endpoint=given.endpoint,
+        traffic_share=given.traffic_share,
+        owners=given.owners,
+        idempotency_key=at.key,
+    )
+
+
+def _tags(given: Mapping[str, str]) -> "dict[str, TagValue]":
+    from ml_registry_pipelines.cli_support import parsed_tags
+
+    return {name: parsed_tags((f"value={text}",))["value"] for name, text in given.items()}
+
+
+def _json(text: str, field: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as wrong:
+        raise InvalidInput(f"{field} is no JSON: {wrong}") from wrong
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{field} is a JSON {type(value).__name__}; give an object")
+    return value
+
+
+# -- as jobs --------------------------------------------------------------------------------------
+
+
+def _job(
+    name: str, form: type[InTenant], does: "Callable[[Any, Desks], Thing | Version]", description: str
+) -> dg.JobDefinition:
+    """A job whose configuration is the form itself, without the ops that Dagster would ask for."""
+
+    @dg.op(name=f"{name}_command", description=description)
+    def command(context: dg.OpExecutionContext, config: form, registry: RegistryResource) -> None:  # type: ignore[valid-type]
+        given: InTenant = config
+        run = context.run
+        try:
+            at = Desks(
+                registry.models(given.tenant, run.run_id),
+                registry.lineage(given.tenant, run.run_id),
+                f"run/{run.root_run_id or run.run_id}",
+            )
+            done = does(given, at)
+        except MlregError as wrong:
+            # Asked again, it would be as wrong.
+            raise dg.Failure(str(wrong), allow_retries=False) from None
+        context.add_output_metadata(_told(done))
+
+    @dg.config_mapping
+    def as_form(config: form) -> dict[str, Any]:  # type: ignore[valid-type]
+        asked: InTenant = config
+        values = {k: v.name if isinstance(v, Enum) else v for k, v in asked.model_dump().items()}
+        return {"ops": {f"{name}_command": {"config": values}}}
+
+    @dg.job(name=name, description=description, config=as_form, executor_def=dg.in_process_executor)
+    def job() -> None:
+        command()
+
+    return job
+
+
+def _told(done: "Thing | Version") -> dict[str, Any]:
+    from ml_registry_pipelines.registry.versions import Version
+
+    name = done.reference if isinstance(done, Version) else done.name
+    state = done.stage.value if isinstance(done, Version) else done.status
+    return {"name": name, "state": state, "registry id": done.id, "event": done.sequence}
+
+
+def registry_jobs() -> list[dg.JobDefinition]:
+    """The commands that a person gives in the UI."""
+    return [
+        _job("register_model", RegisterModel, _register_model, "Registers a model, still without a version."),
+        _job(
+            "create_model_version",
+            CreateModelVersion,
+            _create_model_version,
+            "Stores content as the next version of a model, with what it was trained on.",
+        ),
+        _job(
+            "promote_to_production",
+            PromoteToProduction,
+            _promote,
+            "Puts a version into production; the present one is archived, or goes where it is told.",
+        ),
+        _job(
+            "roll_back_model",
+            RollBack,
+            lambda g, at: at.models.rollback(g.model, reason=g.reason, idempotency_key=at.key),
+            "Puts the version back into production that was there before.",
+        ),
+        _job("set_model_stage", SetStage, _set_stage, "Moves a version to another stage."),
+        _job(
+            "set_model_alias",
+            SetAlias,
+            lambda g, at: at.models.set_alias(g.version, g.alias, idempotency_key=at.key),
+            "Lets an alias of a model mean a version.",
+        ),
+        _job(
+            "deprecate_model",
+            DeprecateModel,
+            lambda g, at: at.models.deprecate_model(
+                g.name, reason=g.reason, replacement=g.replacement, idempotency_key=at.key
+            ),
+            "Marks a model as deprecated: no new versions, no promotion; what runs, runs on.",
+        ),
+        _job(
+            "reinstate_model",
+            OneModel,
+            lambda g, at: at.models.reinstate_model(g.name, idempotency_key=at.key),
+            "Takes back a deprecation.",
+        ),
+        _job(
+            "tag_model",
+            TagModel,
+            lambda g, at: at.models.tag_model(g.name, _tags(g.tags), remove=g.remove, idempotency_key=at.key),
+            "Sets some tags of a model and removes others.",
+        ),
+        _job(
+            "delete_model",
+            OneModel,
+            lambda g, at: at.models.delete_model(g.name, idempotency_key=at.key),
+            "Deletes a model with its versions, so that it can be restored.",
+        ),
+        _job(
+            "restore_model",
+            OneModel,
+            lambda g, at: at.models.restore_model(g.name, idempotency_key=at.key),
+            "Takes back the deletion of a model.",
+        ),
+        _job(
+            "track_dataset",
+            TrackDataset,
+            _track_dataset,
+            "Records what a dataset is now: a Delta table, Parquet or CSV, or an address with its digest.",
+        ),
+        _job(
+            "track_deployment",
+            TrackDeployment,
+            _track_deployment,
+            "Records that a deployment serves a version from now on.",
+        ),
+        _job(
+            "end_deployment",
+            OneDeployment,
+            lambda g, at: at.lineage.end_deployment(g.name, idempotency_key=at.key),
+            "Records that a deployment serves nothing any more.",
+        ),
+    ]

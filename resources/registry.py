@@ -1,0 +1,73 @@
+"""The registry as a Dagster resource: its log, opened once per process, and who acts through a run."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import PrivateAttr
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+    from ml_registry_pipelines.registry.actors import Actor
+    from ml_registry_pipelines.registry.log import Log
+    from ml_registry_pipelines.registry.models import ModelRegistry
+
+
+class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
+    """Models, datasets, deployments and the graph between them."""
+
+    root: str
+
+    _log: Log | None = PrivateAttr(default=None)
+
+    def log(self) -> Log:
+        """The log. In a sensor it stays open from tick to tick; a run closes its own."""
+        return self._log or _kept_log(self.root)
+
+    def is_empty(self) -> bool:
+        """Whether nothing was ever recorded."""
+        from resources.lake import kept_open
+
+        return not kept_open(self.root, "sensor").exists("governance_events")
+
+    def models(self, tenant: str, run_id: str) -> ModelRegistry:
+        """Commands about models, for a run."""
+        from ml_registry_pipelines.registry.models import ModelRegistry
+
+        return ModelRegistry(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
+
+    def lineage(self, tenant: str, run_id: str) -> LineageTracker:
+        """Commands about datasets and deployments, for a run."""
+        from ml_registry_pipelines.lineage.tracker import LineageTracker
+
+        return LineageTracker(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        if context.run is not None:
+            from ml_registry_pipelines.lake.lake import Lake
+            from ml_registry_pipelines.registry.log import Log
+
+            self._log = Log(Lake(self.root, process="run"))
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - as it is called
+        if self._log is not None:
+            self._log.close()
+            self._log.lake.close()
+            self._log = None
+
+
+def actor_of_a_run() -> Actor:
+    """Who acts through a run: nobody has checked who launched it, and neither config nor tags are believed."""
+    from ml_registry_pipelines.registry.actors import Actor
+
+    return Actor("launchpad")
+
+
+@cache
+def _kept_log(root: str) -> Log:
+    from ml_registry_pipelines.registry.log import Log
+    from resources.lake import kept_open
+
+    return Log(kept_open(root, "sensor"))

@@ -1,0 +1,145 @@
+"""The registry's commands from the Launchpad."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.job_base import InMemoryJob
+from dagster._core.execution.api import execute_run
+
+from ml_registry_pipelines.definitions import build_defs
+from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.registry.versions import Stage
+from ml_registry_pipelines.registry_jobs import registry_jobs
+from ml_registry_pipelines.settings import Environment, Settings
+from resources import RegistryResource
+
+Run = Callable[..., dg.ExecuteInProcessResult]
+
+
+@pytest.fixture
+def run(home: Path) -> Iterator[Run]:
+    jobs = {job.name: job for job in registry_jobs()}
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def execute(
+            job: str, *, run_tags: dict[str, str] | None = None, **form: Any
+        ) -> dg.ExecuteInProcessResult:
+            return jobs[job].execute_in_process(
+                run_config=form,
+                instance=instance,
+                raise_on_error=False,
+                resources={"registry": RegistryResource(root=str(home))},
+                tags=run_tags,
+            )
+
+        yield execute
+
+
+@pytest.fixture
+def models(home: Path) -> Iterator[ModelRegistry]:
+    with Lake(str(home), process="test") as lake, Log(lake) as log:
+        yield ModelRegistry(log, actor=Actor("reader"))
+
+
+def reason(done: dg.ExecuteInProcessResult) -> str:
+    assert not done.success
+    (failed,) = [e for e in done.all_events if e.is_step_failure]
+    told = failed.step_failure_data.user_failure_data
+    assert told is not None
+    return str(told.description)
+
+
+def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models, tmp_path):
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    (tmp_path / "d.csv").write_text("a,b\n1,2\n")
+    assert run("track_dataset", name="credit", source=str(tmp_path / "d.csv")).success
+    assert run(
+        "register_model", name="fraud", owners=["team:risk"], tags={"tier": "1", "live": "true"}
+    ).success
+    assert run(
+        "create_model_version",
+        model="fraud",
+        path=str(tmp_path / "w.bin"),
+        metrics={"auc": 0.9},
+        parameters='{"depth": 3}',
+        trained_on=["credit@v1"],
+    ).success
+    assert run("create_model_version", model="fraud", provider="p", snapshot="s").success
+    assert run("set_model_stage", version="fraud@v2", stage="SHADOW").success
+    assert run("promote_to_production", version="fraud@v1").success
+    assert run("promote_to_production", version="fraud@v2", former="STAGING").success
+    assert run("roll_back_model", model="fraud", reason="worse").success
+    assert run("set_model_alias", version="fraud@v1", alias="champion").success
+    assert run("tag_model", name="fraud", tags={"since": "2026-01-01"}, remove=["tier"]).success
+    assert run("track_deployment", name="api", version="fraud@champion", environment="prod").success
+    assert run("end_deployment", name="api").success
+    assert run("deprecate_model", name="fraud", reason="old").success
+    assert run("reinstate_model", name="fraud").success
+    model, version = models.get_model("fraud"), models.get_version("fraud@v1")
+    assert dict(model.aliases) == {"champion": 1}
+    assert str(model.tags["since"]) == "2026-01-01"
+    assert model.tags["live"] is True
+    assert (version.stage, version.metrics, version.parameters) == (
+        Stage.PRODUCTION,
+        {"auc": 0.9},
+        {"depth": 3},
+    )
+
+
+@pytest.mark.parametrize(
+    ("job", "form", "sentence"),
+    [
+        ("register_model", {"name": " "}, "is empty"),
+        ("create_model_version", {"model": "fraud"}, "give one of path, uri with sha256"),
+        ("create_model_version", {"model": "fraud", "uri": "s3://x"}, "needs its sha256"),
+        ("create_model_version", {"model": "fraud", "path": "/nowhere"}, "there is no model 'fraud'"),
+        ("create_model_version", {"model": "fraud", "path": "/x", "parameters": "[1]"}, "give an object"),
+        ("promote_to_production", {"version": "fraud"}, "is no version; write"),
+        ("track_dataset", {"name": "d", "source": "/nowhere.csv"}, "is no file and no folder"),
+        (
+            "track_deployment",
+            {"name": "d", "version": "m@v1", "environment": "e", "traffic_share": 2.0},
+            "between",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_in_the_failure_of_the_run(run, job, form, sentence):
+    told = reason(run(job, **form))
+    assert sentence in told
+    assert "\n" not in told
+    assert "Traceback" not in told
+
+
+def test_a_run_that_is_executed_again_gives_its_command_once(home, models):
+    location = build_defs(Settings(str(home), Environment.DEV, None, None)).get_repository_def()
+    job = location.get_job("register_model")
+    with dg.DagsterInstance.ephemeral() as instance:
+        first = instance.create_run_for_job(job, run_config={"name": "fraud"})
+        again = instance.create_run_for_job(
+            job, run_config={"name": "fraud"}, parent_run_id=first.run_id, root_run_id=first.run_id
+        )
+        for run in (first, again):
+            assert execute_run(InMemoryJob(job), run, instance).success
+    assert len(models.history("fraud")) == 1
+
+
+def test_a_form_refuses_what_is_no_choice_before_anything_runs(run):
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        run("set_model_stage", version="fraud@v1", stage="PRODUCTION")
+
+
+def test_neither_form_nor_tag_says_who_acts(run, models):
+    run("register_model", run_tags={"user": "root"}, name="fraud")
+    (event,) = models.history("fraud")
+    assert (event.actor, event.authenticated_by) == ("launchpad", UNAUTHENTICATED)
+    assert event.run_id
+    with pytest.raises(dg.DagsterInvalidConfigError):
+        run("register_model", name="other", actor="root")
