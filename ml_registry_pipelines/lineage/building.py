@@ -1,4 +1,4 @@
-"""Making layers: from the projections with DuckDB, from a handful of states in Python.
+"""Making layers: from the projections and from many states with DuckDB, from a handful of states in Python.
 
 Both give the same arrays. Edges are those of `relationships`, and from every version to what
 it is a version of. Where layers are published is in `index.py`.
@@ -352,8 +352,8 @@ def _gone(
 
 
 @contextmanager
-def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
-    """A DuckDB of its own over the projections: a build would push everything else out of the shared one."""
+def _connected() -> Iterator[duckdb.DuckDBPyConnection]:
+    """A DuckDB of its own: a build would push everything else out of the shared one."""
     import duckdb
 
     with tempfile.TemporaryDirectory(prefix="mlreg-lineage-") as spill:
@@ -368,8 +368,6 @@ def _connected(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
         )
         try:
             connection.execute("SET enable_progress_bar = false")
-            for table in SOURCES:
-                _attach(connection, lake, table)
             yield connection
         finally:
             connection.close()
@@ -444,7 +442,9 @@ def draft_of_tables(lake: Lake, below: Sequence[Layer], *, after: int, until: in
     Raises:
         TooLarge: there are more entities than can be numbered.
     """
-    with _connected(lake) as connection:
+    with _connected() as connection:
+        for table in SOURCES:
+            _attach(connection, lake, table)
         rows = connection.execute("SELECT count(*) FROM relationships WHERE flow IS NULL").fetchall()
         # Rows from before the column was declared say it in their state, which is long to read.
         flow = "coalesce(flow, json_extract_string(state, '$.flow'))" if rows[0][0] else "flow"
@@ -452,16 +452,36 @@ def draft_of_tables(lake: Lake, below: Sequence[Layer], *, after: int, until: in
         return _Tables(connection, below, after, until).draft()
 
 
+def draft_of_rows(rows: Mapping[str, pa.Table], below: Sequence[Layer], *, after: int, until: int) -> Draft:
+    """The same of rows in memory, by projection: those of all `SOURCES`.
+
+    Raises:
+        TooLarge: there are more entities than can be numbered.
+    """
+    with _connected() as connection:
+        for table in SOURCES:
+            connection.register(table, rows[table])
+        connection.execute(f"CREATE TEMP VIEW edges AS {_edges('flow', after, until)}")
+        return _Tables(connection, below, after, until, newer_alone=True).draft()
+
+
 class _Tables:
     """One build over relation `edges`."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, below: Sequence[Layer], after: int, until: int
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        below: Sequence[Layer],
+        after: int,
+        until: int,
+        *,
+        newer_alone: bool = False,
     ) -> None:
         self._connection = connection
         self._below = below
         self._top = below[-1] if below else None
         self._after, self._until = after, until
+        self._newer_alone = newer_alone
 
     def draft(self) -> Draft:
         found = self._connection.execute(
@@ -479,16 +499,7 @@ class _Tables:
         high, low, types, tenants, odd_ids, dense = self._entities()
         ups, downs, kind, since, dead = self._records(count, dense, dtype)
         own = _OwnPlaces(self._top.size if self._top else 0, high, low, tenants)
-        gone = self._connection.execute(
-            " UNION ALL ".join(
-                f"""
-                SELECT tenant, id, from_sequence, deleted FROM {table}
-                WHERE position > {self._after} AND position <= {self._until}
-                  AND id IN (SELECT id FROM {table} WHERE deleted AND position <= {self._until})
-                """
-                for table in ("things", "model_versions")
-            )
-        ).fetchall()
+        gone = self._gone_before() if self._newer_alone else self._gone_ever()
         return Draft(
             self._after,
             self._until,
@@ -507,6 +518,44 @@ class _Tables:
             dead,
             _gone(gone, self._below, own.of({(t, i) for t, i, _, _ in gone}), dtype),
         )
+
+    def _gone_ever(self) -> list[tuple[str, str, int, bool]]:
+        """The states of the span, of entities that were deleted at some time up to its end."""
+        return self._connection.execute(
+            " UNION ALL ".join(
+                f"""
+                SELECT tenant, id, from_sequence, deleted FROM {table}
+                WHERE position > {self._after} AND position <= {self._until}
+                  AND id IN (SELECT id FROM {table} WHERE deleted AND position <= {self._until})
+                """
+                for table in ("things", "model_versions")
+            )
+        ).fetchall()
+
+    def _gone_before(self) -> list[tuple[str, str, int, bool]]:
+        """The same where the tables hold the span alone: what was deleted before it, the layers below say."""
+        states = " UNION ALL ".join(
+            f"SELECT tenant, id, from_sequence, deleted FROM {table}"
+            for table in ("things", "model_versions")
+        )
+        rows = self._connection.execute(
+            f"""
+            SELECT tenant, id, from_sequence, deleted, bool_or(deleted) OVER (PARTITION BY tenant, id) AS ever,
+                   ({_bits("id")} >> 64)::UBIGINT AS high,
+                   ({_bits("id")} & 18446744073709551615)::UBIGINT AS low
+            FROM ({states})
+            """
+        ).to_arrow_table()
+        kept = np.array(rows["ever"].to_numpy(), bool)
+        tenants = np.asarray(rows["tenant"].to_numpy())
+        high, low = np.asarray(rows["high"].to_numpy()), np.asarray(rows["low"].to_numpy())
+        for tenant in set(tenants.tolist()):
+            some = np.flatnonzero(tenants == tenant)
+            places = numbers(self._below, tenant, high[some], low[some])
+            for layer in self._below:
+                kept[some] |= (places >= 0) & np.isin(places, layer.gone)
+        few = rows.select(["tenant", "id", "from_sequence", "deleted"]).take(np.flatnonzero(kept))
+        return list(zip(*(column.to_pylist() for column in few.columns), strict=True))
 
     def _names(self, found: Sequence[Sequence[Any]]) -> None:
         top = self._top

@@ -23,13 +23,15 @@ from pathlib import Path
 
 from ml_registry_pipelines.lake.files import LocalFolder, NoSuchFile, S3Folder, open_folder
 from ml_registry_pipelines.lake.lake import Lake, Landed, OutOfSequence
-from ml_registry_pipelines.lineage.building import draft_of_states, draft_of_tables
+from ml_registry_pipelines.lineage.building import SOURCES, draft_of_rows, draft_of_states, draft_of_tables
 from ml_registry_pipelines.lineage.layers import IndexDamaged, Layer, open_layer
 from ml_registry_pipelines.lineage.walking import Stack
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.projections import BLOCK, folded
-from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.log_table import LogTable
+from ml_registry_pipelines.registry.projections import folded
+from ml_registry_pipelines.registry.states import rows_of
+from ml_registry_pipelines.registry.tail import Tail
 from ml_registry_pipelines.registry.view import View
 
 TABLE = "lineage_index"
@@ -38,6 +40,8 @@ GROWTH = 4
 """A layer is merged into a newer one unless it is so many times as large: few layers, each edge merged rarely."""
 IN_MEMORY = 3_000_000
 """Edges newer than the index that a reader keeps in memory; with more it builds the index itself."""
+MANY = 2_000
+"""States of which a layer is made with DuckDB, in 50 ms and more, and is not made again with the next event."""
 TRIES = 5
 GRACE = timedelta(hours=1)
 """How long files stay that no generation names any more: a builder may be about to name them."""
@@ -100,6 +104,19 @@ class Built:
     seconds: float
 
 
+@dataclass(frozen=True)
+class _Overlay:
+    """The layers of the projections with what a tail holds on them, up to a position.
+
+    `settled` are the layers below the uppermost one, which is made anew as the tail grows.
+    """
+
+    tail: Tail
+    settled: Stack
+    stack: Stack
+    upto: int
+
+
 class LineageIndex:
     """The index of one lake, for one process. Thread-safe."""
 
@@ -111,16 +128,16 @@ class LineageIndex:
         self._generation: Generation | None = None
         self._base = -1
         self._stack = Stack(())
-        self._tail: tuple[object, Stack] | None = None
+        self._overlay: _Overlay | None = None
 
     # -- reading -----------------------------------------------------------------------------
 
     def stack(self, view: View) -> Stack:
         """Layers that hold everything a view does."""
         with self._lock:
-            base = view.snapshot.base
+            base = view.tails[0].end_of(view.snapshot.block)
             if base > self._base:
-                self._stack, self._base, self._tail = self._up_to(base), base, None
+                self._stack, self._base, self._overlay = self._up_to(base), base, None
             return self._with_tail(view)
 
     def way(self, view: View, start: str, goal: str) -> list[str] | None:
@@ -137,8 +154,18 @@ class LineageIndex:
             return None
         return stack.ids(np.array(found.way(int(numbers[1]))))
 
+    def drawn_below(self, view: View, starts: Sequence[str]) -> list[tuple[str, str]]:
+        """All drawn edges that lie below some entities: their ends, the upper one first."""
+        import numpy as np
+
+        stack = self.stack(view)
+        roots = stack.numbers(view.tenant, starts)
+        drawn = np.array([not kind.implied for kind in stack.kinds], bool)
+        found = stack.walk(np.unique(roots[roots >= 0]), down=True, at=view.at, kinds=drawn)
+        return list(zip(stack.ids(found.near), stack.ids(found.far), strict=True))
+
     def _up_to(self, base: int) -> Stack:
-        """The published layers, and one in memory for what the projections have beside them."""
+        """The published layers, and some in memory for what the projections have beside them."""
         layers = self._layers()
         until = layers[-1].until if layers else 0
         if until < base and self._rows_after(until) > IN_MEMORY:
@@ -146,8 +173,21 @@ class LineageIndex:
             layers = self._layers()
             until = layers[-1].until if layers else 0
         if until < base:
-            layers = (*layers, draft_of_tables(self._lake, layers, after=until, until=base).layer())
+            layers = self._with_memory(layers)
+            after = layers[-1].until if layers else 0
+            layers = (*layers, draft_of_tables(self._lake, layers, after=after, until=base).layer())
         return Stack(layers)
+
+    def _with_memory(self, published: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """The published layers, with those in memory that stay below a new one."""
+        before = self._stack.layers
+        if len(before) < len(published) or any(a is not b for a, b in zip(published, before, strict=False)):
+            return published
+        kept = list(before)
+        new = self._rows_after(kept[-1].until) if kept else 0
+        while len(kept) > len(published) and kept[-1].edges < GROWTH * new:
+            new += kept.pop().edges
+        return tuple(kept)
 
     def _rows_after(self, position: int) -> int:
         """How many states of relationships the projection may hold beyond a position, by its files."""
@@ -160,16 +200,25 @@ class LineageIndex:
 
     def _with_tail(self, view: View) -> Stack:
         """The layers with more for the events that the projections lack, and for what a command is about to add."""
-        until = self._stack.until
         tail, *drafts = view.tails
-        mark = (tail, len(tail.states))
-        if self._tail is None or self._tail[0] != mark:
-            newer = [s for s in tail.states[: mark[1]] if s.position > until]
-            self._tail = (mark, _on(self._stack, newer))
-        stack = self._tail[1]
+        stack = self._over_tail(tail, min(view.upto, tail.head))
         for draft in drafts:
-            stack = _on(stack, draft.states)
+            stack, _ = _on(stack, draft, after=draft.base, upto=draft.head)
         return stack
+
+    def _over_tail(self, tail: Tail, upto: int) -> Stack:
+        base = self._stack
+        held = self._overlay
+        if held is None or held.tail is not tail:
+            held = _Overlay(tail, base, base, base.until)
+        if upto < held.upto:
+            # An older view than the one before: of another thread, or one that pages go on with.
+            return _on(base, tail, after=base.until, upto=upto)[0]
+        if upto > held.upto:
+            stack, count = _on(held.settled, tail, after=held.settled.until, upto=upto)
+            held = _Overlay(tail, stack if count >= MANY else held.settled, stack, upto)
+        self._overlay = held
+        return held.stack
 
     def _layers(self) -> tuple[Layer, ...]:
         """The layers of the newest generation, opened."""
@@ -256,7 +305,7 @@ class LineageIndex:
         started = time.perf_counter()
         for _ in range(TRIES):
             current = self.published()
-            until = min(folded(self._lake).values()) * BLOCK
+            until = complete_to(self._lake)
             if until <= current.until and not whole:
                 return Built(current, fresh=False, seconds=time.perf_counter() - started)
             kept = () if whole else _kept(current.layers, self._rows_after(current.until))
@@ -330,14 +379,37 @@ def _kept(layers: Sequence[LayerRow], new: int) -> tuple[LayerRow, ...]:
     return tuple(kept)
 
 
-def _on(stack: Stack, states: Sequence[State]) -> Stack:
-    """The layers with one more on them for some newer states."""
-    if not states:
-        return stack
-    until = states[-1].position
-    return Stack(
-        (*stack.layers, draft_of_states(states, stack.layers, after=stack.until, until=until).layer())
-    )
+def _on(stack: Stack, tail: Tail, *, after: int, upto: int) -> tuple[Stack, int]:
+    """The layers with one more on them for events of a tail, and how many states that one is about."""
+    import pyarrow as pa
+
+    single, listed = tail.begun(after=after, upto=upto)
+    count = len(single) + sum(len(rows) for found in listed for rows in found.tables.values())
+    if not count:
+        return stack, 0
+    if count < MANY:
+        states = [*single, *(state for found in listed for state in found.states())]
+        states.sort(key=lambda state: state.position)
+        draft = draft_of_states(states, stack.layers, after=after, until=upto)
+    else:
+        rows = {
+            table: pa.concat_tables(
+                [
+                    rows_of(table, [state for state in single if state.table == table]),
+                    *(found.tables[table] for found in listed if table in found.tables),
+                ]
+            )
+            for table in SOURCES
+        }
+        draft = draft_of_rows(rows, stack.layers, after=after, until=upto)
+    return Stack((*stack.layers, draft.layer())), count
+
+
+def complete_to(lake: Lake) -> int:
+    """Position of the last event of a lake up to which the projections hold all; 0 without any."""
+    block = min(folded(lake).values())
+    # The log is looked at after the projections: it holds at least what they do.
+    return LogTable(lake).start_of(block + 1) - 1 if block else 0
 
 
 @contextmanager

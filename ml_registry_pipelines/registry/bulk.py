@@ -63,6 +63,10 @@ class Listed:
             return from_rows(table, rows.take(pa.array(found, pa.int64()))) if found else []
         return from_rows(table, rows.filter(pc.equal(rows[column], value)))
 
+    def states(self) -> list[State]:
+        """All of them."""
+        return [state for table, rows in self.tables.items() for state in from_rows(table, rows)]
+
     def _index(self, table: str, column: str, rows: pa.Table) -> dict[str, list[int]] | None:
         key = (table, column)
         self._asked[key] = self._asked.get(key, 0) + 1

@@ -44,6 +44,8 @@ TO_TARGET = frozenset({"deployed_to", "used_by", "produces", "feeds"})
 
 Way = Callable[[View, str, str], list[str] | None]
 """Gives the shortest way from one entity down to another, both included."""
+Below = Callable[[View, Sequence[str]], Iterable[tuple[str, str]]]
+"""Gives all drawn edges that lie below some entities: their ends, the upper one first."""
 
 
 @dataclass(frozen=True)
@@ -149,25 +151,15 @@ def refuse_cycle(view: View, drawn: Change, way: Way) -> None:
         raise LineageCycle([label(view, entity) for entity in [up, *(path if up != down else [up])]])
 
 
-def refuse_cycles(view: View, drawn: Sequence[Change]) -> None:
+def refuse_cycles(view: View, drawn: Sequence[Change], edges_below: Below) -> None:
     """`refuse_cycle` for many edges together: they must close no circle with what is there nor by themselves."""
     below: dict[str, set[str]] = {}
     for change in drawn:
         ends = (str(change.state["source_id"]), str(change.state["target_id"]))
         up, down = ends if change.state["flow"] == Flow.TO_TARGET.value else ends[::-1]
         below.setdefault(up, set()).add(down)
-    frontier = sorted({down for downs in below.values() for down in downs})
-    seen = set(frontier)
-    while frontier:
-        following = set()
-        here = set(frontier)
-        for relationship in edges_at(view, frontier):
-            up, down = relationship.upstream[1], relationship.downstream[1]
-            if up in here:
-                below.setdefault(up, set()).add(down)
-                following.add(down)
-        frontier = sorted(following - seen)
-        seen |= following
+    for up, down in edges_below(view, sorted({down for downs in below.values() for down in downs})):
+        below.setdefault(up, set()).add(down)
     if (circle := _circle(below)) is not None:
         raise LineageCycle([label(view, entity) for entity in circle])
 
@@ -318,7 +310,10 @@ class Relationships(Desk):
             NotFound: an end does not exist.
             InvalidInput: an edge is listed twice, or they are too many.
         """
+        from ml_registry_pipelines.lineage.index import index_of
+
         checked_kind(type_)
+        index = index_of(self.log)
         given = list(islice(edges, MAX_MANY + 1))
         if len(given) > MAX_MANY:
             raise InvalidInput(f"more than {MAX_MANY:,} relationships in one command; give them in parts")
@@ -331,7 +326,7 @@ class Relationships(Desk):
 
         def decide(view: View) -> list[Change]:
             _check_living(view, drawn)
-            refuse_cycles(view, drawn)
+            refuse_cycles(view, drawn, index.drawn_below)
             return [bulk_change(RELATIONSHIP, count, file) for count, file in files]
 
         asked = [[list(e.source), list(e.target), dict(e.properties)] for e in given]

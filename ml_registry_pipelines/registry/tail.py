@@ -8,6 +8,7 @@ a block is full, since nothing is added to one that somebody may have folded.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -140,6 +141,10 @@ class Tail:
         """Whether a block is full."""
         return bool(self.events) and (self.filling.full or self.events[0].block < self.filling.block)
 
+    def end_of(self, block: int) -> int:
+        """Position of the last event, of those that are known, of a block and the ones before it."""
+        return self.base + bisect_right(self.events, block, key=lambda event: event.block)
+
     def since(self, block: int) -> list[Event]:
         """The events of later blocks."""
         return [event for event in self.events if event.block > block]
@@ -178,6 +183,13 @@ class Tail:
         ]
         listed = (f.tables.get(table) for f in self._of(tenant) if f.block > after and f.position <= upto)
         return [rows_of(table, single), *(rows for rows in listed if rows is not None)]
+
+    def begun(self, *, after: int, upto: int) -> tuple[list[State], list[Listed]]:
+        """What events of positions after `after`, up to `upto`, began: states of single ones, lists of bulk ones."""
+        return (
+            [state for _, state in list(self._states) if after < state.position <= upto],
+            [found for found in list(self._listed) if after < found.position <= upto],
+        )
 
     def states(self, *, upto: int) -> list[State] | None:
         """The states that events up to a block began; None where a bulk event began some too."""
