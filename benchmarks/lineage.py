@@ -39,8 +39,9 @@ from ml_registry_pipelines.lineage.walking import counted
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.events import Event, to_arrow
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.projections import BLOCK, PROJECTIONS, SOURCE
+from ml_registry_pipelines.registry.projections import PROJECTIONS, SOURCE
 from ml_registry_pipelines.registry.relationships import Relationships
+from ml_registry_pipelines.registry.tail import BLOCK
 
 PROJECT = 2_000
 DEGREE = 4
@@ -126,7 +127,7 @@ def load(root: str, total: int) -> int:
         at = START + timedelta(seconds=head)
         newest = Event(
             "default", head, "e", "c", 1, 1, at, at, at, "bench", "person", "bench", "bulk", "thing", "x",
-            json.dumps({"change": {}, "state": {}}), None, None, "", "0" * 64, head,
+            json.dumps({"change": {}, "state": {}}), None, None, "", "0" * 64, head, blocks,
         )  # fmt: skip
         lake.append_expecting(
             "governance_events", to_arrow([newest]), version=lake.version("governance_events")

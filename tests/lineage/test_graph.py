@@ -19,7 +19,8 @@ from ml_registry_pipelines.lineage.index import LineageIndex
 from ml_registry_pipelines.lineage.layers import Layer, open_layer, write
 from ml_registry_pipelines.lineage.walking import Stack, follows
 from ml_registry_pipelines.registry.errors import LineageCycle
-from ml_registry_pipelines.registry.projections import BLOCK, PROJECTIONS, SOURCE
+from ml_registry_pipelines.registry.events import Event, to_arrow
+from ml_registry_pipelines.registry.projections import PROJECTIONS, SOURCE
 from ml_registry_pipelines.registry.relationships import Relationships, edge_id
 from ml_registry_pipelines.registry.states import State, rows_of
 from ml_registry_pipelines.registry.things import NewThing, Things
@@ -183,8 +184,18 @@ def test_layers_however_they_are_cut_give_what_a_plain_walk_gives(steps, cuts, t
     compare(Stack(layers), states)
 
 
-def land(lake: Lake, states: Sequence[State], block: int) -> None:
-    """States as one block of the projections."""
+def last_event(block: int, position: int) -> Event:
+    """The event at the end of a block, about something that no edge touches."""
+    return Event(
+        "z", block, f"e{block}", f"c{block}", 1, 1, NOW, NOW, NOW, "p", "person", "test", "do", "thing", "x",
+        json.dumps({"change": {}, "state": {}}), None, None, "", f"{block:064x}", position, block,
+    )  # fmt: skip
+
+
+def land(lake: Lake, states: Sequence[State], block: int, end: int) -> None:
+    """States as one block of the projections, whose last event has position `end` in the log."""
+    version = lake.snapshot("governance_events").version()
+    lake.append_expecting("governance_events", to_arrow([last_event(block, end)]), version=version)
     for table in PROJECTIONS:
         if table == "idempotency_keys":
             rows = Lake.declaration(table).empty()
@@ -202,17 +213,20 @@ def land(lake: Lake, states: Sequence[State], block: int) -> None:
 def test_an_index_built_piece_by_piece_or_whole_gives_what_a_plain_walk_gives(
     steps, cuts, whole, tmp_path_factory
 ):
-    placed = []
+    placed: list[State] = []
+    end = 0
     parts = cut(states_of(steps), [min(c, len(steps)) for c in cuts])
     with Lake(str(tmp_path_factory.mktemp("lake"))) as lake:
         for block, part in enumerate(parts, start=1):
-            moved = [replace(s, position=(block - 1) * BLOCK + n + 1) for n, s in enumerate(part)]
+            moved = [replace(s, position=end + n + 1) for n, s in enumerate(part)]
             placed += moved
-            land(lake, moved, block)
+            # Blocks are of any length.
+            end += len(moved) + 1
+            land(lake, moved, block, end)
             if block != 2:
                 # The second block is built together with the third.
                 built = LineageIndex(lake).build(whole=whole and block == 3)
-                assert built.generation.until == block * BLOCK
+                assert built.generation.until == end
         index = LineageIndex(lake)
         stack = Stack(index._layers())
         compare(stack, placed, depths=(None,))

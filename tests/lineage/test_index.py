@@ -15,9 +15,9 @@ from ml_registry_pipelines.lineage.layers import IndexDamaged
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.projections import BLOCK
 from ml_registry_pipelines.registry.relationships import Relationships
 from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.tail import BLOCK
 from ml_registry_pipelines.registry.things import NewThing, Things
 from tests.lineage.test_graph import IDS, Step, compare, land, states_of
 from tests.registry.conftest import ACTOR
@@ -35,7 +35,7 @@ def test_of_builders_at_once_one_publishes_and_nothing_is_lost_or_doubled(tmp_pa
     with Lake(root) as lake:
         for block in range(1, 4):
             states += chain(block)
-            land(lake, states[-1:], block)
+            land(lake, states[-1:], block, block * BLOCK)
         start = threading.Barrier(4)
 
         def build(_: int) -> int:
@@ -56,7 +56,7 @@ def test_a_reader_has_one_generation_or_the_next_while_others_are_published(tmp_
     from ml_registry_pipelines.lineage.walking import Stack
 
     with Lake(str(tmp_path)) as lake:
-        land(lake, chain(1), 1)
+        land(lake, chain(1), 1, BLOCK)
         LineageIndex(lake).build()
         done, wrong = threading.Event(), []
 
@@ -71,7 +71,7 @@ def test_a_reader_has_one_generation_or_the_next_while_others_are_published(tmp_
         reader = threading.Thread(target=read)
         reader.start()
         for block in range(2, 5):
-            land(lake, chain(block), block)
+            land(lake, chain(block), block, block * BLOCK)
             LineageIndex(lake).build(whole=block == 3)
         done.set()
         reader.join()
@@ -113,7 +113,7 @@ def test_answers_are_the_same_before_and_after_a_build_and_a_fold(tmp_path):
 
 def test_a_file_that_is_cut_changed_or_gone_is_named_and_a_whole_build_mends_it(tmp_path):
     with Lake(str(tmp_path)) as lake:
-        land(lake, chain(1), 1)
+        land(lake, chain(1), 1, BLOCK)
         LineageIndex(lake).build()
 
         def file() -> Path:
@@ -139,7 +139,7 @@ def test_the_index_works_in_a_bucket_by_a_copy_that_is_checked(s3_root, tmp_path
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "one"))
     with Lake(s3_root) as lake:
         states = chain(1)
-        land(lake, states, 1)
+        land(lake, states, 1, BLOCK)
         (row,) = LineageIndex(lake).build().generation.layers
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "two"))
         compare(Stack(LineageIndex(lake)._layers()), states)
@@ -184,7 +184,7 @@ def test_the_asset_adds_what_is_newer_and_says_what_the_index_holds(tmp_path):
     from resources import LakeResource
 
     with Lake(str(tmp_path)) as lake:
-        land(lake, chain(1), 1)
+        land(lake, chain(1), 1, BLOCK)
 
     def built() -> dict[str, object]:
         done = dg.materialize([lineage_index], resources={"lake": LakeResource(root=str(tmp_path))})
