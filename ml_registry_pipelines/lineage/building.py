@@ -538,7 +538,7 @@ class _Tables:
             f"SELECT tenant, id, from_sequence, deleted FROM {table}"
             for table in ("things", "model_versions")
         )
-        rows = self._connection.execute(
+        rows: pa.Table = self._connection.execute(
             f"""
             SELECT tenant, id, from_sequence, deleted, bool_or(deleted) OVER (PARTITION BY tenant, id) AS ever,
                    ({_bits("id")} >> 64)::UBIGINT AS high,
@@ -546,14 +546,14 @@ class _Tables:
             FROM ({states})
             """
         ).to_arrow_table()
-        kept = np.array(rows["ever"].to_numpy(), bool)
+        kept: Array = np.array(rows["ever"].to_numpy(), bool)
         tenants = np.asarray(rows["tenant"].to_numpy())
         high, low = np.asarray(rows["high"].to_numpy()), np.asarray(rows["low"].to_numpy())
         for tenant in set(tenants.tolist()):
             some = np.flatnonzero(tenants == tenant)
             places = numbers(self._below, tenant, high[some], low[some])
             for layer in self._below:
-                kept[some] |= (places >= 0) & np.isin(places, layer.gone)
+                kept[some[(places >= 0) & np.isin(places, layer.gone)]] = True
         few = rows.select(["tenant", "id", "from_sequence", "deleted"]).take(np.flatnonzero(kept))
         return list(zip(*(column.to_pylist() for column in few.columns), strict=True))
 
