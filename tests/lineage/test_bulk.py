@@ -159,6 +159,24 @@ def test_whatever_is_drawn_singly_and_in_bulk_a_walk_sees_it_then_and_as_of_then
                 graph.check(other, start)
 
 
+@pytest.mark.parametrize("many", [1, 2000])
+def test_what_was_deleted_before_the_index_was_built_is_back_once_it_is_restored(
+    small_log, monkeypatch, many
+):
+    monkeypatch.setattr(index, "MANY", many)
+    graph = Graph(small_log)
+    graph.do("many", [("0", "1"), ("1", "2")])
+    graph.do("gone", "1")
+    graph.do("more", 25)
+    graph.do("settle", None)
+    graph.do("build", None)
+    graph.check(small_log, "0")
+    graph.do("gone", "1")
+    assert graph.gone == set()
+    for instant in (None, *graph.known):
+        graph.check(small_log, "0", instant)
+
+
 def test_thousands_of_edges_of_one_command_are_found_at_once_and_stay_after_folding_and_building(tmp_path):
     count = 2_500
     with Lake(str(tmp_path)) as lake, Log(lake) as log:
