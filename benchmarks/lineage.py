@@ -78,10 +78,10 @@ def block_of_edges(connection: duckdb.DuckDBPyConnection, block: int, total: int
         ), states AS (
           SELECT *, false AS gone FROM edges
           UNION ALL
-          SELECT *, true FROM edges WHERE h % 100 = 0
+          SELECT *, true FROM edges WHERE h % 100 = 0 AND event < {block * BLOCK}
         )
         SELECT 'default' AS tenant, CASE WHEN h % 2 = 0 THEN 'derived_from' ELSE 'trained_on' END AS type,
-               md5(i::VARCHAR) AS id, least(event + gone::INT * (h % 50), {block * BLOCK}) AS from_sequence,
+               md5(i::VARCHAR) AS id, least(event + gone::INT * (1 + h // 100 % 50), {block * BLOCK}) AS from_sequence,
                from_sequence AS position,
                TIMESTAMPTZ '2026-01-01 00:00:00+00' + to_seconds(from_sequence) AS recorded_at,
                recorded_at AS valid_from, 'bench' AS actor, 'relate' AS action, gone AS deleted, '{{}}' AS state,
