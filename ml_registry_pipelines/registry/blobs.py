@@ -210,13 +210,13 @@ def open_blobs(
     root: str, storage_options: Mapping[str, str] | None = None, *, client: S3Client | None = None
 ) -> Blobs:
     """The blobs of the lake at `root`; `client` reaches its bucket, by default one made from the settings."""
-    from ml_registry_pipelines.registry.bucket import BucketBlobs
-
     folder = open_folder(f"{root}/artifacts", storage_options)
     match folder:
         case LocalFolder():
             return FolderBlobs(folder)
         case S3Folder():
+            from ml_registry_pipelines.registry.bucket import BucketBlobs
+
             return BucketBlobs(folder, client)
         case other:
             raise AssertionError(f"no way to store into {type(other).__name__}")

@@ -82,7 +82,10 @@ def test_a_model_that_is_registered_while_the_ui_runs_appears_with_its_lineage(s
     )
     version = asset(shown, *VERSION)
     assert version is not None
-    assert version["dependencyKeys"] == [{"path": ["datasets", "default", "credit_x20_data_x2F_2026"]}]
+    assert sorted(key["path"] for key in version["dependencyKeys"]) == [
+        ["datasets", "default", "credit_x20_data_x2F_2026"],
+        ["models", "default", "fraud"],
+    ]
     landing = wait_for("the sources", lambda: asset(shown, "sources", "landing"))
     assert landing["dependencyKeys"] == [{"path": ["deployments", "default", "production", "fraud-api"]}]
 

@@ -298,6 +298,9 @@ def test_a_deleted_deployment_serves_nothing_any_more(registry, tracker):
     registry.register_model("fraud")
     registry.create_model_version("fraud", HOSTED)
     tracker.track_deployment("eu", "fraud@v1", environment="production", start=day(1))
+    with pytest.raises(StillNeeded, match="end it first"):
+        registry.things.delete("deployment", "eu")
+    tracker.end_deployment("eu")
     registry.things.delete("deployment", "eu")
     assert tracker.deployments_on(datetime.now(UTC)) == []
     assert [d.version for d in tracker.deployments_on(day(2))] == ["fraud@v1"]

@@ -48,7 +48,7 @@ def test_a_preview_shows_ten_rejects_and_counts_them_all(tmp_path: Path):
 def test_a_preview_of_an_unknown_format_names_the_known_ones(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text(lines([{"hello": "world"}]))
     first, *others = look_at(tmp_path, "a.jsonl").lines()
-    assert first == "a.jsonl: no known format"
+    assert first == "a.jsonl: of no known format"
     assert any("known are native, azure_trace" in line for line in others)
 
 
