@@ -25,6 +25,9 @@ test: .venv/.dev ## the whole test suite
 kills: .venv/.dev ## workers killed at random points, 60 times
 	MLREG_TEST_KILLS=60 .venv/bin/pytest -m kill $(ARGS)
 
+soak: .venv/.dev ## what takes longer: many processes, failing stores, thousands of rows
+	.venv/bin/pytest -n $(WORKERS) --dist loadgroup -m soak $(ARGS)
+
 lint: .venv/.dev ## style, format, types and import layers
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
@@ -73,4 +76,4 @@ ifneq ($(shell tools/venv.sh intact),yes)
 .venv/.run .venv/.dev .venv/.bench: damaged
 endif
 
-.PHONY: help demo ui test kills lint format bench wheel pins clean damaged
+.PHONY: help demo ui test kills soak lint format bench wheel pins clean damaged

@@ -149,12 +149,12 @@ class Service:
             )
 
 
-def stop(services: Sequence[Service], seconds: float = STOP_SECONDS) -> None:
+def stop(services: Sequence[Service], seconds: float | None = None) -> None:
     """End services in order: interrupt them, wait, and kill what is left of them and their children."""
     for service in services:
         with suppress(ProcessLookupError):
             service.process.send_signal(signal.SIGINT)
-    until = time.monotonic() + seconds
+    until = time.monotonic() + (STOP_SECONDS if seconds is None else seconds)
     for service in services:
         with suppress(subprocess.TimeoutExpired):
             service.process.wait(max(0.1, until - time.monotonic()))

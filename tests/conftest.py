@@ -5,7 +5,9 @@ The server speaks HTTP in a process of its own; a bucket is made for each test t
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +20,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from ml_registry_pipelines.lake.lake import Lake
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -101,3 +107,18 @@ def s3_root(s3: S3, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"test-{uuid.uuid4().hex}"
     boto3.client("s3").create_bucket(Bucket=bucket)
     return f"s3://{bucket}/lake"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium of this machine."""
+    if os.environ.get("MLREG_NO_BROWSER") == "1":
+        pytest.skip("MLREG_NO_BROWSER=1: pages are not looked at")
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    assert found, "Chromium is missing: `apt-get install chromium`, or MLREG_NO_BROWSER=1 to do without"
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

@@ -70,7 +70,11 @@ def test_relative_paths_reach_the_services_as_absolute_ones(
     assert services.environment(settings)["MLREG_SOURCES"] == str(tmp_path / "sources.yaml")
 
 
-def test_a_daemon_whose_starter_was_killed_is_ended_by_the_next_one(settings: Settings) -> None:
+def test_a_daemon_whose_starter_was_killed_is_ended_by_the_next_one(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A daemon that is interrupted while it starts takes no notice, and is killed in the end.
+    monkeypatch.setattr(services, "STOP_SECONDS", 3.0)
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER],
         env=environment(Path(settings.home)),

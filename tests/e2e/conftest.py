@@ -1,25 +1,17 @@
 """One home for the end-to-end tests: filled by the real demo, then served by a real UI.
 
-They run in order and in one worker, because each goes on from where the last one ended.
+Those of one file run in order and in one worker, because each goes on from where the last one ended.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.ui import Ui, mlreg, running_ui
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -28,7 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(600))
-            item.add_marker(pytest.mark.xdist_group("e2e"))
+            # A user interface each, and one worker: its tests go on from where the last one ended.
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
@@ -48,18 +41,3 @@ def ui(demo_home: Path) -> Iterator[Ui]:
     """The UI of the demo's home."""
     with running_ui(demo_home) as ui:
         yield ui
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium of this machine."""
-    if os.environ.get("MLREG_NO_BROWSER") == "1":
-        pytest.skip("MLREG_NO_BROWSER=1: pages are not looked at")
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found, "Chromium is missing: `apt-get install chromium`, or MLREG_NO_BROWSER=1 to do without"
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()

@@ -137,7 +137,7 @@ class Graph:
 
 
 @settings(
-    max_examples=8,
+    max_examples=4,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
@@ -177,6 +177,7 @@ def test_what_was_deleted_before_the_index_was_built_is_back_once_it_is_restored
         graph.check(small_log, "0", instant)
 
 
+@pytest.mark.soak
 def test_thousands_of_edges_of_one_command_are_found_at_once_and_stay_after_folding_and_building(tmp_path):
     count = 2_500
     with Lake(str(tmp_path)) as lake, Log(lake) as log:

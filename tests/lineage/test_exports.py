@@ -12,9 +12,6 @@ from ml_registry_pipelines.lineage.exports import as_graphml, as_html, as_json, 
 from ml_registry_pipelines.lineage.graph import Edge, Node
 from ml_registry_pipelines.lineage.tracker import Graph
 from ml_registry_pipelines.registry.errors import InvalidInput
-from tests.e2e.conftest import browser
-
-__all__ = ["browser"]
 
 NASTY = 'a "b" </script><!-- \u2028 & ]]> [x](y) \x01 ü'
 
@@ -83,7 +80,6 @@ def test_the_page_needs_nothing_from_the_network_and_no_name_breaks_out_of_it():
     assert json.loads(held)["nodes"][0]["name"] == NASTY
 
 
-@pytest.mark.xdist_group("e2e")
 def test_a_person_finds_a_way_through_a_graph_of_a_thousand_entities(browser, tmp_path):
     path = tmp_path / "g.html"
     path.write_text(as_html(large(), "Lineage of credit"), encoding="utf-8")

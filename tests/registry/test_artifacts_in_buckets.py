@@ -137,6 +137,7 @@ def test_parts_of_other_bytes_are_not_used(lake, s3_root, weights):
     store.verify(store.store(weights).digest)
 
 
+@pytest.mark.soak
 def test_a_store_that_fails_one_call_in_five_still_takes_and_gives_everything(
     s3, s3_root, faulty, weights, tmp_path, monkeypatch
 ):

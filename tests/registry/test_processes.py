@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry.chain import verify
@@ -50,6 +52,7 @@ with Lake(root) as lake, Log(lake) as log:
 """
 
 
+@pytest.mark.soak
 def test_eight_processes_lose_double_and_halve_nothing_while_upkeep_runs(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(tail, "BLOCK", 8)
     monkeypatch.setattr(tail, "HEAVY", 30)

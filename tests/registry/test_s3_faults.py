@@ -68,6 +68,7 @@ def test_an_import_whose_answer_got_lost_is_there_once(behind, proxy, tmp_path):
     assert len(ModelRegistry(behind, actor=ACTOR, tenant="moving").list_models()) == 20
 
 
+@pytest.mark.soak
 def test_a_store_that_fails_one_call_in_five_loses_and_doubles_nothing(
     behind, proxy, s3_root, tmp_path: Path, caplog
 ):
