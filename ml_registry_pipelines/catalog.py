@@ -151,8 +151,9 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
     if entry.kind == "dataset":
         if isinstance(columns := facts.pop("columns", None), list):
             made["dagster/column_schema"] = _schema(columns)
-        if isinstance(rows := facts.pop("rows", None), int):
-            made["dagster/row_count"] = dg.MetadataValue.int(rows)
+        # To Python, true is a whole number.
+        if isinstance(facts.get("rows"), int) and not isinstance(facts["rows"], bool):
+            made["dagster/row_count"] = dg.MetadataValue.int(facts.pop("rows"))
         if isinstance(place := facts.pop("location", None), str):
             made["dagster/uri"] = dg.MetadataValue.text(_cut(place, LONGEST_TEXT))
     if entry.standing is not None:

@@ -14,7 +14,7 @@ from dagster._core.definitions.repository_definition import RepositoryLoadData
 from dagster._core.remote_representation.external_data import RepositorySnap
 from dagster._serdes import serialize_value
 from dagster._utils.warnings import disable_dagster_warnings
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines import catalog
@@ -111,6 +111,7 @@ def loaded(*definitions: dg.Definitions) -> dg.RepositoryDefinition:
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes
 )
 @given(st.lists(ENTRIES, max_size=8))
+@example([Entry("default", "dataset", "1", "counted", facts={"rows": True})])
 def test_no_row_breaks_the_location(entries):
     logging.disable(logging.WARNING)
     try:
