@@ -20,8 +20,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.e2e)
             item.add_marker(pytest.mark.timeout(600))
-            # A user interface each, and one worker: its tests go on from where the last one ended.
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+            # One worker: two cores carry one user interface at a time.
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session")
