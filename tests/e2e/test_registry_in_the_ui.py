@@ -144,7 +144,8 @@ def test_the_page_of_a_version_and_of_a_dataset_with_an_odd_name_show_what_they_
     page.screenshot(path=tmp_path / "version.png", full_page=True)
     page.locator('a[href*="credit_x20_data_x2F_2026"]').first.click()
     page.wait_for_url("**/assets/datasets/default/credit_x20_data_x2F_2026**")
-    page.get_by_text("v2", exact=True).first.wait_for()
+    page.goto(f"{shown.address}/assets/datasets/default/credit_x20_data_x2F_2026?view=overview")
+    page.get_by_text("Its versions are its materializations.").first.wait_for()
     page.screenshot(path=tmp_path / "dataset.png")
 
 
