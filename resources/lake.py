@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
 
 from ml_registry_pipelines.lake.lake import Lake
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.registry.log import Log
 
 
 class LakeResource(dg.ConfigurableResource["LakeResource"]):
@@ -34,3 +38,11 @@ class LakeResource(dg.ConfigurableResource["LakeResource"]):
 def kept_open(root: str, process: str) -> Lake:
     """The lake below a root, one object per process and role."""
     return Lake(root, process=process)
+
+
+@cache
+def kept_log(root: str) -> Log:
+    """The log of the registry below a root, one object per process: it holds what is not folded yet."""
+    from ml_registry_pipelines.registry.log import Log
+
+    return Log(kept_open(root, "sensor"))

@@ -6,18 +6,16 @@ Addresses and keys come from the environment of the machine that runs, and the U
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from resources.lake import kept_open
+from resources.lake import kept_log, kept_open
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.exchange.mlflow_import import Imported
     from ml_registry_pipelines.registry.anchoring import Anchored
-    from ml_registry_pipelines.registry.log import Log
     from ml_registry_pipelines.webhooks.outbox import Told
 
 MLFLOW = "MLREG_MLFLOW"
@@ -85,7 +83,7 @@ class WebhooksResource(dg.ConfigurableResource["WebhooksResource"]):
         """Tell every subscriber what it was not told yet, for about so long."""
         from ml_registry_pipelines.webhooks.outbox import Outbox
 
-        return Outbox(_kept_log(self.root)).deliver(seconds=seconds)
+        return Outbox(kept_log(self.root)).deliver(seconds=seconds)
 
 
 class AnchorsResource(dg.ConfigurableResource["AnchorsResource"]):
@@ -113,10 +111,3 @@ class AnchorsResource(dg.ConfigurableResource["AnchorsResource"]):
                 f"{ANCHORS}, {ANCHOR_KEY} and {ANCHOR_PUBLIC_KEY} must name a folder and two key files"
             )
         return anchor(kept_open(self.root, "run"), Path(folder), Path(key), public=Path(public))
-
-
-@cache
-def _kept_log(root: str) -> Log:
-    from ml_registry_pipelines.registry.log import Log
-
-    return Log(kept_open(root, "sensor"))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import PrivateAttr
+
+from resources.lake import kept_log, kept_open
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lineage.tracker import LineageTracker
@@ -24,12 +25,10 @@ class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
 
     def log(self) -> Log:
         """The log. In a sensor it stays open from tick to tick; a run closes its own."""
-        return self._log or _kept_log(self.root)
+        return self._log or kept_log(self.root)
 
     def is_empty(self) -> bool:
         """Whether nothing was ever recorded."""
-        from resources.lake import kept_open
-
         return not kept_open(self.root, "sensor").exists("governance_events")
 
     def models(self, tenant: str, run_id: str) -> ModelRegistry:
@@ -63,11 +62,3 @@ def actor_of_a_run() -> Actor:
     from ml_registry_pipelines.registry.actors import Actor
 
     return Actor("launchpad")
-
-
-@cache
-def _kept_log(root: str) -> Log:
-    from ml_registry_pipelines.registry.log import Log
-    from resources.lake import kept_open
-
-    return Log(kept_open(root, "sensor"))
