@@ -23,10 +23,11 @@ test: .venv/.dev ## the whole test suite
 	.venv/bin/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 kills: .venv/.dev ## workers killed at random points, 60 times
-	MLREG_TEST_KILLS=60 .venv/bin/pytest -m kill $(ARGS)
+	MLREG_TEST_KILLS=60 MLREG_TEST_EXAMPLES=all .venv/bin/pytest -m kill $(ARGS)
 
-soak: .venv/.dev ## what takes longer: many processes, failing stores, thousands of rows
-	.venv/bin/pytest -n $(WORKERS) --dist loadgroup -m soak $(ARGS)
+# `make test` draws a quarter of the examples (tests/examples.py).
+soak: .venv/.dev ## what takes longer: many processes, failing stores, thousands of rows, all examples of properties
+	MLREG_TEST_EXAMPLES=all .venv/bin/pytest -n $(WORKERS) --dist loadgroup -m "soak or properties" $(ARGS)
 
 lint: .venv/.dev ## style, format, types and import layers
 	.venv/bin/ruff check

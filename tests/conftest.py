@@ -18,19 +18,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
+
+from tests.examples import examples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from ml_registry_pipelines.lake.lake import Lake
 
+settings.register_profile("ours", max_examples=examples(100))
+settings.load_profile("ours")
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the S3 server run in one worker, so that one server does."""
+    """Tests that need the S3 server run in one worker, so that one server does; properties are marked."""
     for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker(pytest.mark.properties)
         if "s3" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("s3"))
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import MOST_PER_KIND, Alert, Alerts, Severity, open_alerts
 from ml_registry_pipelines.operations.messages import Messages, MessagesError, Webhook
+from tests.examples import examples
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 
@@ -233,7 +234,7 @@ def test_a_damaged_mark_costs_nothing_but_a_repeated_message(lake: Lake, receive
     assert lines(lake) == [("lag/landing", "opened")]
 
 
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 @given(steps=st.lists(st.sets(st.sampled_from(["a", "b", "c"])), max_size=6))
 def test_the_open_alerts_are_always_what_was_settled_last(
     steps: list[set[str]], tmp_path_factory: pytest.TempPathFactory

@@ -39,6 +39,7 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.versions import VersionFacts
 from ml_registry_pipelines.settings import Environment, Settings
+from tests.examples import examples
 
 ACTOR = Actor("p1")
 NOON = datetime(2026, 5, 2, 12, tzinfo=UTC)
@@ -105,7 +106,7 @@ def loaded(*definitions: dg.Definitions) -> dg.RepositoryDefinition:
 
 
 @settings(
-    max_examples=40,
+    max_examples=examples(40),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes

@@ -14,11 +14,12 @@ from ml_registry_pipelines.costs.pricing import PriceBook, price
 from ml_registry_pipelines.lake.tables.costs import COST_COMPONENTS
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, INPUT_BUCKETS, STATUSES, TOKEN_BUCKETS
 from tests.costs.conftest import catalogue, events, offer, priced
+from tests.examples import examples
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXAMPLES = settings(max_examples=25, deadline=None)
+EXAMPLES = settings(max_examples=examples(25), deadline=None)
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 amounts = st.decimals(min_value=0, max_value=Decimal("0.01"), places=9)

@@ -18,6 +18,7 @@ from ml_registry_pipelines.lake.files import (
     is_temporary,
     open_folder,
 )
+from tests.examples import examples
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -114,7 +115,9 @@ NAMES = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(names=NAMES, after=st.text("ab-0./é", max_size=5))
 def test_a_walk_in_a_folder_agrees_with_sorted_paths(tmp_path_factory, names, after):
     root = tmp_path_factory.mktemp("walk")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ml_registry_pipelines.lake.lake import Lake, Landed, LostRace, OutOfSequence, StaleSlice
+from tests.examples import examples
 from tests.lake.points import TABLE, points, values
 
 DAYS = (date(2026, 1, 2), date(2026, 1, 3))
@@ -118,5 +119,5 @@ class Writes(RuleBasedStateMachine):
 
 TestWrites = Writes.TestCase
 TestWrites.settings = settings(
-    max_examples=6, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=examples(6), stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -20,6 +20,7 @@ from ml_registry_pipelines.registry.errors import LineageCycle
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.relationships import NewEdge, Relationships
 from ml_registry_pipelines.registry.things import NewThing, Things
+from tests.examples import examples
 from tests.lineage.test_graph import plain_walk
 from tests.registry.conftest import ACTOR
 
@@ -137,7 +138,7 @@ class Graph:
 
 
 @settings(
-    max_examples=4,
+    max_examples=examples(4),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -24,6 +24,7 @@ from ml_registry_pipelines.registry.projections import PROJECTIONS, SOURCE
 from ml_registry_pipelines.registry.relationships import Relationships, edge_id
 from ml_registry_pipelines.registry.states import State, rows_of
 from ml_registry_pipelines.registry.things import NewThing, Things
+from tests.examples import examples
 from tests.registry.conftest import ACTOR
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -169,7 +170,7 @@ def cut(states: Sequence[State], cuts: Sequence[int]) -> list[Sequence[State]]:
     return [states[a:b] for a, b in pairwise(places)]
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
+@settings(max_examples=examples(25), deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
 @given(steps=st.lists(STEPS, max_size=30), cuts=st.lists(st.integers(0, 30), max_size=3))
 def test_layers_however_they_are_cut_give_what_a_plain_walk_gives(steps, cuts, tmp_path_factory):
     states = states_of(steps)
@@ -204,7 +205,7 @@ def land(lake: Lake, states: Sequence[State], block: int, end: int) -> None:
         lake.append_once(table, rows, source=SOURCE, sequence=block)
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
+@settings(max_examples=examples(8), deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
 @given(
     steps=st.lists(STEPS, min_size=4, max_size=30),
     cuts=st.lists(st.integers(0, 30), min_size=2, max_size=2),
@@ -232,7 +233,7 @@ def test_an_index_built_piece_by_piece_or_whole_gives_what_a_plain_walk_gives(
         compare(stack, placed, depths=(None,))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
 @given(
     wanted=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=10),
     data=st.data(),

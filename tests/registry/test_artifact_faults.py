@@ -28,6 +28,7 @@ from ml_registry_pipelines.registry.artifacts import (
 )
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
+from tests.examples import examples
 from tests.registry.conftest import ACTOR
 
 MB = 1 << 20
@@ -175,7 +176,7 @@ def test_what_was_left_over_is_not_trusted(store, tmp_path):
         (tmp_path / "lake" / "artifacts" / "blobs" / sha256[:2] / sha256).unlink()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(content=st.binary(max_size=300), left=st.binary(max_size=400), beginning=st.integers(0, 300))
 def test_whatever_was_left_over_the_copy_has_the_right_bytes(content, left, beginning):
     with tempfile.TemporaryDirectory() as folder:

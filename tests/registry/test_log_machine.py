@@ -23,6 +23,7 @@ from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.states import fold, row_of
 from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.versions import Stage
+from tests.examples import examples
 from tests.registry.conftest import ACTOR
 
 WRITERS = 2
@@ -158,13 +159,14 @@ class Commands(RuleBasedStateMachine):
             shutil.rmtree(self.root)
 
 
+@pytest.mark.properties
 def test_any_commands_by_several_writers_leave_a_whole_log_and_true_projections(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(tail, "BLOCK", 4)
     machine = Commands.TestCase
     machine.settings = settings(
-        max_examples=6,
+        max_examples=examples(6),
         stateful_step_count=18,
         deadline=None,
         derandomize=False,

@@ -14,6 +14,7 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.places import Places, digest32, opener
 from ml_registry_pipelines.registry.states import from_rows
+from tests.examples import examples
 from tests.registry.conftest import ACTOR
 
 
@@ -37,7 +38,7 @@ def paths(lake: Lake) -> list[str]:
 
 
 @given(data=st.data())
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_an_index_that_grows_with_new_files_finds_what_a_scan_finds(filled, data):
     files = paths(filled)
     assert len(files) > 4

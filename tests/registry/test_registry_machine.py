@@ -28,6 +28,7 @@ from ml_registry_pipelines.registry.relationships import NewEdge, Relationships
 from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.transfer import export_tenant, import_tenant
 from ml_registry_pipelines.registry.versions import Stage, VersionFacts
+from tests.examples import examples
 from tests.registry.conftest import ACTOR
 from tests.registry.test_log_machine import check_projections
 
@@ -189,13 +190,14 @@ class Everything(RuleBasedStateMachine):
                 assert Desk(other, tenant).seen() == Desk(self.logs[1], tenant).seen()
 
 
+@pytest.mark.properties
 def test_what_is_read_is_what_the_log_says_whatever_was_done(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tail, "BLOCK", 5)
     monkeypatch.setattr(tail, "HEAVY", 12)
     monkeypatch.setattr(lookups, "WORTH_LOADING", 2)
     machine = Everything.TestCase
     machine.settings = settings(
-        max_examples=3,
+        max_examples=examples(3),
         stateful_step_count=8,
         deadline=None,
         derandomize=False,

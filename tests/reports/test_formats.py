@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.reports import formats
+from tests.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_a_large_count_is_shortened_for_headlines(value, text):
     assert formats.short_count(value) == text
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(st.lists(st.text(min_size=1, max_size=60), unique=True, max_size=20))
 def test_shortened_names_stay_short_and_different(names):
     short = formats.short_names(names, longest=20)

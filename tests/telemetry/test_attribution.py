@@ -39,6 +39,7 @@ from ml_registry_pipelines.telemetry.attribution import (
 )
 from ml_registry_pipelines.telemetry.compiling import compile_rules
 from ml_registry_pipelines.telemetry.performance import PerformanceTracker
+from tests.examples import examples
 from tests.made_events import land
 from tests.telemetry.attributed import ACTOR, DAY, World, at, call, opened, opened_again, rows_of
 
@@ -472,7 +473,7 @@ _steps = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(4), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(_steps, min_size=3, max_size=7))
 @example([
     ("take", [(9, "m", "chat"), (9, "m", "other"), (30, "m2", None)]), ("apply",),

@@ -21,6 +21,7 @@ from ml_registry_pipelines.telemetry.dialects.native import NATIVE, schema
 from ml_registry_pipelines.telemetry.identity import event_key, salted_hash
 from ml_registry_pipelines.telemetry.normalising import rows_schema
 from ml_registry_pipelines.telemetry.splitting import Limits
+from tests.examples import examples
 from tests.telemetry.logs import WRITTEN, native, read
 
 jsonschema = import_module("jsonschema")  # it ships no types
@@ -175,7 +176,7 @@ JSON = st.recursive(
         max_size=40,
     )
 )
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_whatever_stands_in_a_field_the_record_is_taken_or_rejected_and_valid_ones_are_taken(
     changes: list[dict[str, Any]],
 ):
@@ -218,7 +219,7 @@ def test_a_time_is_read_in_every_unit_and_zone(ts: object, instant: str):
 
 
 @given(st.integers(1420156800_000000, 1793448000_000000))
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 def test_every_way_to_write_an_instant_gives_that_instant(us: int):
     moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
     ways = [moment.isoformat(), f"{moment:%Y-%m-%d %H:%M:%S.%fZ}", us, us * 1000 + 999, str(us), us / 1e6]
@@ -319,7 +320,7 @@ def test_amounts_keep_twelve_decimals_as_text():
     st.tuples(*[st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=6)] * 3),
     st.integers(1, 10**6),
 )
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_the_key_in_sql_is_the_key_in_python(names: tuple[str, str, str], attempt: int):
     tenant, system, identifier = names
     record = native(source_system=system, event_id=identifier, attempt=attempt)
@@ -369,7 +370,7 @@ LINES = st.one_of(
 
 
 @given(st.lists(LINES, max_size=16), st.sampled_from(sorted(DIALECTS)), st.integers(1, 8))
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_every_record_comes_out_once_and_chunks_change_nothing(texts: list[str], dialect: str, rows: int):
     at_once = read(texts, dialect=dialect)
     assert at_once.rows_in == len(texts)
@@ -380,7 +381,7 @@ def test_every_record_comes_out_once_and_chunks_change_nothing(texts: list[str],
 
 
 @given(st.lists(LINES, min_size=2, max_size=16), st.sampled_from(sorted(DIALECTS)), st.data())
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 def test_a_file_taken_in_two_goes_gives_what_it_gives_at_once(
     texts: list[str], dialect: str, data: st.DataObject
 ):
@@ -391,7 +392,7 @@ def test_a_file_taken_in_two_goes_gives_what_it_gives_at_once(
 
 
 @given(st.permutations(range(8)))
-@settings(deadline=None, max_examples=10)
+@settings(deadline=None, max_examples=examples(10))
 def test_the_order_of_records_changes_no_row_but_its_line(order: list[int]):
     records = [native(number, tags={"n": number}, cost=number) for number in range(8)]
     found = read([records[number] for number in order])

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.telemetry.gunzip import Gunzip
+from tests.examples import examples
 
 
 class Stored:
@@ -62,7 +63,7 @@ SIZES = st.one_of(
 @given(
     SIZES, st.integers(0, 9), st.floats(0, 1), st.booleans(), st.sampled_from([1, 65_536]), st.integers(0, 3)
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_a_file_that_breaks_off_gives_every_byte_that_can_be_unpacked(
     size: int, seed: int, where: float, repeatable: bool, head: int, level: int
 ):
@@ -85,7 +86,7 @@ def test_a_small_file_without_its_last_bytes_loses_nothing_more(repeatable: bool
 
 
 @given(st.integers(100, 300_000), st.floats(0.01, 0.99), st.booleans(), st.integers(1, 255))
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=examples(80))
 def test_damage_gives_what_comes_before_it(size: int, where: float, repeatable: bool, flip: int):
     content = text(size, 3)
     packed = bytearray(gzip.compress(content))
@@ -103,7 +104,7 @@ def test_damage_gives_what_comes_before_it(size: int, where: float, repeatable: 
 
 
 @given(st.lists(st.integers(0, 150_000), min_size=1, max_size=4), st.booleans(), st.integers(0, 3))
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_members_and_padding_are_one_text(sizes: list[int], repeatable: bool, zeros: int):
     parts = [text(size, seed) for seed, size in enumerate(sizes)]
     packed = (b"\0" * zeros).join(gzip.compress(part) for part in parts)

@@ -11,6 +11,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.performance import MetricPoint, PerformanceError, PerformanceTracker
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, refresh_performance
 from ml_registry_pipelines.telemetry.sketches import RELATIVE_ERROR
+from tests.examples import examples
 from tests.made_events import event, land
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -93,7 +94,7 @@ def check(found, events, by, *, within):
     tenant=st.sampled_from([None, "acme"]),
     exact=st.booleans(),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_any_window_is_within_the_stated_error_of_the_raw_rows(logged, first, length, by, tenant, exact):
     lake, events = logged
     start, end = START + first * HOUR, START + (first + length) * HOUR

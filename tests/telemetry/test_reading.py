@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ml_registry_pipelines.telemetry.reading import LogReader
 from ml_registry_pipelines.telemetry.splitting import Limits
+from tests.examples import examples
 from tests.telemetry.logs import gz, lines, native, read
 
 TEN = [native(number) for number in range(1, 11)]
@@ -437,7 +438,7 @@ CELLS = st.tuples(st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
 @given(st.lists(CELLS, max_size=25), CUTS)
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_how_csv_is_cut_into_chunks_changes_nothing(cells: list[tuple[str, bool]], cut: dict[str, int]):
     def cell(text: str, quoted: bool) -> str:
         return (

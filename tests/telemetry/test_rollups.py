@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ml_registry_pipelines.lake import slices
 from ml_registry_pipelines.lake.lake import Lake, LostRace
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, refresh_performance
+from tests.examples import examples
 from tests.made_events import event, land
 
 START = datetime(2026, 10, 1, tzinfo=UTC)
@@ -100,7 +101,7 @@ def test_hours_are_of_all_tenants_and_days_of_each(lake):
 
 
 @given(seed=st.integers(0, 2**32), cut=st.integers(1, 59))
-@settings(deadline=None, max_examples=5)
+@settings(deadline=None, max_examples=examples(5))
 def test_the_order_and_the_batches_in_which_rows_come_change_no_bit(tmp_path_factory, seed, cut):
     events = many(60, seed=1) + many(
         SKETCHED_FROM + 40, seed=2, tenant="acme", model="gpt-4o", status="success"

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.telemetry import sketches
+from tests.examples import examples
 
 CLOSE = 1e-9
 """What the arithmetic of doubles adds to the relative error, at a value on the edge of a bucket."""
@@ -55,7 +56,7 @@ def exact(connection, values, q):
 
 
 @given(values=batches, q=st.sampled_from([0.0, 0.01, 0.25, 0.5, 0.9, 0.95, 0.99, 0.999, 1.0]))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_a_quantile_is_within_the_stated_error_of_the_exact_one(connection, values, q):
     true = exact(connection, values, q)
     assert quantile(connection, sketch(connection, values), q) == pytest.approx(
@@ -64,7 +65,7 @@ def test_a_quantile_is_within_the_stated_error_of_the_exact_one(connection, valu
 
 
 @given(parts=st.lists(batches, min_size=1, max_size=5), seed=st.integers())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_merging_in_any_order_gives_the_sketch_of_the_union(connection, parts, seed):
     together = sketch(connection, [value for part in parts for value in part])
     apart = [sketch(connection, part) for part in parts]

@@ -17,13 +17,14 @@ from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.training import TrainingSet, tracked_dataset, trained_model
 from ml_registry_pipelines.training.models import TrainedModel, framework_of, prepared, recordable, schema_of
+from tests.examples import examples
 
 NAMES = st.text(
     st.characters(exclude_categories=("Cc", "Cs", "Co", "Cn", "Zl", "Zp")), min_size=1, max_size=500
 ).filter(lambda name: name == name.strip())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(model=NAMES, dataset=NAMES)
 def test_every_name_that_the_registry_takes_makes_an_asset_that_loads(model: str, dataset: str) -> None:
     @tracked_dataset(dataset)

@@ -1,0 +1,10 @@
+"""How many examples hypothesis draws: a quarter in each `make test`, all of them in `make soak` and `make kills`."""
+
+import os
+
+
+def examples(full: int) -> int:
+    """`full` where MLREG_TEST_EXAMPLES=all, else a quarter of it, but five at least if there are as many."""
+    if os.environ.get("MLREG_TEST_EXAMPLES") == "all":
+        return full
+    return max(full // 4, min(full, 5))
