@@ -8,7 +8,7 @@ its status says why; it is never 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -20,9 +20,9 @@ from ml_registry_pipelines.costs.list_prices import CATALOG as LIST
 from ml_registry_pipelines.costs.matching import Match, match, names_model, same_provider
 from ml_registry_pipelines.costs.prices import COMPONENTS, Price, minute_of_day, prices_from
 from ml_registry_pipelines.lake.declarations import arrow_type
-from ml_registry_pipelines.lake.reading import in_batches, open_duckdb
+from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
 from ml_registry_pipelines.lake.tables.costs import MODEL_COSTS, UNIT_PRICE
-from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
+from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +45,7 @@ _PLAIN = (
     "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
 )  # fmt: skip
 
+_COUNTS = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
 _KIND = ("provider", "model", "service_tier", "region")
 Kind = tuple[str | None, str | None, str | None, str | None]
 """A value of each of _KIND, as the log states it."""
@@ -104,9 +105,10 @@ class PriceBook:
         connection = open_duckdb()
         try:
             connection.register("rows", in_batches(rows))
-            kinds = connection.sql(_kinds_sql("rows")).to_arrow_table()
-            connection.register("slots", self._table_of_slots(_kinds(kinds)))
-            costs = connection.sql(_price_sql("rows")).to_arrow_table()
+            found = answer(connection, _kinds_sql("rows"), over=rows.num_rows)
+            used = _used(found)
+            connection.register("slots", self._table_of_slots(_kinds(found), used))
+            costs = answer(connection, _price_sql("rows", used), over=rows.num_rows)
         finally:
             connection.close()
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
@@ -121,9 +123,10 @@ class PriceBook:
             where: the condition in SQL, with `$parameters`.
         """
         rows = f"(FROM inference_events WHERE {where})"
-        kinds = reading.query(f"{name}.kinds", _kinds_sql(rows), parameters)
-        reading.register("slots", self._table_of_slots(_kinds(kinds)))
-        costs = reading.query(name, _price_sql(rows), parameters)
+        found = reading.query(f"{name}.kinds", _kinds_sql(rows), parameters)
+        used = _used(found)
+        reading.register("slots", self._table_of_slots(_kinds(found), used))
+        costs = reading.query(name, _price_sql(rows, used), parameters)
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
 
     def slots(self, kind: Kind) -> list[Slot]:
@@ -159,7 +162,7 @@ class PriceBook:
 
         return prices_from(self._catalog.take(pa.array(positions, pa.int64())).to_pylist())
 
-    def _table_of_slots(self, kinds: Sequence[Kind]) -> pa.Table:
+    def _table_of_slots(self, kinds: Sequence[Kind], used: Collection[str]) -> pa.Table:
         import pyarrow as pa
 
         found = [(kind, slot) for kind in kinds for slot in self.slots(kind)]
@@ -175,7 +178,8 @@ class PriceBook:
         for name in ("assumed", "flat"):
             columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.bool_())
         for position, name in enumerate(COMPONENTS):
-            columns[f"for_{name}"] = _narrowest([slot.amounts[position] for _, slot in found])
+            if name in used or name == "requests":
+                columns[f"for_{name}"] = _narrowest([slot.amounts[position] for _, slot in found])
         return pa.table(columns)
 
 
@@ -192,11 +196,19 @@ def price(rows: pa.Table, catalog: pa.Table) -> pa.Table:
 
 
 def _kinds_sql(rows: str) -> str:
-    return f"SELECT DISTINCT {', '.join(_KIND)} FROM {rows}"
+    counts = ", ".join(f"count({name}) AS {name}" for name in _COUNTS)
+    return f"SELECT {', '.join(_KIND)}, {counts} FROM {rows} GROUP BY ALL"
 
 
 def _kinds(rows: pa.Table) -> list[Kind]:
     return [(row["provider"], row["model"], row["service_tier"], row["region"]) for row in rows.to_pylist()]
+
+
+def _used(rows: pa.Table) -> frozenset[str]:
+    """The counts that any row has."""
+    import pyarrow.compute as pc
+
+    return frozenset(name for name in _COUNTS if pc.any(pc.greater(rows[name], 0)).as_py())
 
 
 def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
@@ -241,35 +253,50 @@ def _steps(slot: Slot) -> Iterator[Slot]:
         )
 
 
-def _price_sql(rows: str) -> str:
+def _price_sql(rows: str, used: Collection[str]) -> str:
     """Over a relation with the columns of `inference_events`, and `slots`: one row of `model_costs` each.
 
-    A count that cannot be true is NULL, and makes its row `absurd`. Narrow types are what keeps the
-    products exact and quick.
+    Only of the counts `used` the rows have values, mostly two or three of twenty: the others would only
+    be planned. A count that cannot be true is NULL, and makes its row `absurd`. Narrow types are what
+    keeps the products exact and quick.
     """
     bounds = dict.fromkeys((*TOKEN_BUCKETS, *COUNTERS), (MOST_PER_REQUEST, "INTEGER"))
     bounds["audio_seconds"] = (MOST_SECONDS, "DECIMAL(12, 3)")
-    counts = ", ".join(
-        f"CASE WHEN {name} BETWEEN 0 AND {most} THEN CAST({name} AS {narrow}) END AS {name}"
+    bounds = {name: bound for name, bound in bounds.items() if name in used}
+    counts = "".join(
+        f"CASE WHEN {name} BETWEEN 0 AND {most} THEN CAST({name} AS {narrow}) END AS {name}, "
         for name, (most, narrow) in bounds.items()
     )
     absurd = " OR ".join(f"{name} NOT BETWEEN 0 AND {most}" for name, (most, _) in bounds.items())
-    given = f"SELECT {', '.join(_PLAIN)}, {counts}, coalesce({absurd}, false) AS absurd FROM {rows}"
-    return f"WITH given AS ({given}), {_PRICE}"
 
+    def total(*names: str) -> str:
+        return " + ".join(f"coalesce({name}, 0)" for name in names if name in used) or "0"
 
-_PRICE = """
+    def lacks(*names: str) -> str:
+        missing = (f"e.{name} > 0 AND s.for_{name} IS NULL" for name in names if name in used)
+        return " OR ".join(missing) or "false"
+
+    def cost(*names: str, also: str = "0", and_then: str = "") -> str:
+        charged = "".join(f" + coalesce({name} * for_{name}, 0)" for name in names if name in used)
+        return f"""CASE cost_status
+            WHEN 'priced' THEN CAST({also}{charged} AS DECIMAL(38, 12)){and_then}
+            WHEN 'not_billed' THEN 0
+        END"""
+
+    audio = """ + CASE
+                WHEN audio_seconds > 0 AND for_audio_seconds IS NOT NULL
+                THEN CAST(greatest(audio_seconds, audio_minimum) * for_audio_seconds AS DECIMAL(38, 12))
+                ELSE 0
+            END"""
+    return f"""
+WITH given AS (
+    SELECT {", ".join(_PLAIN)}, {counts} coalesce({absurd or "false"}, false) AS absurd FROM {rows}
+),
 events AS (
     SELECT
         *,
-        coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
-            + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
-            + coalesce(in_cache_write_30m, 0) + coalesce(in_cache_write_1h, 0)
-            + coalesce(in_cache_write_12h, 0) + coalesce(in_audio, 0) + coalesce(in_image, 0)
-            + coalesce(in_video, 0) AS input_tokens,
-        coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
-            AS output_tokens,
-        audio_seconds AS seconds,
+        {total(*INPUT_BUCKETS)} AS input_tokens,
+        {total(*OUTPUT_BUCKETS)} AS output_tokens,
         (epoch_us(event_ts) // 60_000_000 % 1440 + 1440) % 1440 AS minute
     FROM given
 ),
@@ -281,29 +308,11 @@ judged AS (
             WHEN e.span_kind <> 'leaf' OR e.status IN ('cache_hit', 'error_unbilled') THEN 'not_billed'
             WHEN e.absurd OR e.usage_quality = 'inconsistent' THEN 'inconsistent'
             WHEN s.flat THEN 'priced'
-            WHEN e.input_tokens + e.output_tokens = 0 AND coalesce(e.n_search, 0) + coalesce(e.n_tool, 0) = 0
-                AND coalesce(e.pages, 0) = 0 AND coalesce(e.seconds, 0) = 0 THEN 'no_usage'
+            WHEN e.input_tokens + e.output_tokens = 0 AND {total("n_search", "n_tool")} = 0
+                AND {total("pages")} = 0 AND {total("audio_seconds")} = 0 THEN 'no_usage'
             WHEN s.price_id IS NULL THEN 'unpriced'
-            WHEN e.in_uncached > 0 AND s.for_in_uncached IS NULL
-                OR e.in_cache_read > 0 AND s.for_in_cache_read IS NULL
-                OR e.in_cache_read_audio > 0 AND s.for_in_cache_read_audio IS NULL
-                OR e.in_cache_read_image > 0 AND s.for_in_cache_read_image IS NULL
-                OR e.in_cache_write_5m > 0 AND s.for_in_cache_write_5m IS NULL
-                OR e.in_cache_write_30m > 0 AND s.for_in_cache_write_30m IS NULL
-                OR e.in_cache_write_1h > 0 AND s.for_in_cache_write_1h IS NULL
-                OR e.in_cache_write_12h > 0 AND s.for_in_cache_write_12h IS NULL
-                OR e.in_audio > 0 AND s.for_in_audio IS NULL
-                OR e.in_image > 0 AND s.for_in_image IS NULL
-                OR e.in_video > 0 AND s.for_in_video IS NULL
-                OR e.out_text > 0 AND s.for_out_text IS NULL
-                OR e.out_reasoning > 0 AND s.for_out_reasoning IS NULL
-                OR e.out_audio > 0 AND s.for_out_audio IS NULL
-                OR e.out_image > 0 AND s.for_out_image IS NULL
-                OR e.n_search > 0 AND s.for_n_search IS NULL
-                OR e.input_tokens + e.output_tokens = 0 AND (
-                    e.n_tool > 0 AND s.for_n_tool IS NULL
-                    OR e.pages > 0 AND s.for_pages IS NULL
-                    OR e.seconds > 0 AND s.for_audio_seconds IS NULL)
+            WHEN {lacks(*TOKEN_BUCKETS, "n_search")}
+                OR e.input_tokens + e.output_tokens = 0 AND ({lacks("n_tool", "pages", "audio_seconds")})
                 THEN 'incomplete'
             ELSE 'priced'
         END AS cost_status
@@ -320,49 +329,14 @@ judged AS (
 charged AS (
     SELECT
         *,
-        CASE cost_status
-            WHEN 'priced' THEN CAST(
-                coalesce(in_uncached * for_in_uncached, 0) + coalesce(in_audio * for_in_audio, 0)
-                + coalesce(in_image * for_in_image, 0) + coalesce(in_video * for_in_video, 0)
-                AS DECIMAL(38, 12))
-            WHEN 'not_billed' THEN 0
-        END AS input_cost,
-        CASE cost_status
-            WHEN 'priced' THEN CAST(
-                coalesce(in_cache_read * for_in_cache_read, 0)
-                + coalesce(in_cache_read_audio * for_in_cache_read_audio, 0)
-                + coalesce(in_cache_read_image * for_in_cache_read_image, 0)
-                AS DECIMAL(38, 12))
-            WHEN 'not_billed' THEN 0
-        END AS cache_read_cost,
-        CASE cost_status
-            WHEN 'priced' THEN CAST(
-                coalesce(in_cache_write_5m * for_in_cache_write_5m, 0)
-                + coalesce(in_cache_write_30m * for_in_cache_write_30m, 0)
-                + coalesce(in_cache_write_1h * for_in_cache_write_1h, 0)
-                + coalesce(in_cache_write_12h * for_in_cache_write_12h, 0)
-                AS DECIMAL(38, 12))
-            WHEN 'not_billed' THEN 0
-        END AS cache_write_cost,
-        CASE cost_status
-            WHEN 'priced' THEN CAST(
-                coalesce(out_text * for_out_text, 0) + coalesce(out_reasoning * for_out_reasoning, 0)
-                + coalesce(out_audio * for_out_audio, 0) + coalesce(out_image * for_out_image, 0)
-                AS DECIMAL(38, 12))
-            WHEN 'not_billed' THEN 0
-        END AS output_cost,
-        CASE cost_status
-            WHEN 'priced' THEN CAST(
-                coalesce(for_requests, 0) + coalesce(n_search * for_n_search, 0)
-                + coalesce(n_tool * for_n_tool, 0) + coalesce(pages * for_pages, 0)
-                AS DECIMAL(38, 12))
-                + CASE
-                    WHEN seconds > 0 AND for_audio_seconds IS NOT NULL
-                    THEN CAST(greatest(seconds, audio_minimum) * for_audio_seconds AS DECIMAL(38, 12))
-                    ELSE 0
-                END
-            WHEN 'not_billed' THEN 0
-        END AS other_cost
+        {cost("in_uncached", "in_audio", "in_image", "in_video")} AS input_cost,
+        {cost("in_cache_read", "in_cache_read_audio", "in_cache_read_image")} AS cache_read_cost,
+        {cost("in_cache_write_5m", "in_cache_write_30m", "in_cache_write_1h", "in_cache_write_12h")}
+            AS cache_write_cost,
+        {cost(*OUTPUT_BUCKETS)} AS output_cost,
+        {
+        cost(*COUNTERS, also="coalesce(for_requests, 0)", and_then=audio if "audio_seconds" in used else "")
+    } AS other_cost
     FROM judged
 )
 SELECT

@@ -62,14 +62,12 @@ def rollup_rows(reading: Reading, days: Sequence[date], sequence: int) -> pa.Tab
     )
     reading.register("mixed", mixed)
     if mixed.num_rows:
-        apart = reading.query("cost_rollup_mixed_rows", _apart(rules), bounds)
-    else:
-        apart = reading.query("cost_rollup_none_mixed", _NONE_APART)
-    reading.register("apart", apart)
+        reading.register("apart", reading.query("cost_rollup_mixed_rows", _apart(rules), bounds))
     reading.register("outcomes", rules.outcome_rows())
     reading.register("digests", rules.digest_rows(days))
     computed_from = {"sequence": sequence, "costs_version": reading.version("model_costs")}
-    rows = reading.query("cost_rollup_rows", _ROWS, computed_from)
+    hours = _HOURS_WITH_MIXED if mixed.num_rows else _HOURS
+    rows = reading.query("cost_rollup_rows", f"WITH hours AS ({hours}), {_ROWS}", computed_from)
     return rows.select(COST_ROLLUP.column_names).cast(COST_ROLLUP.schema)
 
 
@@ -195,18 +193,18 @@ def _apart(rules: Rules) -> str:
     """
 
 
-_NONE_APART = """
-SELECT counted.*, paid.* EXCLUDE (key) FROM counted JOIN paid USING (key) LIMIT 0
-"""
-
-_ROWS = """
-WITH hours AS (
+_HOURS = """
     SELECT counted.*, paid.* EXCLUDE (key)
     FROM counted LEFT JOIN paid USING (key)
+"""
+_HOURS_WITH_MIXED = f"""
+    {_HOURS}
     WHERE NOT EXISTS (SELECT 1 FROM mixed WHERE mixed.key = counted.key)
     UNION ALL BY NAME
     SELECT * FROM apart
-),
+"""
+
+_ROWS = """
 hourly AS MATERIALIZED (
     SELECT
         'hour' AS grain, key.hour AS period_start, key.day AS day, key.tenant AS tenant,

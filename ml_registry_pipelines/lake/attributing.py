@@ -224,6 +224,8 @@ class Rules:
 
 def rules_of(reading: Reading) -> Rules:
     """The rules within a reading, which must hold `attribution_rules`."""
+    if reading.is_empty(RULES):
+        return Rules(())
     return Rules(reading.query("attribution.rules", f"SELECT * FROM {RULES}").to_pylist())
 
 

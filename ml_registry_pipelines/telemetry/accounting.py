@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.reading import answer, open_duckdb
 from ml_registry_pipelines.lake.tables.telemetry import QUARANTINED_ROWS
 
 if TYPE_CHECKING:
@@ -27,37 +27,34 @@ def counts_by_file(
         again: rows whose identity is stored already, with `conflict`.
         rejected: records that could not be decoded.
     """
-    connection = open_duckdb()
-    connection.register("new", new.select(["source", "file"]))
-    connection.register("again", again.select(["source", "file", "conflict"]))
-    connection.register("rejected", rejected.select(["source", "file"]))
-    found = connection.sql(
-        """
-        SELECT source, file, sum(taken)::BIGINT AS taken, sum(duplicates)::BIGINT AS duplicates,
-               sum(quarantined)::BIGINT AS quarantined
-        FROM (
-            SELECT source, file, 1 AS taken, 0 AS duplicates, 0 AS quarantined FROM new
-            UNION ALL
-            SELECT source, file, 0, (NOT conflict)::INT, conflict::INT FROM again
-            UNION ALL
-            SELECT source, file, 0, 0, 1 FROM rejected
-        )
-        GROUP BY source, file
-        """
-    ).fetchall()
-    connection.close()
-    return {
-        (source, file): {"taken": taken, "duplicates": duplicates, "quarantined": quarantined}
-        for source, file, taken, duplicates, quarantined in found
-    }
+    import pyarrow.compute as pc
+
+    counts: dict[tuple[str, str], dict[str, int]] = {}
+    for name, rows in (
+        ("taken", new),
+        ("duplicates", again.filter(pc.invert(again["conflict"]))),
+        ("quarantined", again.filter(again["conflict"])),
+        ("quarantined", rejected),
+    ):
+        found = rows.select(["source", "file"]).group_by(["source", "file"]).aggregate([([], "count_all")])
+        for row in found.to_pylist():
+            file = counts.setdefault(
+                (row["source"], row["file"]), {"taken": 0, "duplicates": 0, "quarantined": 0}
+            )
+            file[name] += row["count_all"]
+    return counts
 
 
 def quarantine(rejected: pa.Table, again: pa.Table, *, batch: int, now: datetime) -> pa.Table:
     """Rows of `quarantined_rows`: what could not be decoded, and conflicting duplicates as they were decoded."""
+    again = again.filter(again["conflict"])
+    if not rejected.num_rows and not again.num_rows:
+        return QUARANTINED_ROWS.empty()
     connection = open_duckdb()
     connection.register("rejected", rejected)
     connection.register("again", again)
-    rows = connection.sql(
+    rows = answer(
+        connection,
         """
         WITH everything AS (
             SELECT tenant, source, file, line, part, dialect, reason, message, raw FROM rejected
@@ -66,15 +63,16 @@ def quarantine(rejected: pa.Table, again: pa.Table, *, batch: int, now: datetime
                    'line ' || line || ': request ' || event_id || ' of ' || tenant || ' was taken before with other '
                    || 'content; if both are right, give the second its own id or attempt number',
                    to_json(again)::VARCHAR
-            FROM again WHERE conflict
+            FROM again
         )
         SELECT sha256(concat_ws(chr(31), source, file, line, part))[1:32] AS quarantine_id,
                tenant, source, file, line, part::INTEGER AS part, dialect, reason, message, raw,
                'quarantined' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at
         FROM everything
         """,
-        params={"conflict": CONFLICT, "batch": batch, "now": now},
-    ).to_arrow_table()
+        {"conflict": CONFLICT, "batch": batch, "now": now},
+        over=rejected.num_rows + again.num_rows,
+    )
     connection.close()
     return rows.cast(QUARANTINED_ROWS.schema)
 

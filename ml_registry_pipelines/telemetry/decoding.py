@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.lake.reading import in_batches, open_duckdb
+from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
@@ -230,14 +230,15 @@ class Decoder:
                 self.dialect, self._given, expected, looks_up_tenant=self._origin.tenant_field is not None
             )
             self._connection.register("records", in_batches(records))
-            rows = self._connection.sql(sql).to_arrow_table()
+            rows = answer(self._connection, sql, over=records.num_rows)
             if not pc.any(rows["unexpected"]).as_py():
                 return rows.drop_columns("unexpected")
         candidates = self._candidates(records)
         found = _with_values(candidates)
         self._expected[self.dialect.select] = expected.union(found)
         self._connection.register("candidates", in_batches(candidates.select(["line", "part", *found])))
-        return self._connection.sql(normalising.rows_sql(self.dialect, frozenset(found))).to_arrow_table()
+        sql = normalising.rows_sql(self.dialect, frozenset(found))
+        return answer(self._connection, sql, over=records.num_rows)
 
     def _candidates(self, records: pa.Table, *, with_raw: bool = False) -> pa.Table:
         looks_up = self._origin.tenant_field is not None
@@ -245,7 +246,7 @@ class Decoder:
             self.dialect, self._given, looks_up_tenant=looks_up, with_raw=with_raw
         )
         self._connection.register("records", in_batches(records))
-        return self._connection.sql(sql).to_arrow_table()
+        return answer(self._connection, sql, over=records.num_rows)
 
     def _complaints(self, records: pa.Table, bad: pa.Table) -> pa.Table:
         """Reason and message of each bad record."""
@@ -255,9 +256,8 @@ class Decoder:
         candidates = self._candidates(faulty, with_raw=True)
         found = _with_values(candidates)
         self._connection.register("candidates", in_batches(candidates))
-        complaints = self._connection.sql(
-            normalising.complaints_sql(self.dialect, frozenset(found))
-        ).to_arrow_table()
+        sql = normalising.complaints_sql(self.dialect, frozenset(found))
+        complaints = answer(self._connection, sql, over=faulty.num_rows)
         assert complaints.num_rows == bad.num_rows, (
             f"{bad.num_rows} bad records, {complaints.num_rows} complaints"
         )

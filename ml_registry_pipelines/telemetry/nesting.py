@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.reading import answer
+
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
@@ -70,7 +72,8 @@ class Nesting:
     def _below(self, frontier: pa.Table) -> pa.Table:
         """The next level: spans whose parent is in `frontier`, each with the row that it was reached from."""
         self._connection.register("frontier", frontier)
-        return self._connection.sql(
+        return answer(
+            self._connection,
             f"""
             SELECT DISTINCT frontier.row, frontier.number, frontier.line, spans.span, spans.calls
             FROM frontier
@@ -78,5 +81,6 @@ class Nesting:
                 AND spans.span <> frontier.span
                 AND spans.line <= frontier.line
                 AND spans.number > frontier.number - {WINDOW}
-            """
-        ).to_arrow_table()
+            """,
+            over=frontier.num_rows,
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.reading import answer
 from ml_registry_pipelines.telemetry.identity import EVENT_KEY
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ class Ordinals:
         narrow = rows.select(["tenant", "source_system", "event_id", "attempt", "line", "part"])
         narrow = narrow.append_column("number", pa.array(range(rows.num_rows), pa.int64()))
         self._connection.register("unnumbered", narrow)
-        numbered = self._connection.sql(
+        numbered = answer(
+            self._connection,
             f"""
             WITH ranked AS (
                 SELECT *, key_of(event_id) AS content,
@@ -49,8 +51,9 @@ class Ordinals:
                 FROM ranked LEFT JOIN before USING (content)
             )
             SELECT number, event_id, {EVENT_KEY} AS event_key FROM named
-            """
-        ).to_arrow_table()
+            """,
+            over=rows.num_rows,
+        )
         self._connection.execute(
             "INSERT INTO seen_contents SELECT key_of(event_id), count(*) FROM unnumbered GROUP BY event_id"
         )

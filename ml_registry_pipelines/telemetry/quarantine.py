@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.lake.reading import open_duckdb
+from ml_registry_pipelines.lake.reading import answer, open_duckdb
 from ml_registry_pipelines.lake.tables.telemetry import QUARANTINED_ROWS
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datet
     connection = open_duckdb()
     connection.register("tried", tried)
     connection.register("failed", failed)
-    states = connection.sql(
+    states = answer(
+        connection,
         """
         SELECT tried.* REPLACE (
             NULL::VARCHAR AS raw, 'replayed' AS state, $batch::BIGINT AS batch, $now::TIMESTAMPTZ AS recorded_at
@@ -163,7 +164,8 @@ def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datet
         UNION ALL BY NAME
         SELECT failed.* FROM failed ANTI JOIN tried USING (source, file, line, part)
         """,
-        params={"batch": batch, "now": now},
-    ).to_arrow_table()
+        {"batch": batch, "now": now},
+        over=tried.num_rows,
+    )
     connection.close()
     return states.cast(QUARANTINED_ROWS.schema)

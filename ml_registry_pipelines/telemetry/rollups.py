@@ -61,7 +61,7 @@ def refresh_performance(lake: Lake, days: Collection[date] | None = None) -> Ref
 
 @dataclass(frozen=True)
 class Attempts:
-    """Defines the view `attempts` over inference_events, and the sketch macros.
+    """Defines the view `attempts` over inference_events.
 
     One row per attempt of a leaf call: `day`, `event_ts`, `hour` (since 1970), keys, `input_tokens`,
     `output_tokens`, `usage_known`, `error`; `latency_ms` and `ttft_ms` of answers alone; the words that
@@ -78,7 +78,6 @@ class Attempts:
         return cls(rules.number, rules.columns("outcome"))
 
     def __call__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        install(connection)
         connection.execute(
             f"""
             CREATE OR REPLACE TEMP VIEW attempts AS
@@ -115,11 +114,13 @@ def roll_up(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
     rules = rules_of(reading)
     reading.define(Attempts.attributed(rules))
     fine = _fine_key(rules, days)
-    salt = _register_keys(reading, rules, fine, days)
+    salt, most = _register_keys(reading, rules, fine, days)
     reading.register("digests", rules.digest_rows(days))
+    if sketched := most >= SKETCHED_FROM:
+        reading.define(install)
     return reading.query(
         "rollups.performance",
-        _roll_up(fine, rules.columns("g.outcome")),
+        _roll_up(fine, rules.columns("g.outcome"), sketched=sketched),
         day_parameters(days) | {"salt": salt, "sequence": sequence},
     )
 
@@ -131,8 +132,12 @@ def _fine_key(rules: Rules, days: Sequence[date]) -> list[str]:
     return [*key, *others, f"({rules.segment(days)})"]
 
 
-def _register_keys(reading: Reading, rules: Rules, fine: Sequence[str], days: Sequence[date]) -> int:
-    """Make the groups of some days the relation `groups`, each with a number; returns their salt.
+def _register_keys(
+    reading: Reading, rules: Rules, fine: Sequence[str], days: Sequence[date]
+) -> tuple[int, int]:
+    """Make the groups of some days the relation `groups`, each with a number.
+
+    Returns their salt, and how many attempts the largest of them can have at most.
 
     A group of a day has its tenant and attribution, one of an hour has neither. Millions of rows are
     grouped by numbers: by the strings themselves it takes twice the time. They are grouped more finely
@@ -146,17 +151,17 @@ def _register_keys(reading: Reading, rules: Rules, fine: Sequence[str], days: Se
             f"""
             WITH named AS (
                 SELECT {", ".join(f"{expression} AS {name}" for name, expression in named.items())},
-                       {"min(event_ts)" if rules else "NULL::TIMESTAMPTZ"} AS event_ts
+                       {"min(event_ts)" if rules else "NULL::TIMESTAMPTZ"} AS event_ts, count(*) AS attempts
                 FROM attempts
                 WHERE {DAY_FILTER}
                 GROUP BY ALL
             ),
             resolved AS (
-                SELECT {", ".join(named)}, {rules.number} AS outcome
+                SELECT {", ".join(named)}, {rules.number} AS outcome, attempts
                 FROM (SELECT *, {", ".join(f"{n} AS {e}" for n, e in named.items() if e.isidentifier())}
                       FROM named)
             )
-            SELECT f0 AS tenant, f1 AS provider, f2 AS model, f3 AS status, outcome,
+            SELECT f0 AS tenant, f1 AS provider, f2 AS model, f3 AS status, outcome, attempts,
                    hash({", ".join(named)}, $salt) AS fine,
                    hash(f0, f1, f2, f3, outcome, $salt) AS number,
                    hash(f1, f2, f3, $salt) AS of_all_tenants
@@ -175,21 +180,26 @@ def _register_keys(reading: Reading, rules: Rules, fine: Sequence[str], days: Se
         )
         reading.register("groups", groups)
         if all(len(t[n].unique()) == t.num_rows for t, n in ((finest, "fine"), (groups, "number"))):
-            return salt
+            of_keys = finest.group_by("of_all_tenants").aggregate([("attempts", "sum")])
+            return salt, max(of_keys["attempts_sum"].to_pylist(), default=0)
     raise AssertionError("unreachable")
 
 
 # A period is an hour since 1970, or the complement of a day, which is below zero.
-def _roll_up(fine: Sequence[str], attributed: str) -> str:
+def _roll_up(fine: Sequence[str], attributed: str, *, sketched: bool) -> str:
+    """The statement; without what makes sketches, a third of its planning, where no group is long enough."""
+    buckets = """,
+               sketch_bucket(latency_ms) AS latency_bucket,
+               sketch_bucket(ttft_ms) AS ttft_bucket"""
+    sketch = "CAST(NULL AS STRUCT(bucket INTEGER, count BIGINT)[])"
     return f"""
     WITH chosen AS MATERIALIZED (
         SELECT hour, hash({", ".join(fine)}, $salt) AS fine,
                input_tokens, output_tokens, assumed,
                round(latency_ms * 1000)::BIGINT AS latency_us,
                round(ttft_ms * 1000)::BIGINT AS ttft_us,
-               CASE WHEN usage_known THEN round(latency_ms * 1000)::BIGINT END AS output_latency_us,
-               sketch_bucket(latency_ms) AS latency_bucket,
-               sketch_bucket(ttft_ms) AS ttft_bucket
+               CASE WHEN usage_known THEN round(latency_ms * 1000)::BIGINT END AS output_latency_us
+               {buckets if sketched else ""}
         FROM attempts
         WHERE {DAY_FILTER}
     ),
@@ -204,18 +214,6 @@ def _roll_up(fine: Sequence[str], attributed: str) -> str:
                count(assumed) AS assumed_requests
         FROM chosen
         GROUP BY hour, fine
-    ),
-    latencies AS MATERIALIZED (
-        SELECT hour, fine, latency_bucket AS bucket, count(*) AS n
-        FROM chosen
-        WHERE latency_bucket IS NOT NULL
-        GROUP BY hour, fine, bucket
-    ),
-    first_tokens AS MATERIALIZED (
-        SELECT hour, fine, ttft_bucket AS bucket, count(*) AS n
-        FROM chosen
-        WHERE ttft_bucket IS NOT NULL
-        GROUP BY hour, fine, bucket
     ),
     assumptions AS MATERIALIZED (
         SELECT DISTINCT hour, fine, unnest(string_split(assumed, ' ')) AS part
@@ -238,6 +236,58 @@ def _roll_up(fine: Sequence[str], attributed: str) -> str:
             FROM counted JOIN finest USING (fine)
         )
         GROUP BY period, number
+    ),
+{_SKETCHES if sketched else ""}
+    assumed_parts AS (
+        SELECT period, number, string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
+        FROM (
+            SELECT ~(hour // 24) AS period, number, part FROM assumptions JOIN finest USING (fine)
+            UNION ALL
+            SELECT hour, of_all_tenants, part FROM assumptions JOIN finest USING (fine)
+        )
+        GROUP BY period, number
+    )
+    SELECT g.grain,
+           to_timestamp(CASE g.grain WHEN 'hour' THEN t.period ELSE (~t.period) * 24 END * 3600)
+               AS period_start,
+           DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
+               AS day,
+           g.tenant, g.provider, g.model, g.status,
+           requests::BIGINT AS requests,
+           CASE WHEN g.status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT
+               AS errors,
+           input_tokens::BIGINT AS input_tokens, output_tokens::BIGINT AS output_tokens,
+           timed_requests::BIGINT AS timed_requests, latency_us / 1000 AS latency_sum_ms,
+           timed_output_tokens::BIGINT AS timed_output_tokens,
+           output_latency_us / 1000 AS output_latency_sum_ms,
+           latency_max_us / 1000 AS latency_max_ms, {"l.sketch" if sketched else sketch} AS latency_sketch,
+           first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms,
+           {"f.sketch" if sketched else sketch} AS ttft_sketch,
+           assumed_requests::BIGINT AS assumed_requests, a.parts AS assumed_parts,
+           $sequence::BIGINT AS sequence,
+           {attributed}, attribution_version
+    FROM totals t
+    JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain = 'day')
+    {_SKETCH_JOINS if sketched else ""}
+    LEFT JOIN assumed_parts a ON t.period = a.period AND t.number = a.number
+    LEFT JOIN digests ON digests.day
+        = DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
+    ORDER BY g.grain, period_start, g.tenant, g.provider, g.model, g.status, deployment_id, model_version
+"""
+
+
+_SKETCHES = f"""
+    latencies AS MATERIALIZED (
+        SELECT hour, fine, latency_bucket AS bucket, count(*) AS n
+        FROM chosen
+        WHERE latency_bucket IS NOT NULL
+        GROUP BY hour, fine, bucket
+    ),
+    first_tokens AS MATERIALIZED (
+        SELECT hour, fine, ttft_bucket AS bucket, count(*) AS n
+        FROM chosen
+        WHERE ttft_bucket IS NOT NULL
+        GROUP BY hour, fine, bucket
     ),
     latency_sketches AS (
         SELECT period, number, sketch_of(bucket, n) AS sketch
@@ -267,40 +317,9 @@ def _roll_up(fine: Sequence[str], attributed: str) -> str:
         )
         GROUP BY period, number
     ),
-    assumed_parts AS (
-        SELECT period, number, string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
-        FROM (
-            SELECT ~(hour // 24) AS period, number, part FROM assumptions JOIN finest USING (fine)
-            UNION ALL
-            SELECT hour, of_all_tenants, part FROM assumptions JOIN finest USING (fine)
-        )
-        GROUP BY period, number
-    )
-    SELECT g.grain,
-           to_timestamp(CASE g.grain WHEN 'hour' THEN t.period ELSE (~t.period) * 24 END * 3600)
-               AS period_start,
-           DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
-               AS day,
-           g.tenant, g.provider, g.model, g.status,
-           requests::BIGINT AS requests,
-           CASE WHEN g.status IN ('error_billed', 'error_unbilled') THEN requests ELSE 0 END::BIGINT
-               AS errors,
-           input_tokens::BIGINT AS input_tokens, output_tokens::BIGINT AS output_tokens,
-           timed_requests::BIGINT AS timed_requests, latency_us / 1000 AS latency_sum_ms,
-           timed_output_tokens::BIGINT AS timed_output_tokens,
-           output_latency_us / 1000 AS output_latency_sum_ms,
-           latency_max_us / 1000 AS latency_max_ms, l.sketch AS latency_sketch,
-           first_token_requests::BIGINT AS first_token_requests, ttft_us / 1000 AS ttft_sum_ms,
-           f.sketch AS ttft_sketch,
-           assumed_requests::BIGINT AS assumed_requests, a.parts AS assumed_parts,
-           $sequence::BIGINT AS sequence,
-           {attributed}, attribution_version
-    FROM totals t
-    JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain = 'day')
+"""
+
+_SKETCH_JOINS = """
     LEFT JOIN latency_sketches l ON t.period = l.period AND t.number = l.number
     LEFT JOIN ttft_sketches f ON t.period = f.period AND t.number = f.number
-    LEFT JOIN assumed_parts a ON t.period = a.period AND t.number = a.number
-    LEFT JOIN digests ON digests.day
-        = DATE '1970-01-01' + (CASE g.grain WHEN 'hour' THEN t.period // 24 ELSE ~t.period END)::INTEGER
-    ORDER BY g.grain, period_start, g.tenant, g.provider, g.model, g.status, deployment_id, model_version
 """

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
-from ml_registry_pipelines.lake.reading import in_batches, open_duckdb
+from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry.splitting import LINES_OF_A_CSV_ROW, Limits, Records, Reject
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ class _Objects:
 
         table = pa.table({f"c{number}": column for number, column in enumerate(columns)})
         self._connection.register("columns_of_file", in_batches(table))
-        found = self._connection.sql(self._sql, params=self._keys).to_arrow_table()["raw"].combine_chunks()
+        texts = answer(self._connection, self._sql, self._keys, over=table.num_rows)["raw"]
+        found = texts.combine_chunks()
         return found.chunk(0) if isinstance(found, pa.ChunkedArray) else found
 
     def close(self) -> None:

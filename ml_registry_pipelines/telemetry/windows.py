@@ -20,6 +20,7 @@ from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, Attempts
+from ml_registry_pipelines.telemetry.sketches import install
 
 GROUPINGS = ("tenant", "provider", "model", "day", "deployment_id", "model_id", "model_version")
 ATTRIBUTED = ("deployment_id", "model_id", "model_version")
@@ -68,6 +69,7 @@ def answer(reading: Reading, question: Question) -> Iterator[Answer]:
     """The groups of a window, those with most requests first."""
     plan = _Plan.of(reading, question)
     rules = rules_of(reading)
+    reading.define(install)
     reading.define(Attempts.attributed(rules))
     parts = reading.query("performance.parts", _PARTS, plan.parameters())
     reading.register("parts", parts)
