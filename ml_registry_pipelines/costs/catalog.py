@@ -66,22 +66,19 @@ def sync_catalog(lake: Lake, contracts: Sequence[Contract] | None = None) -> Cat
 def _sync(lake: Lake, wanted: dict[str, Price], *, lists_only: bool) -> CatalogSync | None:
     """One attempt; None when another sync came first."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     version = library_version()
     with lake.read("price_catalog") as reading:
         generation = reading.sequence("price_catalog", SOURCE)
-        current = current_prices(reading)
-    if lists_only:
-        current = current.filter(pc.equal(current["catalog"], LIST))
-    known = set(current["price_id"].to_pylist())
+        known = _in_force(reading, lists_only=lists_only)
+        gone = known - wanted.keys()
+        current = current_prices(reading) if gone else None
     added = [price for identity, price in wanted.items() if identity not in known]
-    gone = known - wanted.keys()
     if not added and not gone:
         return CatalogSync(0, len(known), 0, version, generation)
     now = datetime.now(UTC)
     rows = catalog_rows(added, version=version, generation=generation + 1, recorded_at=now)
-    if gone:
+    if current is not None:
         rows = pa.concat_tables([rows, _withdrawn(current, gone, generation + 1, now)])
     try:
         landed = lake.append_once("price_catalog", rows, source=SOURCE, sequence=generation + 1)
@@ -104,6 +101,20 @@ def _withdrawn(current: pa.Table, gone: set[str], generation: int, now: datetime
     return rows
 
 
+def _in_force(reading: Reading, *, lists_only: bool) -> set[str]:
+    """The ids of the prices in force."""
+    found = reading.query(
+        "prices_in_force",
+        """
+        SELECT price_id FROM price_catalog
+        WHERE catalog = $list OR NOT $lists_only
+        GROUP BY price_id HAVING arg_max(state, generation) = 'in_force'
+        """,
+        {"list": LIST, "lists_only": lists_only},
+    )
+    return set(found["price_id"].to_pylist())
+
+
 def current_prices(reading: Reading) -> pa.Table:
     """The rows of `price_catalog` in force. The reading must hold that table."""
     from ml_registry_pipelines.lake.tables.costs import PRICE_CATALOG
@@ -111,8 +122,11 @@ def current_prices(reading: Reading) -> pa.Table:
     rows = reading.query(
         "current_prices",
         """
-        SELECT * FROM price_catalog
-        QUALIFY generation = max(generation) OVER (PARTITION BY price_id) AND state = 'in_force'
+        SELECT price_catalog.*
+        FROM price_catalog
+        JOIN (SELECT price_id, max(generation) AS generation FROM price_catalog GROUP BY price_id)
+            USING (price_id, generation)
+        WHERE state = 'in_force'
         """,
     )
     return rows.cast(PRICE_CATALOG.schema)

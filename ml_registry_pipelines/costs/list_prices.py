@@ -7,7 +7,7 @@ charge its tokens, so that pricing needs no rule of its own about what falls bac
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -104,6 +104,8 @@ def model_prices(provider: str, model: ModelInfo, registry: UnitRegistry) -> Ite
     """The prices of one model: standard first, then those of tiers, where they differ from it."""
     for span, offer in _schedule(model, None):
         yield from _price(provider, model, span, offer, registry, None)
+    if not model.price_variants:
+        return  # Nothing but a variant heeds a tier.
     for tier, context in SERVICE_TIERS.items():
         for span, offer in _schedule(model, context):
             yield from _price(provider, model, span, offer, registry, tier)
@@ -228,12 +230,10 @@ def _price(
 def _components(provider: str, model: ModelInfo, priced: _Priced) -> Iterator[Component]:
     from genai_prices.types import TieredPrices
 
-    for name, meaning in MEANING.items():
+    values = {unit.usage_key: value for unit, value in priced}
+    for name, unit in _holding(tuple(unit for unit, _ in priced), f"{provider}/{model.id}"):
         what = f"{provider}/{model.id} {name}"
-        found = _most_specific(priced, meaning, what)
-        if found is None:
-            continue
-        unit, value = found
+        value = values[unit.usage_key]
         steps: dict[int, Decimal] = {}
         if isinstance(value, TieredPrices):
             steps = {0: value.base, **{tier.start: tier.price for tier in value.tiers}}
@@ -247,21 +247,32 @@ def _components(provider: str, model: ModelInfo, priced: _Priced) -> Iterator[Co
             yield Component(name, over, exact, minimum)
 
 
-def _most_specific(
-    priced: _Priced, meaning: Mapping[str, str], what: str
-) -> tuple[UnitDef, Decimal | TieredPrices] | None:
+def _holding(units: tuple[UnitDef, ...], what: str) -> list[tuple[str, UnitDef]]:
+    """Our components and the priced unit of each; found once for all models that price the same units."""
+    identities = tuple(map(id, units))
+    if identities not in _HOLDING:
+        found = ((n, _most_specific(units, meaning, f"{what} {n}")) for n, meaning in MEANING.items())
+        # With the units themselves, whose identities then stay theirs.
+        _HOLDING[identities] = (units, [(name, unit) for name, unit in found if unit is not None])
+    return _HOLDING[identities][1]
+
+
+_HOLDING: dict[tuple[int, ...], tuple[tuple[UnitDef, ...], list[tuple[str, UnitDef]]]] = {}
+
+
+def _most_specific(units: Sequence[UnitDef], meaning: Mapping[str, str], what: str) -> UnitDef | None:
     """The priced unit under which the library counts what `meaning` says.
 
     It takes what a narrower unit prices out of every wider one, so a token is charged at the
     narrowest priced unit that it belongs to: cached audio as cached audio, else as audio or
     as cached input, else as input.
     """
-    fitting = [entry for entry in priced if _has(entry[0], meaning)]
+    fitting = [unit for unit in units if _has(unit, meaning)]
     if not fitting:
         return None
-    narrowest = max(fitting, key=lambda entry: len(entry[0].dimensions))
-    if any(not _has(unit, narrowest[0].dimensions) for unit, _ in fitting):
-        names = ", ".join(unit.usage_key for unit, _ in fitting)
+    narrowest = max(fitting, key=lambda unit: len(unit.dimensions))
+    if any(not _has(unit, narrowest.dimensions) for unit in fitting):
+        names = ", ".join(unit.usage_key for unit in fitting)
         raise PriceError(f"{what}: {names} overlap and no price says which holds; genai-prices has changed")
     return narrowest
 

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
-from functools import cached_property
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.errors import MlregError
@@ -88,8 +89,8 @@ class Price:
         if self.stored_id is not None:
             return self.stored_id
         offered = [
-            [c.name, c.context_over, f"{c.unit_price.normalize():f}", c.minimum]
-            for c in sorted(self.components)
+            [c.name, c.context_over, _plain(c.unit_price), c.minimum]
+            for c in sorted(self.components, key=attrgetter("name", "context_over", "unit_price"))
         ]
         said = [
             self.catalog, self.provider, self.model, self.service_tier, self.region, self.currency,
@@ -131,18 +132,31 @@ def per_unit(amount: Decimal, units: int, what: str, *, may_round: bool = False)
     Raises:
         PriceError: it does not fit the catalogue's 24 decimals, is negative, or is absurdly high.
     """
+    stored, exact = _divided(amount, units)
+    if not exact and not may_round:
+        raise PriceError(
+            f"{what}: {amount} for {units} units needs more than {PRICE_DECIMALS} decimals per unit; "
+            "round it where it comes from"
+        )
+    if not 0 <= stored < MOST_PER_UNIT:
+        raise PriceError(f"{what}: {amount} for {units} units is outside 0 to {MOST_PER_UNIT} per unit")
+    return stored
+
+
+# Price lists have 42,000 prices, and a few thousand different ones.
+@lru_cache(maxsize=20_000)
+def _divided(amount: Decimal, units: int) -> tuple[Decimal, bool]:
+    """A price of one unit as it can be stored, and whether that is exact."""
     with localcontext() as context:
         context.prec = 60
         single = amount / units
         stored = single.quantize(Decimal(1).scaleb(-PRICE_DECIMALS), rounding=ROUND_HALF_EVEN)
-        if stored != single and not may_round:
-            raise PriceError(
-                f"{what}: {amount} for {units} units needs more than {PRICE_DECIMALS} decimals per unit; "
-                "round it where it comes from"
-            )
-        if not 0 <= stored < MOST_PER_UNIT:
-            raise PriceError(f"{what}: {amount} for {units} units is outside 0 to {MOST_PER_UNIT} per unit")
-        return stored.normalize() + Decimal(0)
+        return stored.normalize() + Decimal(0), stored == single
+
+
+@lru_cache(maxsize=20_000)
+def _plain(amount: Decimal) -> str:
+    return f"{amount.normalize():f}"
 
 
 def minute_of_day(clock: str) -> int:
@@ -157,25 +171,36 @@ def catalog_rows(
     """The rows of `price_catalog` for some prices, in force from this generation on."""
     import pyarrow as pa
 
-    columns: dict[str, list[object]] = {name: [] for name in PRICE_CATALOG.column_names}
-    for price in prices:
-        head = {
-            **{name: getattr(price, name) for name in _HEAD},
-            "price_id": price.price_id,
-            "catalog_version": version,
-            "state": "in_force",
-            "generation": generation,
-            "recorded_at": recorded_at,
-        }
-        for name, value in head.items():
-            columns[name] += [value] * len(price.components)
-        columns["component"] += [component.name for component in price.components]
-        columns["context_over"] += [component.context_over for component in price.components]
-        columns["unit_price"] += [component.unit_price for component in price.components]
-        columns["unit"] += [_UNITS.get(component.name, "token") for component in price.components]
-        columns["minimum"] += [component.minimum for component in price.components]
     schema = PRICE_CATALOG.schema
-    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in schema], schema=schema)
+    offered = list(prices)
+    components = [component for price in offered for component in price.components]
+    of_each = {
+        "component": [component.name for component in components],
+        "context_over": [component.context_over for component in components],
+        "unit_price": [component.unit_price for component in components],
+        "unit": [_UNITS.get(component.name, "token") for component in components],
+        "minimum": [component.minimum for component in components],
+    }
+    # A price has sixteen components: what they share is converted once and repeated.
+    of_all = {name: [getattr(price, name) for price in offered] for name in (*_HEAD, "price_id")}
+    same = {
+        "catalog_version": version,
+        "state": "in_force",
+        "generation": generation,
+        "recorded_at": recorded_at,
+    }
+    numbers = [number for number, price in enumerate(offered) for _ in price.components]
+    places = pa.array(numbers, pa.int64())
+    columns = []
+    for column in schema:
+        name, of = column.name, column.type
+        if name in of_each:
+            columns.append(pa.array(of_each[name], of))
+        elif name in of_all:
+            columns.append(pa.array(of_all[name], of).take(places))
+        else:
+            columns.append(pa.repeat(pa.scalar(same[name], of), len(components)))
+    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def prices_from(rows: Sequence[Mapping[str, object]]) -> list[Price]:

@@ -79,15 +79,19 @@ class PriceBook:
 
     def __init__(self, catalog: pa.Table) -> None:
         self._catalog = catalog
+        import pyarrow as pa
+
         self._listed: dict[tuple[str, str], list[int]] = {}
         contracted: list[int] = []
-        heads = zip(*(catalog[name].to_pylist() for name in ("catalog", "provider", "model")), strict=True)
-        for position, (source, provider, model) in enumerate(heads):
-            if source == LIST:
-                self._listed.setdefault((provider, model), []).append(position)
+        head = ["catalog", "provider", "model"]
+        positions = pa.array(range(catalog.num_rows), pa.int64())
+        heads = catalog.select(head).append_column("position", positions).group_by(head, use_threads=False)
+        for row in heads.aggregate([("position", "list")]).to_pylist():
+            if row["catalog"] == LIST:
+                self._listed[row["provider"], row["model"]] = row["position_list"]
             else:
-                contracted.append(position)
-        self._contracted = self._prices_at(contracted)
+                contracted += row["position_list"]
+        self._contracted = self._prices_at(sorted(contracted))
         self._slots: dict[Kind, list[Slot]] = {}
 
     @classmethod
