@@ -38,6 +38,9 @@ AT = datetime(2026, 10, 15, 12, tzinfo=UTC)
 
 Record = dict[str, Any]
 
+pytestmark = pytest.mark.xdist_group("demo-data")
+"""In one worker: all its records are read once."""
+
 
 def lines_of(path: Path) -> list[str]:
     return gzip.decompress(path.read_bytes()).decode().splitlines()

@@ -96,41 +96,46 @@ def run_sql(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits | Non
 
 def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa.Table:
     """What `run_sql` does, in this process: bounded by DuckDB alone, so for a process that may be killed."""
+    connection = closed_connection(limits)
+    try:
+        return answer_over(connection, lake, sql, tenant=tenant, limits=limits)
+    finally:
+        connection.close()
+
+
+def answer_over(
+    connection: duckdb.DuckDBPyConnection, lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits
+) -> pa.Table:
+    """`answer` over a closed connection, which is locked by it and stays the one tenant's."""
     import duckdb
     import pyarrow as pa
 
     ends = time.monotonic() + limits.seconds
-    connection = closed_connection(limits)
+    names = names_of(sql, connection)
+    visible = {name: table for name, table in TABLES.items() if _may_read(table, tenant)}
+    for name in sorted(names.read):
+        if name == EVENTS:
+            _register_events(connection, lake, tenant)
+        elif name in visible:
+            connection.register(name, _rows(lake, visible[name], tenant))
+        elif name not in names.own:
+            raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+    connection.execute("SET lock_configuration = true")
+    stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
+    stopped.daemon = True
+    stopped.start()
     try:
-        names = names_of(sql, connection)
-        visible = {name: table for name, table in TABLES.items() if _may_read(table, tenant)}
-        for name in sorted(names.read):
-            if name == EVENTS:
-                _register_events(connection, lake, tenant)
-            elif name in visible:
-                connection.register(name, _rows(lake, visible[name], tenant))
-            elif name not in names.own:
-                raise SqlError(
-                    f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}"
-                )
-        connection.execute("SET lock_configuration = true")
-        stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
-        stopped.daemon = True
-        stopped.start()
-        try:
-            return _collect(connection.sql(sql), limits)
-        except duckdb.InterruptException as failure:
-            raise SqlError(_too_slow(limits)) from failure
-        except (duckdb.OutOfMemoryException, pa.ArrowMemoryError, MemoryError) as failure:
-            raise SqlError(
-                f"the query needs more memory than {limits.memory_mb:,} MB; filter or aggregate more"
-            ) from failure
-        except duckdb.Error as failure:
-            raise SqlError(f"the query failed: {plain(failure)}") from failure
-        finally:
-            stopped.cancel()
+        return _collect(connection.sql(sql), limits)
+    except duckdb.InterruptException as failure:
+        raise SqlError(_too_slow(limits)) from failure
+    except (duckdb.OutOfMemoryException, pa.ArrowMemoryError, MemoryError) as failure:
+        raise SqlError(
+            f"the query needs more memory than {limits.memory_mb:,} MB; filter or aggregate more"
+        ) from failure
+    except duckdb.Error as failure:
+        raise SqlError(f"the query failed: {plain(failure)}") from failure
     finally:
-        connection.close()
+        stopped.cancel()
 
 
 def closed_connection(limits: SqlLimits) -> duckdb.DuckDBPyConnection:

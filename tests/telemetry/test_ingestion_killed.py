@@ -15,9 +15,9 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.ingestion import Ingestion
 from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
 
-KILLS = int(os.environ.get("MLREG_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("MLREG_TEST_KILLS", "2"))
 """`make kills` kills many more, in a run of its own."""
-FILES, ROWS = 24, 10
+FILES, ROWS = 10, 10
 
 WORKER = """
 import sys
@@ -31,7 +31,7 @@ worker = ingestion.Ingestion(lake, sources, salt="salt")
 print("ready", flush=True)
 sys.stdin.readline()
 worker.recover()
-while files := sources.look(lake, scope=Scope.ALL, settled=True, limit_files=7).files:
+while files := sources.look(lake, scope=Scope.ALL, settled=True, limit_files=3).files:
     worker.take(files)
 print("done", flush=True)
 """
@@ -126,7 +126,7 @@ def test_a_worker_killed_at_random_points_loses_and_doubles_nothing(tmp_path):
             spare = start(home, landing)  # Imports while the other works.
             go(worker)
             try:
-                worker.wait(chance.uniform(0.01, 2.5))
+                worker.wait(chance.uniform(0.01, 1.5))
             except subprocess.TimeoutExpired:
                 worker.send_signal(signal.SIGKILL)
                 worker.wait()
