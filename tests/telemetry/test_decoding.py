@@ -137,19 +137,25 @@ def test_what_is_taken_is_a_record_by_the_schema():
         assert SCHEMA.is_valid(record), (name, value, next(SCHEMA.iter_errors(record)).message)
 
 
-@pytest.mark.parametrize("name", [*TOKEN_BUCKETS, *COUNTERS, "total"])
-def test_counts_are_whole_numbers_and_nothing_is_rounded(name: str):
-    values = [*NO_COUNT, *COUNTS_TAKEN]
-    found = read([{**native(number), "usage": {name: value}} for number, value in enumerate(values)])
-    assert [reject["line"] for reject in found.rejected] == list(range(1, len(NO_COUNT) + 1))
-    assert {reject["reason"] for reject in found.rejected} == {"negative_count", "wrong_type", "absurd_count"}
-    assert all(f"`usage.{name}` is " in reject["message"] for reject in found.rejected)
-    column = "provider_total_tokens" if name == "total" else name
-    assert [row[column] for row in found.rows] == [0, 12, 12, 1200, 12, 12, 10**9, None, None]
-    for value in NO_COUNT:
-        assert as_refused(value) or not SCHEMA.is_valid(with_usage(**{name: value})), value
-    for value in COUNTS_TAKEN:
-        assert SCHEMA.is_valid(with_usage(**{name: value})), value
+def test_counts_are_whole_numbers_and_nothing_is_rounded():
+    names = [*TOKEN_BUCKETS, *COUNTERS, "total"]
+    asked = [(name, value) for name in names for value in (*NO_COUNT, *COUNTS_TAKEN)]
+    found = read([{**native(number), "usage": {name: value}} for number, (name, value) in enumerate(asked)])
+    each = len(NO_COUNT) + len(COUNTS_TAKEN)
+    for place, name in enumerate(names):
+        lines_of = range(place * each + 1, (place + 1) * each + 1)
+        rejected = [reject for reject in found.rejected if reject["line"] in lines_of]
+        assert [reject["line"] for reject in rejected] == list(lines_of[: len(NO_COUNT)]), name
+        reasons = {reject["reason"] for reject in rejected}
+        assert reasons == {"negative_count", "wrong_type", "absurd_count"}, name
+        assert all(f"`usage.{name}` is " in reject["message"] for reject in rejected), name
+        column = "provider_total_tokens" if name == "total" else name
+        taken = [row[column] for row in found.rows if row["line"] in lines_of]
+        assert taken == [0, 12, 12, 1200, 12, 12, 10**9, None, None], name
+        for value in NO_COUNT:
+            assert as_refused(value) or not SCHEMA.is_valid(with_usage(**{name: value})), value
+        for value in COUNTS_TAKEN:
+            assert SCHEMA.is_valid(with_usage(**{name: value})), value
 
 
 def test_audio_is_counted_in_seconds():

@@ -162,8 +162,10 @@ def test_int64_may_be_numbers_and_values_doubles():
     ],
 )
 def test_what_emitters_call_the_cache_is_understood(names: list[str], column: str, value: int):
-    for name in names:
-        row = read([span(**{"gen_ai.usage.cache_read.input_tokens": None, name: value})]).row
+    without = {"gen_ai.usage.cache_read.input_tokens": None}
+    rows = read([span(number, **without, **{name: value}) for number, name in enumerate(names, 1)]).rows
+    assert len(rows) == len(names)
+    for row in rows:
         assert (row[column], row["in_uncached"], row["usage_quality"]) == (value, 176, "exact")
 
 
@@ -190,25 +192,22 @@ def test_other_modalities_are_taken_out_of_the_sums():
     assert row["usage_quality"] == "exact"
 
 
-@pytest.mark.parametrize(
-    ("operation", "kind"),
-    [
-        ("chat", "leaf"),
-        ("embeddings", "leaf"),
-        ("text_completion", "leaf"),
-        ("generate_content", "leaf"),
-        ("invoke_agent", "aggregate"),
-        ("create_agent", "aggregate"),
-        ("invoke_workflow", "aggregate"),
-        ("plan", "aggregate"),
-        ("execute_tool", "tool"),
-        ("retrieval", "tool"),
-        ("search_memory", "tool"),
-    ],
-)
-def test_only_model_calls_are_leaves(operation: str, kind: str):
-    row = read([span(**{"gen_ai.operation.name": operation})]).row
-    assert (row["operation"], row["span_kind"]) == (operation, kind)
+def test_only_model_calls_are_leaves():
+    kinds = {
+        "chat": "leaf",
+        "embeddings": "leaf",
+        "text_completion": "leaf",
+        "generate_content": "leaf",
+        "invoke_agent": "aggregate",
+        "create_agent": "aggregate",
+        "invoke_workflow": "aggregate",
+        "plan": "aggregate",
+        "execute_tool": "tool",
+        "retrieval": "tool",
+        "search_memory": "tool",
+    }
+    found = read([span(number, **{"gen_ai.operation.name": name}) for number, name in enumerate(kinds, 1)])
+    assert {row["operation"]: row["span_kind"] for row in found.rows} == kinds
 
 
 def test_a_span_around_another_one_with_usage_is_an_aggregate():
@@ -267,25 +266,23 @@ def test_a_failed_call_is_billed_where_it_used_tokens(
     assert (row["status"], row["error_type"]) == (status, error)
 
 
-@pytest.mark.parametrize(
-    "record",
-    [
+def test_what_is_about_something_else_is_counted_as_ignored():
+    records: list[dict[str, Any]] = [
         {**SPAN, "attributes": attributes({"http.request.method": "GET", "server.address": "x"})},
         {**SPAN},
         {"resourceSpans": [{"scopeSpans": []}]},
         {"resourceSpans": [{}]},
         {"resourceMetrics": [{"scopeMetrics": []}]},
         {"resourceLogs": []},
-    ],
-)
-def test_what_is_about_something_else_is_counted_as_ignored(record: dict[str, Any]):
-    found = read([BARE, record])
-    assert (len(found.rows), found.rejected, found.ignored) == (1, [], 1)
+    ]
+    for number, part in enumerate(read([BARE, *records], limits=Limits(chunk_rows=1)).parts):
+        assert (part.rows.num_rows, part.rejected.num_rows, part.ignored) == (
+            (1, 0, 0) if number == 0 else (0, 0, 1)
+        )
 
 
-@pytest.mark.parametrize(
-    ("record", "reason"),
-    [
+def test_a_span_that_cannot_be_taken_is_rejected():
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"hello": "world"}, "missing_field"),
         ({**BARE, "spanId": ""}, "missing_field"),
         ({**BARE, "startTimeUnixNano": "0"}, "absurd_timestamp"),
@@ -294,12 +291,11 @@ def test_what_is_about_something_else_is_counted_as_ignored(record: dict[str, An
         (span(1, **{"gen_ai.usage.input_tokens": -5}), "negative_count"),
         ({"resourceSpans": 5}, "missing_field"),
         ({"resourceSpans": [{"scopeSpans": [{"spans": [5, None]}]}]}, "not_an_object"),
-    ],
-)
-def test_a_span_that_cannot_be_taken_is_rejected(record: dict[str, Any], reason: str):
-    found = read([BARE, record])
+    ]
+    found = read([BARE, *(record for record, _ in cases)])
     assert len(found.rows) == 1
-    assert found.reasons[0] == (2, reason)
+    first = dict(reversed(found.reasons))
+    assert [first[line] for line in range(2, len(cases) + 2)] == [reason for _, reason in cases]
 
 
 def test_a_rejected_span_stands_alone_without_bodies_and_can_be_replayed():
