@@ -3,8 +3,11 @@
 import os
 
 
-def examples(full: int) -> int:
-    """`full` where MLREG_TEST_EXAMPLES=all, else a quarter of it, but five at least if there are as many."""
+def examples(full: int, *, least: int = 5) -> int:
+    """`full` where MLREG_TEST_EXAMPLES=all, else a quarter of it, but `least` if there are as many.
+
+    Less than five are for examples that take half a second each.
+    """
     if os.environ.get("MLREG_TEST_EXAMPLES") == "all":
         return full
-    return max(full // 4, min(full, 5))
+    return max(full // 4, min(full, least))

@@ -272,14 +272,14 @@ def test_a_batch_that_is_not_priced_yet_waits(lake: Lake) -> None:
 
 
 def test_roll_ups_at_the_same_time_leave_the_same_figures_as_one(lake: Lake) -> None:
-    for hour in range(3):
+    for hour in range(2):
         land(lake, [call(at(hour, day=DAY + timedelta(days=n))) for n in (0, 2, 4)])
         catch_up_costs(lake)
         with ThreadPoolExecutor(3) as pool:
             rollers = [Lake(lake.root) for _ in range(3)]
             assert {done.sequence for done in pool.map(roll_up_costs, rollers)} == {hour + 1}
-    assert [(row[3], row[4]) for row in figures(lake)] == [(3, 30)] * 3
-    assert [row["sequence"] for row in rollup(lake)] == [3] * 3
+    assert [(row[3], row[4]) for row in figures(lake)] == [(2, 20)] * 3
+    assert [row["sequence"] for row in rollup(lake)] == [2] * 3
 
 
 def test_on_an_object_store_the_figures_are_the_same(s3_root: str) -> None:
@@ -294,9 +294,9 @@ def test_on_an_object_store_the_figures_are_the_same(s3_root: str) -> None:
 
 
 def test_shuffled_batches_give_the_same_figures(tmp_path: Path) -> None:
-    calls = [call(at(hour, day=day)) for day in (DAY, NEXT) for hour in (1, 2, 23)]
+    calls = [call(at(hour, day=day)) for day in (DAY, NEXT) for hour in (1, 23)]
     found = []
-    for name, order in (("one", [0, 1, 2, 3, 4, 5]), ("other", [5, 2, 4, 0, 3, 1])):
+    for name, order in (("one", [0, 1, 2, 3]), ("other", [3, 1, 2, 0])):
         made = Lake(str(tmp_path / name))
         put_prices(made)
         for position in order:

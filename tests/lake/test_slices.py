@@ -7,8 +7,9 @@ import pytest
 
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.rollups import complete_sequence, roll_up_costs, rollup_rows
+from ml_registry_pipelines.lake import slices
 from ml_registry_pipelines.lake.outcomes import LostRace
-from ml_registry_pipelines.lake.slices import ATTEMPTS, days_behind, refresh_days
+from ml_registry_pipelines.lake.slices import days_behind, refresh_days
 from ml_registry_pipelines.telemetry.rollups import refresh_performance, roll_up
 from tests.made_events import event, land
 
@@ -67,7 +68,8 @@ def test_a_slice_whose_sources_are_replaced_while_it_is_computed_is_computed_aga
     assert (found.days, found.sequence) == ((DAY, NEXT), 1)
 
 
-def test_a_refresh_that_always_loses_gives_up_and_says_so(lake):
+def test_a_refresh_that_always_loses_gives_up_and_says_so(lake, monkeypatch):
+    monkeypatch.setattr(slices, "ATTEMPTS", 3)
     land(lake, [event(START)])
 
     def compute(reading, days, sequence):
@@ -76,9 +78,9 @@ def test_a_refresh_that_always_loses_gives_up_and_says_so(lake):
         refresh_performance(lake, [NEXT])
         return rows
 
-    with pytest.raises(LostRace, match=f"other writers were faster {ATTEMPTS} times in a row"):
+    with pytest.raises(LostRace, match="other writers were faster 3 times in a row"):
         refresh_days(lake, "performance_rollup", compute, complete=taken)
-    assert requests(lake, "performance_rollup") == {NEXT: ATTEMPTS}
+    assert requests(lake, "performance_rollup") == {NEXT: 3}
 
 
 def test_days_that_hold_no_raw_row_are_left_alone(lake):

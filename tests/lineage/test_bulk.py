@@ -138,7 +138,7 @@ class Graph:
 
 
 @settings(
-    max_examples=examples(4),
+    max_examples=examples(4, least=2),
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

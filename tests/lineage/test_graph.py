@@ -205,7 +205,7 @@ def land(lake: Lake, states: Sequence[State], block: int, end: int) -> None:
         lake.append_once(table, rows, source=SOURCE, sequence=block)
 
 
-@settings(max_examples=examples(8), deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
+@settings(max_examples=examples(8, least=3), deadline=None, suppress_health_check=QUIET, phases=UNSHRUNK)
 @given(
     steps=st.lists(STEPS, min_size=4, max_size=30),
     cuts=st.lists(st.integers(0, 30), min_size=2, max_size=2),

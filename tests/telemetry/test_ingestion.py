@@ -316,7 +316,7 @@ def test_user_ids_are_never_stored_as_they_came(world):
     assert len({row["user_hash"], row["session_hash"], None}) == 3
 
 
-@settings(max_examples=examples(15), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(15, least=3), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     plan=st.lists(
         st.lists(st.one_of(st.integers(0, 15), st.just("bad")), min_size=0, max_size=8),

@@ -101,7 +101,7 @@ def test_hours_are_of_all_tenants_and_days_of_each(lake):
 
 
 @given(seed=st.integers(0, 2**32), cut=st.integers(1, 59))
-@settings(deadline=None, max_examples=examples(5))
+@settings(deadline=None, max_examples=examples(5, least=2))
 def test_the_order_and_the_batches_in_which_rows_come_change_no_bit(tmp_path_factory, seed, cut):
     events = many(60, seed=1) + many(
         SKETCHED_FROM + 40, seed=2, tenant="acme", model="gpt-4o", status="success"
