@@ -141,7 +141,7 @@ class Reading:
         """Whether the reading sees no row of the table, as far as that can be told without a query."""
         registered = self._registered.get(table)
         if registered is not None:
-            return registered.num_rows == 0
+            return bool(registered.num_rows == 0)
         self._told = True
         return not self._snapshots[table].file_uris()
 
