@@ -101,10 +101,19 @@ def test_every_record_keeps_to_the_schema_of_the_native_record(records: list[Rec
     jsonschema = import_module("jsonschema")  # it ships no types
     schema = ROOT / "ml_registry_pipelines" / "telemetry" / "dialects" / "native.schema.json"
     validator = jsonschema.Draft202012Validator(json.loads(schema.read_text()))
-    # Of records that differ in time, id, latency and source lines alone, one stands for all.
+    # Of records that differ in time, id, latency, source lines and numbers of tokens alone, one stands for all.
     kinds = {}
     for record in records:
-        varying = {"ts": "", "event_id": "", "latency_ms": 0, "ttft_ms": 0, "tags": {}}
+        usage = record.get("usage", {})
+        assert all(type(count) is int and 0 <= count <= 10**9 for count in usage.values()), record
+        varying = {
+            "ts": "",
+            "event_id": "",
+            "latency_ms": 0,
+            "ttft_ms": 0,
+            "tags": {},
+            "usage": sorted(usage),
+        }
         kinds[json.dumps({name: varying.get(name, value) for name, value in record.items()})] = record
     assert not [error.message for record in kinds.values() for error in validator.iter_errors(record)]
 

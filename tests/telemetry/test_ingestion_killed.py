@@ -17,7 +17,7 @@ from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
 
 KILLS = int(os.environ.get("MLREG_TEST_KILLS", "2"))
 """`make kills` kills many more, in a run of its own."""
-FILES, ROWS = 10, 10
+FILES, ROWS = 7, 10
 
 WORKER = """
 import sys
