@@ -6,11 +6,9 @@ The server speaks HTTP in a process of its own; a bucket is made for each test t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,26 +73,16 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
-    """moto's server on a free port, with one process per worker of the test run."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """The server on a free port, with one process per worker of the test run."""
+    server = subprocess.Popen([sys.executable, "-m", "tests.s3_server"], stdout=subprocess.PIPE, text=True)
     try:
-        assert server.stderr is not None
-        said = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)):
-            line = server.stderr.readline()
-            assert line, f"the S3 server did not start: {said}"
-            said += line
-        # It logs every request; a pipe that nobody reads would stop it.
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield S3(url=found[0])
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url, "the S3 server did not start; what it said is above"
+        yield S3(url)
     finally:
         server.terminate()
-        server.wait()
+        server.communicate()
 
 
 @pytest.fixture
