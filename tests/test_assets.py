@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dagster as dg
@@ -26,6 +29,23 @@ FOLDER = "native/dt=2026-05-02/hh=12"
 def location(tmp_path: Path) -> Iterator[Location]:
     with open_location(tmp_path / "home") as location:
         yield location
+
+
+@pytest.fixture
+def taken(tmp_path: Path) -> Iterator[Location]:
+    """A location whose one file of twenty requests has been taken, priced and rolled up."""
+    shutil.copytree(_taken_home().name, tmp_path / "home")
+    with open_location(tmp_path / "home") as location:
+        yield location
+
+
+@cache
+def _taken_home() -> TemporaryDirectory[str]:
+    home = TemporaryDirectory(prefix="mlreg-taken-")
+    with open_location(Path(home.name)) as location:
+        location.land(f"{FOLDER}/a.jsonl", *(f"a{n}" for n in range(20)))
+        assert run(location).success
+    return home
 
 
 def run(location: Location, job: str = "ingest_logs", **tags: str) -> dg.ExecuteInProcessResult:
@@ -89,12 +109,10 @@ def test_every_check_passes_on_an_honest_batch(location: Location) -> None:
     ],
 )
 def test_a_row_that_does_not_belong_fails_its_check(
-    location: Location, table: str, forged: dict[str, Any], check: str
+    taken: Location, table: str, forged: dict[str, Any], check: str
 ) -> None:
-    location.land(f"{FOLDER}/a.jsonl", "a1")
-    run(location)
-    forge(location, table, forged)
-    found = verdicts(run(location))
+    forge(taken, table, forged)
+    found = verdicts(run(taken))
     assert check in [name for name, passed in found.items() if not passed]
 
 
@@ -167,11 +185,9 @@ def test_one_run_writes_the_reports_of_all_its_days(location: Location) -> None:
         )
 
 
-def test_the_overview_shows_its_key_chart_in_the_ui(location: Location) -> None:
-    location.land(f"{FOLDER}/a.jsonl", *(f"a{n}" for n in range(20)))
-    run(location)
+def test_the_overview_shows_its_key_chart_in_the_ui(taken: Location) -> None:
     result = run(
-        location,
+        taken,
         "write_reports",
         **{
             "dagster/asset_partition_range_start": "2026-05-02",
@@ -184,16 +200,14 @@ def test_the_overview_shows_its_key_chart_in_the_ui(location: Location) -> None:
     assert len(chart) <= 140_000
 
 
-def test_upkeep_shows_every_table_and_removes_orphans_when_asked(location: Location) -> None:
-    location.land(f"{FOLDER}/a.jsonl", "a1")
-    run(location)
-    orphan = location.home / "tables" / "model_costs" / "orphan.parquet"
+def test_upkeep_shows_every_table_and_removes_orphans_when_asked(taken: Location) -> None:
+    orphan = taken.home / "tables" / "model_costs" / "orphan.parquet"
     orphan.write_bytes(b"left by a kill")
     config = {"ops": {"operations__table_upkeep": {"config": {"full": True}}}}
-    result = location.execute(dg.RunRequest(run_config=config), job="maintain_tables")
+    result = taken.execute(dg.RunRequest(run_config=config), job="maintain_tables")
     assert result.success
     found = metadata(result, "operations/table_upkeep")
-    assert "| inference_events | 1 |" in found["tables"]
+    assert "| inference_events | 20 |" in found["tables"]
     assert not orphan.exists() or found["dagster/row_count"] >= 6
 
 

@@ -104,11 +104,38 @@ def cost_by(
     Raises:
         UnknownKey: a key or filter is none of those.
     """
-    for name in by:
+    (rows,) = costs_by(reading, [by], since=since, until=until, where=where)
+    return rows
+
+
+def costs_by(
+    reading: Reading,
+    groupings: Sequence[Sequence[str]],
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    where: Mapping[str, str] | None = None,
+) -> list[pa.Table]:
+    """As `cost_by`, for several groupings of the same requests at once: one table each, in their order."""
+    import pyarrow.compute as pc
+
+    for name in (name for by in groupings for name in by):
         if name not in KEYS:
             raise UnknownKey(f"costs are not kept by {name!r}; the keys are {', '.join(KEYS)}")
-    rows = reading.query("cost_by", _COST_BY, {"keys": list(by), **_bounds(since, until, where)})
-    return rows.drop_columns([name for name in KEYS if name not in by])
+    found: dict[int, pa.Table] = {}
+    for grain in ("day", "hour"):
+        # Planning the statement takes longer than a small lake's rows do, so it is not run for each grouping.
+        asked = {
+            n: list(by) for n, by in enumerate(groupings) if grain == ("hour" if "hour" in by else "day")
+        }
+        if not asked:
+            continue
+        given = {"numbers": list(asked), "groupings": list(asked.values()), "grain": grain}
+        rows = reading.query("cost_by", _COST_BY, given | _bounds(since, until, where))
+        for number, by in asked.items():
+            own = rows.filter(pc.equal(rows["grouping"], number))
+            found[number] = own.drop_columns(["grouping", *(name for name in KEYS if name not in by)])
+    return [found[number] for number in range(len(groupings))]
 
 
 def coverage(
@@ -163,18 +190,22 @@ def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | N
 
 
 _COST_BY = """
-WITH keyed AS MATERIALIZED (
+WITH groupings AS (
+    SELECT unnest($numbers::INTEGER[]) AS grouping, unnest($groupings::VARCHAR[][]) AS keys
+),
+keyed AS MATERIALIZED (
     SELECT
-        CASE WHEN list_contains($keys, 'day') THEN day END AS day,
-        CASE WHEN list_contains($keys, 'hour') THEN period_start END AS hour,
-        CASE WHEN list_contains($keys, 'tenant') THEN tenant END AS tenant,
-        CASE WHEN list_contains($keys, 'application') THEN application END AS application,
-        CASE WHEN list_contains($keys, 'provider') THEN provider END AS provider,
-        CASE WHEN list_contains($keys, 'model') THEN model END AS model,
-        CASE WHEN list_contains($keys, 'status') THEN status END AS status,
-        CASE WHEN list_contains($keys, 'deployment_id') THEN deployment_id END AS deployment_id,
-        CASE WHEN list_contains($keys, 'model_id') THEN model_id END AS model_id,
-        CASE WHEN list_contains($keys, 'model_version') THEN model_version END AS model_version,
+        grouping,
+        CASE WHEN list_contains(keys, 'day') THEN day END AS day,
+        CASE WHEN list_contains(keys, 'hour') THEN period_start END AS hour,
+        CASE WHEN list_contains(keys, 'tenant') THEN tenant END AS tenant,
+        CASE WHEN list_contains(keys, 'application') THEN application END AS application,
+        CASE WHEN list_contains(keys, 'provider') THEN provider END AS provider,
+        CASE WHEN list_contains(keys, 'model') THEN model END AS model,
+        CASE WHEN list_contains(keys, 'status') THEN status END AS status,
+        CASE WHEN list_contains(keys, 'deployment_id') THEN deployment_id END AS deployment_id,
+        CASE WHEN list_contains(keys, 'model_id') THEN model_id END AS model_id,
+        CASE WHEN list_contains(keys, 'model_version') THEN model_version END AS model_version,
         CASE WHEN attribution = 'version' THEN billable_requests ELSE 0 END AS attributed_requests,
         currency, requests, billable_requests, priced_requests, assumed_requests, priced_tokens,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
@@ -191,8 +222,8 @@ WITH keyed AS MATERIALIZED (
         CASE WHEN priced_requests > 0 THEN other_cost END AS other_cost,
         CASE WHEN priced_requests > 0 THEN cost END AS cost,
         logged_cost
-    FROM cost_rollup
-    WHERE grain = CASE WHEN list_contains($keys, 'hour') THEN 'hour' ELSE 'day' END
+    FROM cost_rollup, groupings
+    WHERE grain = $grain
         AND day >= $since AND day < $until
         AND ($tenant IS NULL OR tenant = $tenant)
         AND ($application IS NULL OR application = $application)
@@ -211,12 +242,14 @@ folded AS (
             END AS currency)
     FROM keyed
     WINDOW same AS (
-        PARTITION BY day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version
+        PARTITION BY grouping, day, hour, tenant, application, provider, model, status,
+            deployment_id, model_id, model_version
     )
 ),
 summed AS (
     SELECT
-        day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency,
+        grouping, day, hour, tenant, application, provider, model, status,
+        deployment_id, model_id, model_version, currency,
         CAST(sum(requests) AS BIGINT) AS requests,
         CAST(sum(billable_requests) AS BIGINT) AS billable_requests,
         CAST(sum(priced_requests) AS BIGINT) AS priced_requests,
@@ -236,7 +269,8 @@ summed AS (
     GROUP BY ALL
 )
 SELECT
-    day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency,
+    grouping, day, hour, tenant, application, provider, model, status,
+    deployment_id, model_id, model_version, currency,
     requests, billable_requests, priced_requests, assumed_requests,
     CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
     attributed_requests,
@@ -251,7 +285,8 @@ SELECT
     logged_cost,
     CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens
 FROM summed
-ORDER BY day, hour, tenant, application, provider, model, status, deployment_id, model_id, model_version, currency
+ORDER BY grouping, day, hour, tenant, application, provider, model, status,
+    deployment_id, model_id, model_version, currency
 """
 
 _COVERAGE = """

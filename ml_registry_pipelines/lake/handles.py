@@ -115,6 +115,7 @@ class Handles:
         self._lock = threading.Lock()
         self._writers: dict[str, _Kept] = {}
         self._lookers: dict[str, _Kept] = {}
+        self._snapshots: dict[str, _Kept] = {}
 
     def uri(self, table: str) -> str:
         """Where the table lies."""
@@ -158,6 +159,28 @@ class Handles:
                 return at(handle)
             except store_errors() as failure:
                 raise self._unreadable(table, failure) from failure
+
+    def snapshot(self, table: str, *, anew: bool = False) -> DeltaTable | None:
+        """The newest version in a handle that readers share and nobody moves; None without a table.
+
+        Opening a table takes some milliseconds even where nothing was written since. `anew` opens it
+        in any case, for a reader who found the log behind the shared handle cut.
+
+        Raises:
+            LakeError: the store failed.
+        """
+        with self._kept(self._snapshots, table) as kept:
+            identity = self.identity(table)
+            handle = kept.handle
+            if (
+                anew
+                or handle is None
+                or identity != kept.identity
+                or not self.is_newest(table, handle.version())
+            ):
+                handle = self.find(table)
+                kept.keep(handle, identity)
+            return handle
 
     def checkpointed(self, table: str) -> None:
         """Have a handle ready that begins at the new checkpoint, off the writer's path."""

@@ -57,7 +57,7 @@ class Reading:
 
     def __init__(self, lake: Lake, tables: Sequence[str]) -> None:
         self._lake = lake
-        self._snapshots = {name: lake.snapshot(name) for name in tables}
+        self._snapshots = {name: lake.shared_snapshot(name) for name in tables}
         self._registered: dict[str, pa.Table] = {}
         self._defined: list[Definition] = []
         self._connection: duckdb.DuckDBPyConnection | None = None
@@ -109,13 +109,13 @@ class Reading:
     def _lost_files(self) -> bool:
         """Whether a newer version has dropped files of this snapshot; a lost live file is another matter."""
         for name, snapshot in self._snapshots.items():
-            if set(snapshot.file_uris()) - set(self._lake.snapshot(name).file_uris()):
+            if set(snapshot.file_uris()) - set(self._lake.shared_snapshot(name).file_uris()):
                 return True
         return False
 
     def _renew(self) -> None:
         self.close()
-        self._snapshots = {name: self._lake.snapshot(name) for name in self._snapshots}
+        self._snapshots = {name: self._lake.shared_snapshot(name, anew=True) for name in self._snapshots}
         for name, rows in self._registered.items():
             self._put(name, rows)
         for definition in self._defined:

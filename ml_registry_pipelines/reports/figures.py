@@ -16,14 +16,17 @@ from ml_registry_pipelines.costs.queries import (
     AttributionCoverage,
     attribution_coverage,
     cost_by,
+    costs_by,
     unpriced_models,
 )
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import Reading
-from ml_registry_pipelines.telemetry.performance import GroupStatistics, window_statistics
-from ml_registry_pipelines.telemetry.windows import READS
+from ml_registry_pipelines.telemetry.performance import GroupStatistics, statistics_by
+from ml_registry_pipelines.telemetry.windows import READS, Question
 
 TABLES = (*READS, "cost_rollup", "model_costs", "price_catalog", "ingested_files")
+GROUPINGS: tuple[tuple[str, ...], ...] = ((), ("provider", "model"), ("provider",), ("tenant",))
+"""What the figures are asked by: all together, by model, by provider and by tenant."""
 MODELS_IN_CHART = 7
 """Models with a colour of their own; the others are summed."""
 OTHERS = "others"
@@ -177,14 +180,12 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
         return Figures(first, last, 0, of_one_day)
     start = datetime.combine(first, time(), UTC)
     end = datetime.combine(last, time(), UTC) + timedelta(days=1)
-    overall = window_statistics(reading, start, end)
-
-    def costs(*by: str) -> tuple[CostRow, ...]:
-        groups = window_statistics(reading, start, end, by=by).groups if by else overall.groups
-        statistics = {tuple(getattr(group, name) for name in by): group for group in groups}
-        rows = cost_by(reading, by, since=first, until=last + timedelta(days=1)).to_pylist()
-        return _cost_rows(rows, by, statistics)
-
+    statistics = statistics_by(reading, Question(start, end), GROUPINGS)
+    spent = costs_by(reading, GROUPINGS, since=first, until=last + timedelta(days=1))
+    total, by_model, by_provider, by_tenant = (
+        _cost_rows(rows.to_pylist(), by, {_key(group, by): group for group in found.groups})
+        for by, rows, found in zip(GROUPINGS, spent, statistics, strict=True)
+    )
     return Figures(
         first,
         last,
@@ -193,16 +194,20 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
         costs_version,
         attribution_version,
         attribution=attribution_coverage(reading, since=first, until=last + timedelta(days=1)),
-        total=next(iter(costs()), None),
-        by_model=costs("provider", "model"),
-        by_provider=costs("provider"),
-        by_tenant=costs("tenant"),
+        total=next(iter(total), None),
+        by_model=by_model,
+        by_provider=by_provider,
+        by_tenant=by_tenant,
         over_time=_over_time(reading, first, last),
         unpriced=_unpriced(reading, first, last),
         intake=_intake(reading, first if of_one_day else None),
         price_lists=_price_lists(reading, first, last),
-        relative_error=overall.relative_error,
+        relative_error=statistics[0].relative_error,
     )
+
+
+def _key(group: GroupStatistics, by: Sequence[str]) -> Key:
+    return tuple(getattr(group, name) for name in by)
 
 
 def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None, int | None]:

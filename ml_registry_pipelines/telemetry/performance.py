@@ -15,7 +15,7 @@ from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.telemetry import MODEL_METRICS
 from ml_registry_pipelines.telemetry.sketches import RELATIVE_ERROR
-from ml_registry_pipelines.telemetry.windows import GROUPINGS, QUANTILES, READS, Answer, Question, answer
+from ml_registry_pipelines.telemetry.windows import GROUPINGS, QUANTILES, READS, Answer, Question, answers
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -230,22 +230,33 @@ def window_statistics(
     exact: bool = False,
 ) -> Statistics:
     """As `PerformanceTracker.get_statistics`, within a reading that holds the tables of `windows.READS`."""
-    if unknown := set(by) - set(GROUPINGS):
+    attributed = (deployment_id, model_id, model_version)
+    (found,) = statistics_by(reading, Question(start, end, tenant, provider, model, exact, *attributed), [by])
+    return found
+
+
+def statistics_by(
+    reading: Reading, question: Question, groupings: Sequence[Collection[str]]
+) -> list[Statistics]:
+    """As `window_statistics`, for several groupings of the same requests at once, in their order."""
+    if unknown := {name for by in groupings for name in by} - set(GROUPINGS):
         raise PerformanceError(
             f"requests cannot be grouped by {', '.join(sorted(unknown))}; "
             f"the groupings are {', '.join(GROUPINGS)}"
         )
-    if start.tzinfo is None or end.tzinfo is None:
+    if question.start.tzinfo is None or question.end.tzinfo is None:
         raise PerformanceError("start and end of a window need a time zone; UTC is datetime.UTC")
-    attributed = (deployment_id, model_id, model_version)
-    groups = answer(reading, Question(start, end, frozenset(by), tenant, provider, model, exact, *attributed))
-    return Statistics(
-        start,
-        end,
-        groups=tuple(_group_statistics(found) for found in groups),
-        relative_error=0.0 if exact else RELATIVE_ERROR,
-        sequence=reading.sequence("inference_events", "ingestion"),
-    )
+    found = answers(reading, question, [frozenset(by) for by in groupings])
+    return [
+        Statistics(
+            question.start,
+            question.end,
+            groups=tuple(_group_statistics(group) for group in groups),
+            relative_error=0.0 if question.exact else RELATIVE_ERROR,
+            sequence=reading.sequence("inference_events", "ingestion"),
+        )
+        for groups in found
+    ]
 
 
 def _group_statistics(found: Answer) -> GroupStatistics:

@@ -11,15 +11,18 @@ What is asked and answered is in `performance.py`; what the rollup holds is in `
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, Attempts
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GROUPINGS = ("tenant", "provider", "model", "day", "deployment_id", "model_id", "model_version")
 ATTRIBUTED = ("deployment_id", "model_id", "model_version")
@@ -35,24 +38,22 @@ _Group = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a window: the groups, and whose requests."""
+    """What is asked of a window, and whose requests."""
 
     start: datetime
     end: datetime
-    by: frozenset[str]
-    tenant: str | None
-    provider: str | None
-    model: str | None
-    exact: bool
+    tenant: str | None = None
+    provider: str | None = None
+    model: str | None = None
+    exact: bool = False
     deployment_id: str | None = None
     model_id: str | None = None
     model_version: int | None = None
 
-    @property
-    def by_day_alone(self) -> bool:
+    def by_day_alone(self, by: frozenset[str]) -> bool:
         """Whether the hours of the rollup, which know neither tenant nor version, cannot answer it."""
         filters = (self.tenant, self.deployment_id, self.model_id, self.model_version)
-        return not self.by.isdisjoint(("tenant", *ATTRIBUTED)) or any(f is not None for f in filters)
+        return not by.isdisjoint(("tenant", *ATTRIBUTED)) or any(f is not None for f in filters)
 
 
 @dataclass(frozen=True)
@@ -64,33 +65,61 @@ class Answer:
     quantiles: Mapping[tuple[str, float], float]
 
 
-def answer(reading: Reading, question: Question) -> Iterator[Answer]:
-    """The groups of a window, those with most requests first."""
-    plan = _Plan.of(reading, question)
+def answers(
+    reading: Reading, question: Question, groupings: Sequence[frozenset[str]]
+) -> list[list[Answer]]:
+    """The groups of a window for each of `groupings`, those with most requests first."""
+    found: list[list[Answer]] = [[] for _ in groupings]
+    for by_day_alone in (False, True):
+        # Together: planning these statements takes longer than a small lake's rows do.
+        asked = {
+            number: by for number, by in enumerate(groupings) if question.by_day_alone(by) == by_day_alone
+        }
+        if asked:
+            plan = _Plan.of(reading, question, by_day_alone=by_day_alone)
+            for number, one in _answers(reading, plan, asked):
+                found[number].append(one)
+    return found
+
+
+def _answers(
+    reading: Reading, plan: _Plan, groupings: Mapping[int, frozenset[str]]
+) -> Iterator[tuple[int, Answer]]:
+    """Groups with the number of their grouping."""
     rules = rules_of(reading)
     reading.define(Attempts.attributed(rules))
+    reading.register("groupings", _relation(groupings))
     parts = reading.query("performance.parts", _PARTS, plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
-    sketched = reading.query("performance.sketched", _SKETCHED, plan.rolled_days() | plan.groups())
-    reading.register("sketched", sketched)
+    reading.register("sketched", reading.query("performance.sketched", _SKETCHED, plan.rolled_days()))
     edges = bool(plan.others)
     if edges:
         reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
     reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
     found = reading.query("performance.quantiles", _QUANTILES)
-    if question.exact:
+    if plan.question.exact:
         reading.register("targets", found)
         found = reading.query("performance.exact", _exact(rules), raw)
     values: dict[_Group, dict[str, int]] = {}
     quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
     for row in found.to_pylist():
-        group = tuple(row[name] for name in GROUPINGS)
+        group = tuple(row[name] for name in _GROUP_KEYS)
         values.setdefault(group, {})[row["metric"]] = row["n"]
         quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
-    for counts in reading.query("performance.counts", _counts(edges=edges), plan.groups()).to_pylist():
-        group = tuple(counts[name] for name in GROUPINGS)
-        yield Answer(counts, values.get(group, {}), quantiles.get(group, {}))
+    for counts in reading.query("performance.counts", _counts(edges=edges)).to_pylist():
+        group = tuple(counts[name] for name in _GROUP_KEYS)
+        yield counts["grouping"], Answer(counts, values.get(group, {}), quantiles.get(group, {}))
+
+
+def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
+    """A row per grouping: its number, and of each key whether it is grouped by."""
+    import pyarrow as pa
+
+    return pa.table(
+        {"grouping": pa.array(list(groupings), pa.int32())}
+        | {f"by_{name}": pa.array([name in by for by in groupings.values()]) for name in GROUPINGS}
+    )
 
 
 @dataclass(frozen=True)
@@ -98,12 +127,13 @@ class _Plan:
     """Which days of the window come whole from the rollup, which by the hour, and which may need raw rows."""
 
     question: Question
+    by_day_alone: bool
     whole: tuple[date, ...]
     hourly: tuple[date, ...]
     others: tuple[date, ...]
 
     @classmethod
-    def of(cls, reading: Reading, question: Question) -> _Plan:
+    def of(cls, reading: Reading, question: Question, *, by_day_alone: bool) -> _Plan:
         behind = days_behind(reading, "performance_rollup", reading.sequence("inference_events", "ingestion"))
         raw = days_held(reading, "inference_events")
         rolled = set() if question.exact else days_held(reading, "performance_rollup") - behind.keys()
@@ -114,19 +144,17 @@ class _Plan:
             for day in inside
             if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
         ]
-        hourly = [day for day in inside if day in rolled and day not in whole and not question.by_day_alone]
-        return cls(question, tuple(whole), tuple(hourly), tuple(day for day in inside if day not in whole))
+        hourly = [day for day in inside if day in rolled and day not in whole and not by_day_alone]
+        others = tuple(day for day in inside if day not in whole)
+        return cls(question, by_day_alone, tuple(whole), tuple(hourly), others)
 
     def rolled_days(self) -> dict[str, object]:
         return day_parameters(self.whole + self.hourly or (_NO_DAY,))
 
-    def groups(self) -> dict[str, object]:
-        return {f"by_{name}": name in self.question.by for name in GROUPINGS}
-
     def parameters(self) -> dict[str, object]:
         asked = self.question
         return self.rolled_days() | {
-            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not asked.by_day_alone,
+            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not self.by_day_alone,
             "start": asked.start, "end": asked.end,
             "tenant": asked.tenant, "provider": asked.provider, "model": asked.model,
             "deployment_id": asked.deployment_id, "model_id": asked.model_id,
@@ -135,9 +163,7 @@ class _Plan:
 
     def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
         """As `parameters`, for the raw rows of the days that need any."""
-        given = (
-            self.parameters() | self.groups() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
-        )
+        given = self.parameters() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
         return {name: value for name, value in given.items() if name != "hours"}
 
 
@@ -145,8 +171,11 @@ def _midnight(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
-_GROUP = ", ".join(f"CASE WHEN $by_{name} THEN {name} END AS {name}" for name in GROUPINGS)
-"""The keys of a row's group: those that are grouped by, and NULL for the others."""
+_GROUP_KEYS = ("grouping", *GROUPINGS)
+_GROUP = ", ".join(
+    ["grouping", *(f"CASE WHEN by_{name} THEN {name} END AS {name}" for name in GROUPINGS)]
+)
+"""The keys of a row's group in a grouping: those that it groups by, and NULL for the others."""
 
 _WANTED = """
               ($tenant IS NULL OR tenant = $tenant)
@@ -156,7 +185,7 @@ _WANTED = """
           AND ($model_id IS NULL OR model_id = $model_id)
           AND ($model_version IS NULL OR model_version = $model_version)
 """
-_KEYS = ", ".join(GROUPINGS)
+_KEYS = ", ".join(_GROUP_KEYS)
 
 
 def _same(left: str, right: str, names: tuple[str, ...]) -> str:
@@ -209,7 +238,7 @@ _SKETCHED = f"""
     ),
     chosen AS (
         SELECT {_GROUP}, latency_sketch, ttft_sketch
-        FROM covered
+        FROM covered, groupings
     ),
     counted AS (
         SELECT {_KEYS}, 'latency' AS metric, unnest(latency_sketch, recursive := true)
@@ -258,7 +287,7 @@ def _raw_counts(rules: Rules) -> str:
                AS timed_output_tokens,
            (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
            count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
-    FROM ({_raw(rules)})
+    FROM ({_raw(rules)}), groupings
     WHERE edge
     GROUP BY ALL
 """
@@ -270,7 +299,7 @@ def _raw_values(rules: Rules) -> str:
         SELECT {_GROUP},
                CASE WHEN counts_latency THEN latency_ms END AS latency_ms,
                CASE WHEN counts_ttft THEN ttft_ms END AS ttft_ms
-        FROM ({_raw(rules)})
+        FROM ({_raw(rules)}), groupings
         WHERE counts_latency OR counts_ttft
     ),
     valued AS (
@@ -327,9 +356,9 @@ def _exact(rules: Rules) -> str:
         FROM valued SEMI JOIN targets USING (metric, bucket)
         WINDOW of_bucket AS (PARTITION BY {_KEYS}, metric, bucket ORDER BY value)
     )
-    SELECT {", ".join(f"t.{name}" for name in GROUPINGS)}, t.metric, t.n, t.q, p.value
+    SELECT {", ".join(f"t.{name}" for name in _GROUP_KEYS)}, t.metric, t.n, t.q, p.value
     FROM targets t JOIN placed p
-        ON {_same("t", "p", (*GROUPINGS, "metric", "bucket", "place"))}
+        ON {_same("t", "p", (*_GROUP_KEYS, "metric", "bucket", "place"))}
 """
 
 
@@ -340,7 +369,7 @@ def _counts(*, edges: bool) -> str:
         SELECT {_GROUP}, status,
                requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
                assumed_requests, assumed_parts
-        FROM parts
+        FROM parts, groupings
         WHERE counts
         {"UNION ALL FROM raw_counts" if edges else ""}
     )

@@ -120,6 +120,22 @@ def test_an_open_reading_keeps_its_snapshot_through_compaction(lake):
     assert values(lake) == {float(n): 1 for n in range(10)}
 
 
+def test_a_handle_that_readers_share_follows_others_and_outlives_a_cut_of_the_log(lake, home, monkeypatch):
+    monkeypatch.setattr(maintenance, "LOG_KEPT", 1)
+    with Lake(str(home)) as other:
+        for round_ in range(1, 4):
+            fill(other, 5, first=5 * round_)
+            # Opened at a version behind which the log is then cut, and which stays the newest one.
+            assert values(lake).total() == 5 * round_
+            other.maintain(TABLE)
+            with lake.read(TABLE) as reading:
+                assert reading.sequence(TABLE, "s") == 5 * round_
+            assert values(lake).total() == 5 * round_
+    shutil.rmtree(lake.uri(TABLE))
+    fill(lake, 1)
+    assert values(lake) == {0.0: 1}
+
+
 def remove_dropped_files(lake: Lake) -> None:
     """Compact, then remove what the newest version no longer names, as upkeep does after an hour."""
     lake.maintain(TABLE)
