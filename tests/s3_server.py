@@ -36,7 +36,9 @@ class Handler(MotoRequestHandler):
         environ["wsgi.input"] = io.BytesIO(body)
         head: list[tuple[str, str]] = []
 
-        def start(status: str, headers: list[tuple[str, str]], failure: object = None) -> Callable[[bytes], object]:
+        def start(
+            status: str, headers: list[tuple[str, str]], failure: object = None
+        ) -> Callable[[bytes], object]:
             head[:] = [("", status), *headers]
             return self.wfile.write
 

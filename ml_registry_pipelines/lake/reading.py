@@ -161,7 +161,9 @@ class Reading:
 
         none = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("num_records", pa.int64())])
         return self._look(
-            table, lambda snapshot: pa.table(snapshot.get_add_actions(flatten=True)), absent=none.empty_table()
+            table,
+            lambda snapshot: pa.table(snapshot.get_add_actions(flatten=True)),
+            absent=none.empty_table(),
         )
 
     def _look(self, table: str, at: Callable[[DeltaTable], T], *, absent: T) -> T:
