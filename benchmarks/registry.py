@@ -3,7 +3,7 @@
 Things go in by `register_many`; versions and relationships by bulk commands whose files DuckDB
 writes, since a registry grows to that size over years. Then a log of 20,000 single commits,
 written as files into a log of its own, takes single commands; eight processes and 64 callers
-of one process write at once.
+of one process write at once. At the end MLflow's store does the same, as large, where it can.
 
     python -m benchmarks.registry
     python -m benchmarks.registry --things 100000 --versions 100000 --relationships 1000000
@@ -28,6 +28,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from benchmarks import mlflow_store
 from benchmarks.machine import describe_machine
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import open_duckdb
@@ -42,6 +43,7 @@ from ml_registry_pipelines.registry.relationships import Relationships
 from ml_registry_pipelines.registry.things import NewThing, bulk_change
 
 ACTOR = Actor("benchmark")
+PARTS = ["fill", "read", "callers", "processes", "write", "mlflow"]
 PER_MODEL = 10
 """Versions of a model that has some."""
 
@@ -309,11 +311,9 @@ def main() -> None:
     parser.add_argument("--commits", type=int, default=20_000)
     parser.add_argument("--lookups", type=int, default=500)
     parser.add_argument("--home", help="Keep the registry here, and use the one that is here.")
-    parser.add_argument(
-        "--only", nargs="*", choices=["fill", "read", "write", "callers", "processes"], default=None
-    )
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=None)
     given = parser.parse_args()
-    chosen = given.only or ["fill", "read", "write", "callers", "processes"]
+    chosen = given.only or PARTS
     print(describe_machine())
     home = given.home or tempfile.mkdtemp(prefix="mlreg-registry-")
     try:
@@ -327,6 +327,9 @@ def main() -> None:
             processes(home, 8, 10)
         if "write" in chosen:
             write(home, given.commits, 300)
+        if "mlflow" in chosen:
+            with tempfile.TemporaryDirectory(prefix="mlreg-mlflow-") as folder:
+                mlflow_store.measured(Path(folder), given.things, given.versions, given.lookups)
     finally:
         if given.home is None:
             shutil.rmtree(home, ignore_errors=True)
