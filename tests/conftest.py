@@ -33,6 +33,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("s3"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> None:
+    """Each instance of Dagster's reads a hundred files of migrations, to write down that its new tables need none."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+    known: dict[tuple[str | None, str | None], ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        where = (config.config_file_name, config.get_main_option("script_location"))
+        if where not in known:
+            known[where] = read(config)
+        return known[where]
+
+    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty root, which MLREG_HOME names; other settings are at their defaults."""
