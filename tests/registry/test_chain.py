@@ -98,7 +98,7 @@ def test_a_changed_field_is_found_and_named(root, rewrite):
         # The one before is still there, and it is the first of them that is named.
         rewrite(change)
         with Lake(str(root)) as lake:
-            a, b = verify(lake)
+            a, b = verified(lake)
         assert a.damage is not None, column
         assert (a.damage.sequence, a.damage.what) == (sequence, "changed"), column
         assert b.damage is None
