@@ -6,11 +6,9 @@ The server speaks HTTP in a process of its own; a bucket is made for each test t
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +39,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.properties)
         if "s3" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("s3"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> None:
+    """Each instance of Dagster's reads a hundred files of migrations, to write down that its new tables need none."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+    known: dict[tuple[str | None, str | None], ScriptDirectory] = {}
+
+    def from_config(config: Config) -> ScriptDirectory:
+        where = (config.config_file_name, config.get_main_option("script_location"))
+        if where not in known:
+            known[where] = read(config)
+        return known[where]
+
+    ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -83,26 +99,16 @@ class S3:
 
 @pytest.fixture(scope="session")
 def s3() -> Iterator[S3]:
-    """moto's server on a free port, with one process per worker of the test run."""
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    """The server on a free port, with one process per worker of the test run."""
+    server = subprocess.Popen([sys.executable, "-m", "tests.s3_server"], stdout=subprocess.PIPE, text=True)
     try:
-        assert server.stderr is not None
-        said = ""
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", said)):
-            line = server.stderr.readline()
-            assert line, f"the S3 server did not start: {said}"
-            said += line
-        # It logs every request; a pipe that nobody reads would stop it.
-        threading.Thread(target=server.stderr.read, daemon=True).start()
-        yield S3(url=found[0])
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        assert url, "the S3 server did not start; what it said is above"
+        yield S3(url)
     finally:
         server.terminate()
-        server.wait()
+        server.communicate()
 
 
 @pytest.fixture

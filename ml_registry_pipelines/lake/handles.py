@@ -268,7 +268,7 @@ class Handles:
         from deltalake import DeltaTable
 
         try:
-            DeltaTable.create(
+            return DeltaTable.create(
                 self.uri(declared.name),
                 schema=declared.schema,
                 mode="ignore",

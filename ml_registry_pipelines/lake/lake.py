@@ -289,9 +289,9 @@ class Lake:
         """The table as it is now, made if it is not there, in a handle of the caller's own."""
         return self._handles.find(table) or self._handles.open(table)
 
-    def shared_snapshot(self, table: str, *, anew: bool = False) -> DeltaTable:
-        """As `snapshot`, in a handle that all readers share: it may be looked at and not be moved."""
-        return self._handles.snapshot(table, anew=anew) or self._handles.open(table)
+    def shared_snapshot(self, table: str, *, anew: bool = False) -> DeltaTable | None:
+        """As `find`, in a handle that all readers share: it may be looked at and not be moved."""
+        return self._handles.snapshot(table, anew=anew)
 
     def find(self, table: str) -> DeltaTable | None:
         """The table as it is now; None where it has not been made."""

@@ -49,6 +49,8 @@ _GONE = ("No files found", "No such file", "NoSuchKey", "Not Found", "not found"
 class Reading:
     """One snapshot of some tables, queried with SQL by table name.
 
+    A table that has not been made reads as an empty one, and is not made for that.
+
     A folder's files are read by DuckDB itself, an object store's as an Arrow dataset,
     because DuckDB's own S3 reader is an extension that is fetched from the network.
 
@@ -109,7 +111,7 @@ class Reading:
     def _lost_files(self) -> bool:
         """Whether a newer version has dropped files of this snapshot; a lost live file is another matter."""
         for name, snapshot in self._snapshots.items():
-            if set(snapshot.file_uris()) - set(self._lake.shared_snapshot(name).file_uris()):
+            if set(_files(snapshot)) - set(_files(self._lake.shared_snapshot(name))):
                 return True
         return False
 
@@ -155,28 +157,37 @@ class Reading:
         Raises:
             SnapshotGone: the log was cut behind the snapshot after something had been read of it.
         """
-        return self._look(table, lambda snapshot: snapshot.transaction_version(source) or 0)
+        return self._look(table, lambda snapshot: snapshot.transaction_version(source) or 0, absent=0)
 
     def version(self, table: str) -> int:
-        """The version of this snapshot of `table`."""
-        return self._look(table, lambda snapshot: int(snapshot.version()))
+        """The version of this snapshot of `table`; 0 as well where it has not been made."""
+        return self._look(table, lambda snapshot: int(snapshot.version()), absent=0)
 
     def files(self, table: str) -> pa.Table:
         """The live files of this snapshot with their statistics, a row each, flattened."""
         import pyarrow as pa
 
-        return pa.table(self._look(table, lambda snapshot: snapshot.get_add_actions(flatten=True)))
+        none = pa.schema([("path", pa.string()), ("size_bytes", pa.int64()), ("num_records", pa.int64())])
+        return self._look(
+            table,
+            lambda snapshot: pa.table(snapshot.get_add_actions(flatten=True)),
+            absent=none.empty_table(),
+        )
 
-    def _look(self, table: str, at: Callable[[DeltaTable], T]) -> T:
+    def _look(self, table: str, at: Callable[[DeltaTable], T], *, absent: T) -> T:
+        def found() -> T:
+            snapshot = self._snapshots[table]
+            return absent if snapshot is None else at(snapshot)
+
         try:
-            found = at(self._snapshots[table])
+            answer = found()
         except store_errors() as failure:
             if self._told:
                 raise self._gone() from failure
             self._renew()
-            found = at(self._snapshots[table])
+            answer = found()
         self._told = True
-        return found
+        return answer
 
     def _gone(self) -> SnapshotGone:
         return SnapshotGone(
@@ -192,9 +203,11 @@ class Reading:
                 self._attach(self._connection, TABLES[name], snapshot)
         return self._connection
 
-    def _attach(self, connection: duckdb.DuckDBPyConnection, declared: Table, snapshot: DeltaTable) -> None:
-        files = snapshot.file_uris()
-        if not files:
+    def _attach(
+        self, connection: duckdb.DuckDBPyConnection, declared: Table, snapshot: DeltaTable | None
+    ) -> None:
+        files = _files(snapshot)
+        if snapshot is None or not files:
             connection.register(declared.name, declared.empty())
         elif self._lake.is_local:
             self._attach_files(connection, declared, snapshot, files)
@@ -316,6 +329,11 @@ def arrow_dataset(snapshot: DeltaTable, declared: Table) -> pads.Dataset:
         # pyarrow reads a column that no file has as NULL, if the schema says so.
         wanted = pa.schema([field.with_nullable(True) for field in wanted])
     return snapshot.to_pyarrow_dataset(schema=wanted)
+
+
+def _files(snapshot: DeltaTable | None) -> list[str]:
+    """Where the live files of a snapshot lie; none of a table that has not been made."""
+    return [] if snapshot is None else snapshot.file_uris()
 
 
 def _differ(snapshot: DeltaTable) -> bool:

@@ -144,7 +144,18 @@ def test_looking_makes_no_table(lake, home):
     assert lake.sequence(TABLE, "s") == 0
     assert lake.exists(TABLE) is False
     assert lake.status() == []
-    assert not home.exists()
+    with lake.read(TABLE) as reading:
+        assert (reading.sequence(TABLE, "s"), reading.version(TABLE), len(reading.files(TABLE))) == (0, 0, 0)
+        assert reading.query("t", f"SELECT count(*) AS n FROM {TABLE}").to_pylist() == [{"n": 0}]
+        lake.append_next(TABLE, points([1]), source="s")
+        assert reading.query("t", f"SELECT count(*) AS n FROM {TABLE}").to_pylist() == [{"n": 0}]
+
+
+def test_looking_at_nothing_makes_no_folder(lake, home):
+    assert lake.sequence(TABLE, "s") == 0
+    with lake.read(TABLE) as reading:
+        assert reading.query("t", f"SELECT value FROM {TABLE}").num_rows == 0
+    assert not list(home.rglob(TABLE))
 
 
 @pytest.mark.parametrize("name", ["with space", "ümlaut 日本", "it's", "50 + 50 = 100, (a) {b} #c ;d & e"])
