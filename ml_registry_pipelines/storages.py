@@ -58,6 +58,8 @@ def _make(home: Path) -> None:
     from sqlalchemy.exc import SQLAlchemyError
     from yaml import YAMLError
 
+    given = os.environ.get("DAGSTER_HOME")
+    os.environ["DAGSTER_HOME"] = str(home)  # for the configuration, which may speak of it
     try:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             # They are made when they are asked for.
@@ -67,3 +69,8 @@ def _make(home: Path) -> None:
             f"Dagster's tables of {home} cannot be made; see {home / 'dagster.yaml'}: "
             f"{' '.join(str(failure).split())[:500]}"
         ) from failure
+    finally:
+        if given is None:
+            del os.environ["DAGSTER_HOME"]
+        else:
+            os.environ["DAGSTER_HOME"] = given

@@ -1,6 +1,7 @@
-"""One home for the end-to-end tests: filled by the real demo, then served by a real UI.
+"""One home for the end-to-end tests: filled by the real demo, then served by one real UI for all of them.
 
-Those of one file run in order and in one worker, because each goes on from where the last one ended.
+They run in order and in one worker, because each goes on from where the last one ended:
+`test_the_end.py`, which ends the UI, comes last by its name.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.ui import Ui, mlreg, running_ui
+from tests.e2e.ui import Ui, mlreg, running_ui, wait_for
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -41,3 +46,20 @@ def ui(demo_home: Path) -> Iterator[Ui]:
     """The UI of the demo's home."""
     with running_ui(demo_home) as ui:
         yield ui
+
+
+@pytest.fixture(scope="session")
+def window(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all pages, because it keeps the scripts of the UI, which are 10 MB."""
+    window = browser.new_context(viewport={"width": 1680, "height": 1000})
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def page(window: BrowserContext, ui: Ui) -> Iterator[Page]:
+    """A page of a UI that has nothing else to do. Closed, because an open one goes on asking the server."""
+    wait_for("an end of all runs", ui.quiet)
+    page = window.new_page()
+    yield page
+    page.close()
