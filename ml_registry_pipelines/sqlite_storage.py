@@ -114,7 +114,8 @@ class SqliteStorage(DagsterSqliteStorage):
     """All three, in the places where Dagster's own has them."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        super(DagsterSqliteStorage, self).__init__()  # not Dagster's own, which opens its own three
+        # Not Dagster's own, which opens its own three.
+        super(DagsterSqliteStorage, self).__init__()  # type: ignore[no-untyped-call]
         self.base_dir = base_dir
         self._inst_data = inst_data
         self._run_storage = Runs.from_local(str(Path(base_dir, "history")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -134,33 +134,36 @@ def test_files_dropped_while_the_ui_runs_are_rolled_up_an_earlier_hour_and_day_a
         ids = [f"{folder}-{number}" for number in range(10)]
         land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, f"{day}T{hour}:15:00Z") for i in ids])
         # The next one is older than what has been taken.
-        wait_for(f"the rows of {folder}", lambda ids=ids: dropped(ui.home, ids) == ids, pause=0.5)
-
-    def rolled_up(rollup: str) -> list[dict[str, Any]]:
-        return rows(
-            ui.home,
-            f"""
-            SELECT 'dt=' || strftime(period_start, '%Y-%m-%d/hh=%H') AS folder, sum(requests)::BIGINT AS requests
-            FROM {rollup}
-            WHERE grain = 'hour' AND period_start >= '2026-11-01'
-            GROUP BY ALL
-            ORDER BY folder DESC
-            """,
-            rollup,
-        )
+        wait_for(f"the rows of {folder}", partial(are_there, ui.home, ids), pause=0.5)
 
     expected = [{"folder": folder, "requests": 10} for folder in folders]
     for rollup in ("cost_rollup", "performance_rollup"):
-        wait_for(f"all of {rollup}", lambda rollup=rollup: rolled_up(rollup) == expected, pause=0.5)
+        wait_for(f"all of {rollup}", partial(is_rolled_up, ui.home, rollup, expected), pause=0.5)
 
 
-def dropped(home: Path, ids: list[str]) -> list[str]:
-    """Those of the ids that are there, as often as they are."""
+def are_there(home: Path, ids: list[str]) -> bool:
+    """Whether each of the events is there, once."""
     listed = ", ".join(f"'{event_id}'" for event_id in ids)
     found = rows(
         home, f"SELECT event_id FROM inference_events WHERE event_id IN ({listed})", "inference_events"
     )
-    return sorted(row["event_id"] for row in found)
+    return sorted(row["event_id"] for row in found) == ids
+
+
+def is_rolled_up(home: Path, rollup: str, expected: list[dict[str, Any]]) -> bool:
+    """Whether the hours of November in a rollup, the newest first, are these."""
+    found = rows(
+        home,
+        f"""
+        SELECT strftime(period_start, 'dt=%Y-%m-%d/hh=%H') AS folder, sum(requests)::BIGINT AS requests
+        FROM {rollup}
+        WHERE grain = 'hour' AND period_start >= '2026-11-01'
+        GROUP BY ALL
+        ORDER BY folder DESC
+        """,
+        rollup,
+    )
+    return found == expected
 
 
 def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
