@@ -9,14 +9,10 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.e2e.ui import Ui, mlreg, running_ui, wait_for
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+from tests.e2e.ui import Ui, mlreg, running_ui
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
@@ -46,20 +42,3 @@ def ui(demo_home: Path) -> Iterator[Ui]:
     """The UI of the demo's home."""
     with running_ui(demo_home) as ui:
         yield ui
-
-
-@pytest.fixture(scope="session")
-def window(browser: Browser) -> Iterator[BrowserContext]:
-    """One for all pages, because it keeps the scripts of the UI, which are 10 MB."""
-    window = browser.new_context(viewport={"width": 1680, "height": 1000})
-    yield window
-    window.close()
-
-
-@pytest.fixture
-def page(window: BrowserContext, ui: Ui) -> Iterator[Page]:
-    """A page of a UI that has nothing else to do. Closed, because an open one goes on asking the server."""
-    wait_for("an end of all runs", ui.quiet)
-    page = window.new_page()
-    yield page
-    page.close()

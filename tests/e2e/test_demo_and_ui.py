@@ -1,4 +1,4 @@
-"""The demo, then the UI on what it made: real daemon, real runs, a real browser. In order, on one home."""
+"""The demo, then the UI on what it made: real daemon, real runs. In order, on one home."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 import subprocess
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
 
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
@@ -17,10 +16,6 @@ from ml_registry_pipelines.registry.models import ModelRegistry
 from tests.e2e.ui import REPOSITORY, Ui, mlreg, processes_with, wait_for
 from tests.location import land, record
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Page
-
-GROUPS = ("sources", "telemetry", "costs", "reports", "operations")
 EXPECTED: dict[str, Any] = json.loads((REPOSITORY / "demo" / "expected.json").read_text())
 
 
@@ -183,33 +178,3 @@ def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
     (opened,) = rows(ui.home, "SELECT * FROM alerts WHERE alert_key = 'run_failed/sync_prices'", "alerts")
     assert "contract-prices.yaml" in opened["message"]
     assert opened["run_id"] in {run["runId"] for run in ui.runs("sync_prices")}
-
-
-# -- what a person sees -----------------------------------------------------------------------
-
-
-def test_the_asset_graph_shows_every_group_and_table(page: Page, ui: Ui, tmp_path: Path) -> None:
-    expanded = ",".join(f"global@global:{group}" for group in GROUPS)
-    page.goto(f"{ui.address}/asset-groups/?expanded={quote(expanded, safe='')}")
-    for name in (*GROUPS, "landing", "inference_events", "model_costs", "cost_rollup", "daily_cost_report"):
-        page.get_by_text(name, exact=True).first.wait_for()
-    page.screenshot(path=tmp_path / "graph.png")
-
-
-def test_the_page_of_an_asset_shows_rows_columns_and_checks(page: Page, ui: Ui, tmp_path: Path) -> None:
-    page.goto(f"{ui.address}/assets/telemetry/inference_events")
-    page.get_by_text("One row is one attempt of one inference request").first.wait_for()
-    page.goto(f"{ui.address}/assets/telemetry/inference_events?view=checks")
-    page.get_by_text("no_negative_tokens").first.wait_for()
-    page.screenshot(path=tmp_path / "asset.png")
-
-
-def test_the_key_chart_is_shown_in_the_metadata_of_the_overview(page: Page, ui: Ui, tmp_path: Path) -> None:
-    page.goto(f"{ui.address}/assets/reports/cost_overview?view=overview")
-    show = page.get_by_text("[Show Markdown]").first
-    show.wait_for()
-    show.click()
-    picture = page.locator("img[src^='data:image/png']").first
-    picture.wait_for()
-    assert picture.evaluate("image => image.naturalWidth") > 300
-    page.screenshot(path=tmp_path / "chart.png")

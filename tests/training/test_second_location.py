@@ -17,7 +17,7 @@ from ml_registry_pipelines.lineage.staleness import Staleness
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.services import ServicesError, prepare
+from ml_registry_pipelines.services import ServicesError, dagster_home, prepare
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.workspace import workspace
 from tests.training.conftest import ME
@@ -74,13 +74,16 @@ def test_it_is_loaded_beside_the_platform_and_trains_for_real(outside: Path, hom
         )
     )
 
-    def train(year: int) -> list[str]:
+    def train(year: int, **more: object) -> list[str]:
         config = outside / f"{year}.json"
-        config.write_text(json.dumps({"ops": {"datasets__default__loans": {"config": {"year": year}}}}))
+        ops = {"datasets__default__loans": {"config": {"year": year}}}
+        config.write_text(json.dumps({"ops": ops, **more}))
         return ["job", "execute", "-f", "training_location.py", "-j", "train", "-c", str(config)]
 
     validate = ["definitions", "validate", "-w", str(listed), "--log-format", "json"]
-    done = dagster(home, outside, validate, train(2025), train(2026))
+    # A process per step, as Dagster has it by default, and none.
+    again = train(2026, execution={"config": {"in_process": {}}})
+    done = dagster(home, outside, validate, train(2025), again)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "training_location.py" in done.stdout + done.stderr
     assert "ml_registry_pipelines.definitions" in done.stdout + done.stderr
@@ -106,16 +109,14 @@ def test_it_is_loaded_beside_the_platform_and_trains_for_real(outside: Path, hom
 
 
 def with_file(home: Path, text: str) -> Settings:
-    home.mkdir(exist_ok=True)
-    (home / "mine.yaml").write_text(text)
     settings = Settings.from_environment()
-    prepare(settings)
+    dagster_home(settings).mkdir(parents=True)
+    (home / "mine.yaml").write_text(text)
     return Settings(settings.home, settings.environment, None, None, workspace_file=str(home / "mine.yaml"))
 
 
 def test_without_a_file_of_ones_own_the_platform_is_the_one_location(home: Path) -> None:
     settings = Settings.from_environment()
-    prepare(settings)
     assert workspace(settings) == ROOT / "workspace.yaml"
 
 
