@@ -40,17 +40,28 @@ def outside(tmp_path: Path) -> Path:
 
 COMMANDS = """
 import json, sys
+import dagster as dg
 from dagster._cli import cli
-for command in json.loads(sys.argv[1]):  # each as a shell would give it; to import Dagster takes longer
+from dagster._core.remote_origin import InProcessCodeLocationOrigin
+from dagster._core.workspace.load_target import WorkspaceFileTarget
+
+# One process for all, as importing Dagster takes longer than what is done here.
+workspace, *commands = json.loads(sys.argv[1])
+with dg.DagsterInstance.get() as instance:
+    for origin in WorkspaceFileTarget([workspace]).create_origins():
+        here = InProcessCodeLocationOrigin(origin.loadable_target_origin, location_name=origin.location_name)
+        for repository in here.create_location(instance).get_repositories().values():
+            print("loaded", origin.location_name, len(repository.asset_graph.get_all_asset_keys()), flush=True)
+for command in commands:
     cli.main(command, prog_name="dagster", standalone_mode=False)
 """
 
 
-def dagster(home: Path, cwd: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
-    """Give commands to Dagster's shell, one after another, where only the package is installed."""
+def dagster(home: Path, cwd: Path, workspace: Path, *commands: list[str]) -> subprocess.CompletedProcess[str]:
+    """Load a workspace, then give commands to Dagster's shell, where only the package is installed."""
     kept = {n: v for n, v in os.environ.items() if not n.startswith(("MLREG_", "DAGSTER_", "PYTHONPATH"))}
     return subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
+        [sys.executable, "-c", COMMANDS, json.dumps([str(workspace), *commands])],
         env={
             **kept,
             "MLREG_HOME": str(home),
@@ -79,11 +90,12 @@ def test_it_is_loaded_beside_the_platform_and_trains_for_real(outside: Path, hom
         config.write_text(json.dumps({"ops": {"datasets__default__loans": {"config": {"year": year}}}}))
         return ["job", "execute", "-f", "training_location.py", "-j", "train", "-c", str(config)]
 
-    validate = ["definitions", "validate", "-w", str(listed), "--log-format", "json"]
-    done = dagster(home, outside, validate, train(2025), train(2026))
+    done = dagster(home, outside, listed, train(2025), train(2026))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "training_location.py" in done.stdout + done.stderr
-    assert "ml_registry_pipelines.definitions" in done.stdout + done.stderr
+    loaded = dict(re.findall(r"^loaded (\S+) (\d+)$", done.stdout, re.MULTILINE))
+    assert set(loaded) == {"ml_registry_pipelines.definitions", "training_location.py"}
+    assert loaded["training_location.py"] == "2"
+    assert int(loaded["ml_registry_pipelines.definitions"]) > 10
 
     with Lake(str(home)) as lake, Log(lake) as log:
         registry, tracker = ModelRegistry(log, actor=ME), LineageTracker(log, actor=ME)
