@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.storages import make_storages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORKSPACE = REPOSITORY / "workspace.yaml"
@@ -69,10 +70,11 @@ def demo_data(settings: Settings) -> Path:
 
 
 def prepare(settings: Settings) -> Path:
-    """Make Dagster's home, with a `dagster.yaml` where there is none yet.
+    """Make Dagster's home where there is none yet: its `dagster.yaml`, and its tables.
 
     Raises:
         ServicesError: it cannot be written, or this installation has no `workspace.yaml`.
+        StoragesError: Dagster refuses the `dagster.yaml`.
     """
     if not WORKSPACE.exists():
         raise ServicesError(
@@ -86,6 +88,7 @@ def prepare(settings: Settings) -> Path:
             aside = home / f".dagster.yaml.{os.getpid()}"
             aside.write_bytes(TEMPLATE.read_bytes())
             aside.replace(written)
+        make_storages(home)
     except OSError as failure:
         raise ServicesError(f"Dagster's home {home} cannot be written: {failure.strerror}") from failure
     return home

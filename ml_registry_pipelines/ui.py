@@ -32,13 +32,13 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
         ServicesError: it runs already, the port is taken, or a service ended on its own.
     """
     settings = Settings.from_environment()
-    home = prepare(settings)
-    locations = workspace(settings)
     address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     if (busy := holder(settings)) is not None and not busy.is_orphan:
         where = f"at {busy.address}" if busy.address else "for a demo; wait until that has ended"
         raise ServicesError(f"Dagster already runs for {settings.home} {where}")
     _refuse_taken(host, port)
+    home = prepare(settings)
+    locations = workspace(settings)
     # Both: what a script starts in the background has SIGINT ignored otherwise.
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, _interrupt)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import yaml
 from ml_registry_pipelines import services
 from ml_registry_pipelines.services import ServicesError
 from ml_registry_pipelines.settings import Environment, Settings
+from ml_registry_pipelines.storages import MADE, StoragesError
 from tests.e2e.ui import REPOSITORY, environment, mlreg, processes_with, wait_for
 
 STARTER = """
@@ -22,6 +24,23 @@ from ml_registry_pipelines.settings import Settings
 with running_daemon(Settings.from_environment(), address="http://127.0.0.1:1") as daemon:
     print(daemon.process.pid, flush=True)
     input()
+"""
+
+PREPARING = """
+import dagster, os, sys  # imported once: what is tried is making the tables
+from ml_registry_pipelines.services import prepare
+from ml_registry_pipelines.settings import Settings
+gate, opened = os.pipe()
+children = []
+for _ in range(6):
+    if not (child := os.fork()):
+        os.close(opened)
+        os.read(gate, 1)
+        prepare(Settings.from_environment())
+        os._exit(0)
+    children.append(child)
+os.close(opened)  # all of them at once
+sys.exit(sum(os.waitpid(child, 0)[1] for child in children) > 0)
 """
 
 
@@ -38,6 +57,35 @@ def test_the_home_of_dagster_lies_in_ours_with_telemetry_off_and_is_written_once
     written.write_text("telemetry: {enabled: true}\n")
     services.prepare(settings)
     assert written.read_text() == "telemetry: {enabled: true}\n"
+
+
+def test_processes_that_prepare_an_empty_home_at_once_make_its_tables_once(settings: Settings) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARING],
+        env=environment(Path(settings.home)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_that_were_removed_are_made_again(settings: Settings) -> None:
+    home = services.prepare(settings)
+    files = sorted(path.relative_to(home) for path in home.rglob("*.db"))
+    assert len(files) == 3
+    shutil.rmtree(home / "history")
+    services.prepare(settings)
+    assert sorted(path.relative_to(home) for path in home.rglob("*.db")) == files
+
+
+def test_a_configuration_that_dagster_refuses_is_one_sentence(settings: Settings) -> None:
+    home = services.prepare(settings)
+    (home / MADE).unlink()
+    (home / "dagster.yaml").write_text("run_queue: {dequeue_interval_seconds: soon}\n")
+    with pytest.raises(StoragesError, match=r"see .*/dagster\.yaml: .*dequeue_interval_seconds") as refused:
+        services.prepare(settings)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_lake_in_a_bucket_keeps_dagster_on_this_machine(

@@ -1,6 +1,7 @@
-"""One home for the end-to-end tests: filled by the real demo, then served by a real UI.
+"""One home for the end-to-end tests: filled by the real demo, then served by one real UI for all of them.
 
-Those of one file run in order and in one worker, because each goes on from where the last one ended.
+They run in order and in one worker, because each goes on from where the last one ended:
+`test_the_end.py`, which ends the UI, comes last by its name.
 """
 
 from __future__ import annotations

@@ -1,35 +1,36 @@
-"""The demo, then the UI on what it made: real daemon, real runs, a real browser. In order, on one home."""
+"""The demo, then the UI on what it made: real daemon, real runs. In order, on one home."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
-
-import pytest
+from typing import Any
 
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.models import ModelRegistry
 from tests.e2e.ui import REPOSITORY, Ui, mlreg, processes_with, wait_for
 from tests.location import land, record
 
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
-
-GROUPS = ("sources", "telemetry", "costs", "reports", "operations")
 EXPECTED: dict[str, Any] = json.loads((REPOSITORY / "demo" / "expected.json").read_text())
 
 
+@cache
+def lake(home: Path) -> Lake:
+    return Lake(str(home), process="test")
+
+
 def rows(home: Path, sql: str, *tables: str) -> list[dict[str, Any]]:
-    lake = Lake(str(home), process="test")
-    with lake.read(*tables) as reading:
+    with lake(home).read(*tables) as reading:
         return list(reading.query("test", sql).to_pylist())
 
 
 def versions(home: Path) -> dict[str, int]:
-    return {status.name: status.version for status in Lake(str(home)).status()}
+    return {status.name: status.version for status in lake(home).status()}
 
 
 # -- make demo -------------------------------------------------------------------------------
@@ -68,9 +69,9 @@ def test_the_demo_trains_models_and_says_which_are_stale(
         "credit-risk@v1": ("production", "current:"),
         "recidivism-rule@v1": ("shadow", "stale:"),
     }
-    listed = mlreg(demo_home, "models", "list")
-    assert listed.returncode == 0, listed.stderr
-    assert all(name in listed.stdout for name in ("recidivism", "credit-risk", "recidivism-rule"))
+    with Log(lake(demo_home)) as log:
+        listed = ModelRegistry(log, actor=Actor("tester")).list_models()
+    assert {model.name for model in listed} == {"recidivism", "credit-risk", "recidivism-rule"}
 
 
 def test_a_second_demo_changes_nothing_and_says_so(demo_home: Path) -> None:
@@ -119,35 +120,45 @@ def test_the_demos_training_code_is_a_location_of_its_own_with_its_runs(ui: Ui) 
     assert loaded["datasets/default/compas"]["isMaterializable"]
 
 
-@pytest.mark.parametrize(
-    "folder",
-    ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"],
-    ids=["12", "09", "yesterday"],
-)
-def test_a_file_dropped_while_the_ui_runs_is_rolled_up(ui: Ui, folder: str) -> None:
-    day, hour = folder[3:13], folder[-2:]
-    ids = [f"{folder}-{number}" for number in range(10)]
-    land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, f"{day}T{hour}:15:00Z") for i in ids])
+def test_files_dropped_while_the_ui_runs_are_rolled_up_an_earlier_hour_and_day_after_a_later_one(
+    ui: Ui,
+) -> None:
+    folders = ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"]
+    for folder in folders:
+        day, hour = folder[3:13], folder[-2:]
+        ids = [f"{folder}-{number}" for number in range(10)]
+        land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, f"{day}T{hour}:15:00Z") for i in ids])
+        # The next one is older than what has been taken.
+        wait_for(f"the rows of {folder}", partial(are_there, ui.home, ids), pause=0.5)
 
-    def rolled_up() -> bool:
-        found = rows(
-            ui.home,
-            f"""
-            SELECT (SELECT sum(requests) FROM cost_rollup WHERE grain = 'hour'
-                    AND period_start = '{day} {hour}:00:00+00') AS costs,
-                   (SELECT sum(requests) FROM performance_rollup WHERE grain = 'hour'
-                    AND period_start = '{day} {hour}:00:00+00') AS performance
-            """,
-            "cost_rollup",
-            "performance_rollup",
-        )
-        return found == [{"costs": 10, "performance": 10}]
+    expected = [{"folder": folder, "requests": 10} for folder in folders]
+    for rollup in ("cost_rollup", "performance_rollup"):
+        wait_for(f"all of {rollup}", partial(is_rolled_up, ui.home, rollup, expected), pause=0.5)
 
-    wait_for(f"the rollup of {folder}", rolled_up)
+
+def are_there(home: Path, ids: list[str]) -> bool:
+    """Whether each of the events is there, once."""
+    listed = ", ".join(f"'{event_id}'" for event_id in ids)
     found = rows(
-        ui.home, f"SELECT event_id FROM inference_events WHERE event_id LIKE '{folder}%'", "inference_events"
+        home, f"SELECT event_id FROM inference_events WHERE event_id IN ({listed})", "inference_events"
     )
-    assert sorted(row["event_id"] for row in found) == ids
+    return sorted(row["event_id"] for row in found) == ids
+
+
+def is_rolled_up(home: Path, rollup: str, expected: list[dict[str, Any]]) -> bool:
+    """Whether the hours of November in a rollup, the newest first, are these."""
+    found = rows(
+        home,
+        f"""
+        SELECT strftime(period_start, 'dt=%Y-%m-%d/hh=%H') AS folder, sum(requests)::BIGINT AS requests
+        FROM {rollup}
+        WHERE grain = 'hour' AND period_start >= '2026-11-01'
+        GROUP BY ALL
+        ORDER BY folder DESC
+        """,
+        rollup,
+    )
+    return found == expected
 
 
 def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
@@ -167,55 +178,3 @@ def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
     (opened,) = rows(ui.home, "SELECT * FROM alerts WHERE alert_key = 'run_failed/sync_prices'", "alerts")
     assert "contract-prices.yaml" in opened["message"]
     assert opened["run_id"] in {run["runId"] for run in ui.runs("sync_prices")}
-
-
-# -- what a person sees -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def page(browser: Browser, ui: Ui) -> Page:
-    wait_for("an end of all runs", ui.quiet)
-    return browser.new_page(viewport={"width": 1680, "height": 1000})
-
-
-def test_the_asset_graph_shows_every_group_and_table(page: Page, ui: Ui, tmp_path: Path) -> None:
-    expanded = ",".join(f"global@global:{group}" for group in GROUPS)
-    page.goto(f"{ui.address}/asset-groups/?expanded={quote(expanded, safe='')}")
-    for name in (*GROUPS, "landing", "inference_events", "model_costs", "cost_rollup", "daily_cost_report"):
-        page.get_by_text(name, exact=True).first.wait_for()
-    page.screenshot(path=tmp_path / "graph.png")
-
-
-def test_the_page_of_an_asset_shows_rows_columns_and_checks(page: Page, ui: Ui, tmp_path: Path) -> None:
-    page.goto(f"{ui.address}/assets/telemetry/inference_events")
-    page.get_by_text("One row is one attempt of one inference request").first.wait_for()
-    page.goto(f"{ui.address}/assets/telemetry/inference_events?view=checks")
-    page.get_by_text("no_negative_tokens").first.wait_for()
-    page.screenshot(path=tmp_path / "asset.png")
-
-
-def test_the_key_chart_is_shown_in_the_metadata_of_the_overview(page: Page, ui: Ui, tmp_path: Path) -> None:
-    page.goto(f"{ui.address}/assets/reports/cost_overview?view=overview")
-    show = page.get_by_text("[Show Markdown]").first
-    show.wait_for()
-    show.click()
-    picture = page.locator("img[src^='data:image/png']").first
-    picture.wait_for()
-    assert picture.evaluate("image => image.naturalWidth") > 300
-    page.screenshot(path=tmp_path / "chart.png")
-
-
-# -- the end ----------------------------------------------------------------------------------
-
-
-def test_a_second_ui_for_the_same_home_is_refused_with_the_address_of_the_first(ui: Ui) -> None:
-    second = mlreg(ui.home, "ui", "--port", "3001")
-    assert second.returncode == 1
-    assert f"already runs for {ui.home} at {ui.address}" in second.stderr
-
-
-def test_ctrl_c_ends_the_ui_and_all_its_processes(ui: Ui) -> None:
-    said = ui.interrupt()
-    assert ui.process.returncode == 0, said
-    assert f"Dagster is at {ui.address}" in said
-    assert processes_with(str(ui.home)) == []

@@ -23,13 +23,13 @@ MLREG = [sys.executable, "-c", "from ml_registry_pipelines.cli import main; main
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None], *, seconds: float = 120.0) -> T:
+def wait_for(what: str, look: Callable[[], T | None], *, seconds: float = 120.0, pause: float = 0.2) -> T:
     """The first true thing that `look` returns; fails with `what` when none came in time."""
     until = time.monotonic() + seconds
-    pause = threading.Event()
+    event = threading.Event()
     while not (found := look()):
         assert time.monotonic() < until, f"{what} did not happen within {seconds:.0f} s"
-        pause.wait(0.2)
+        event.wait(pause)
     return found
 
 
