@@ -145,7 +145,8 @@ class Reading:
         if registered is not None:
             return bool(registered.num_rows == 0)
         self._told = True
-        return not self._snapshots[table].file_uris()
+        snapshot = self._snapshots[table]
+        return snapshot is None or not snapshot.file_uris()
 
     def holds(self, table: str) -> bool:
         """Whether the reading has a snapshot of the table."""

@@ -17,8 +17,9 @@ LONGEST = 120
 """Characters of a part: keys stand in addresses and in a column of Dagster's event log."""
 _DIGEST = 24
 _CUT_MARK = "_x_"
-# An underscore that would look like the begin of an escape or of the mark is escaped itself.
-_ESCAPED = re.compile(r"[^A-Za-z0-9_.-]|_(?=x[0-9A-F_])")
+# An underscore that would look like the begin of an escape or of the mark is escaped itself;
+# what comes after `_x` may begin with an underscore once it is escaped.
+_ESCAPED = re.compile(r"[^A-Za-z0-9_.-]|_(?=x(?:[0-9A-F_]|[^A-Za-z0-9_.-]))")
 _TOKEN = re.compile(r"_x([0-9A-F]*)_|.")
 
 Key = tuple[str, ...]

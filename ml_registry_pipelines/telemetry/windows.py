@@ -66,9 +66,7 @@ class Answer:
     quantiles: Mapping[tuple[str, float], float]
 
 
-def answers(
-    reading: Reading, question: Question, groupings: Sequence[frozenset[str]]
-) -> list[list[Answer]]:
+def answers(reading: Reading, question: Question, groupings: Sequence[frozenset[str]]) -> list[list[Answer]]:
     """The groups of a window for each of `groupings`, those with most requests first."""
     found: list[list[Answer]] = [[] for _ in groupings]
     for by_day_alone in (False, True):
@@ -174,9 +172,7 @@ def _midnight(day: date) -> datetime:
 
 
 _GROUP_KEYS = ("grouping", *GROUPINGS)
-_GROUP = ", ".join(
-    ["grouping", *(f"CASE WHEN by_{name} THEN {name} END AS {name}" for name in GROUPINGS)]
-)
+_GROUP = ", ".join(["grouping", *(f"CASE WHEN by_{name} THEN {name} END AS {name}" for name in GROUPINGS)])
 """The keys of a row's group in a grouping: those that it groups by, and NULL for the others."""
 
 _WANTED = """

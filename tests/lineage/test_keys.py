@@ -21,6 +21,7 @@ NAMES = st.one_of(
 @given(NAMES)
 @example("_x20_")
 @example("_x2 ")
+@example("_x:")
 @example("..")
 @example("a" * 500)
 def test_a_part_is_short_plain_and_gives_the_name_back(name):
