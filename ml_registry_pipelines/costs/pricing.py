@@ -106,7 +106,7 @@ class PriceBook:
 
     def price(self, rows: pa.Table) -> pa.Table:
         """The rows of `model_costs` for rows of `inference_events`: exactly one each, in any order."""
-        connection = open_duckdb()
+        connection = open_duckdb(over=rows.num_rows)
         try:
             connection.register("rows", in_batches(rows))
             found = answer(connection, _kinds_sql("rows"), over=rows.num_rows)

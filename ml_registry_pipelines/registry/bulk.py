@@ -202,7 +202,7 @@ def _own_columns(rows: pa.Table) -> dict[str, pa.Table]:
 
     kinds = set(rows["entity_type"].unique().to_pylist())
     found = {}
-    connection = open_duckdb(ordered=True)
+    connection = open_duckdb(ordered=True, over=rows.num_rows)
     try:
         connection.register("listed", rows)
         for table in sorted({table_of(kind) for kind in kinds}):

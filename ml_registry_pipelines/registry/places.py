@@ -224,7 +224,7 @@ def _digests(values: pa.Table, column: str) -> np.ndarray:
 
     from ml_registry_pipelines.lake.reading import open_duckdb
 
-    connection = open_duckdb(ordered=True)
+    connection = open_duckdb(ordered=True, over=values.num_rows)
     try:
         connection.register("given", values)
         found = connection.execute(

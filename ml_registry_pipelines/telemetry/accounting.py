@@ -50,7 +50,7 @@ def quarantine(rejected: pa.Table, again: pa.Table, *, batch: int, now: datetime
     again = again.filter(again["conflict"])
     if not rejected.num_rows and not again.num_rows:
         return QUARANTINED_ROWS.empty()
-    connection = open_duckdb()
+    connection = open_duckdb(over=rejected.num_rows + again.num_rows)
     connection.register("rejected", rejected)
     connection.register("again", again)
     rows = answer(

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
+from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
@@ -90,11 +90,15 @@ class Decoded:
 
 
 class Workspace:
-    """The DuckDB in which decoders work, one after the other; opening one takes as long as a small file."""
+    """The DuckDB in which decoders work, one after the other; opening one takes as long as a small file.
 
-    def __init__(self) -> None:
+    Args:
+        about: how many records they are going to decode, roughly.
+    """
+
+    def __init__(self, about: int = FEW_ROWS) -> None:
         # Spans are compared along the file, and rows come out as they went in.
-        self.connection = open_duckdb(ordered=True)
+        self.connection = open_duckdb(ordered=True, over=about)
         for macro in (*identity.MACROS, *normalising.MACROS):
             self.connection.execute(macro)
         self._given: dict[str, frozenset[str]] = {}

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import io
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -49,6 +49,8 @@ STAGED_BATCH = "mlreg_batch"
 BATCH_ROWS = 1_000_000
 BATCH_BYTES = 320 << 20
 """A batch is committed when either is reached; memory stays at a few times this."""
+RECORD_BYTES = 50
+"""About the least that a record takes of a compressed file; it decides how many threads decode."""
 ABANDONED = timedelta(days=1)
 """A batch commits within minutes of being written aside; what is older than this never will."""
 RACES = 50
@@ -240,11 +242,12 @@ class Ingestion:
         return left
 
     def _take(
-        self, files: Iterable[tuple[FileRef, int, int]], batch: int, failures: list[str]
+        self, files: Sequence[tuple[FileRef, int, int]], batch: int, failures: list[str]
     ) -> Generator[Taken]:
         from ml_registry_pipelines.telemetry.decoding import Workspace
 
-        with Workspace() as workspace, _Committer(self.commit) as committer:
+        about = sum(file.size for file, *_ in files) // RECORD_BYTES
+        with Workspace(about) as workspace, _Committer(self.commit) as committer:
             pending = Pending()
             for begun in _one_ahead(self._begin(file, workspace) for file in files):
                 part, parts = begun.part, begun.decoded()

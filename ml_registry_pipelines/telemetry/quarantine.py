@@ -151,7 +151,7 @@ def replayed_states(tried: pa.Table, failed: pa.Table, *, batch: int, now: datet
         tried: rows of `quarantined_rows` that were decoded anew.
         failed: rows for `quarantined_rows` of what was rejected.
     """
-    connection = open_duckdb()
+    connection = open_duckdb(over=tried.num_rows + failed.num_rows)
     connection.register("tried", tried)
     connection.register("failed", failed)
     states = answer(
