@@ -41,9 +41,9 @@ COPIED = "Arrow output on a DB-API result"
 BATCH_ROWS = 8192
 FEW_ROWS = 20_000
 """Rows below which planning takes longer than running."""
-FEW_BYTES = 2 << 20
+FEW_BYTES = 16 << 20
 """Bytes of files below which a second thread costs more than it does."""
-_FEW_FILES = 64
+_FEW_FILES = 256
 _OPENING = Lock()
 _HIVE_TYPES = {"date": "DATE", "string": "VARCHAR", "int32": "INTEGER", "int64": "BIGINT"}
 _GONE = ("No files found", "No such file", "NoSuchKey", "Not Found", "not found", "does not exist")
