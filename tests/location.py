@@ -53,7 +53,7 @@ class Location:
     def __init__(self, home: Path, instance: dg.DagsterInstance, **overrides: object) -> None:
         self.home = home
         if not (home / "tables").exists():
-            shutil.copytree(_priced_home().name, home, dirs_exist_ok=True)
+            shutil.copytree(priced_home().name, home, dirs_exist_ok=True)
         self.instance = instance
         settings = Settings(home=str(home), environment=Environment.DEV, sources_file=None, tenant=None)
         # Producers here rename, so nothing has to be seen twice; one test tries the waiting itself.
@@ -132,7 +132,7 @@ class Location:
 
 
 @cache
-def _priced_home() -> TemporaryDirectory[str]:
+def priced_home() -> TemporaryDirectory[str]:
     """A home whose price catalogue is filled, made once per process: the list has thousands of prices."""
     from ml_registry_pipelines.costs.catalog import sync_catalog
 

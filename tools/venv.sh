@@ -104,6 +104,10 @@ find_python
 intact || { rm -rf .venv && "$python" -m venv --without-pip .venv; }
 rm -f .venv/.contents .venv/.run .venv/.dev .venv/.bench
 with_uv || with_pip || fail "the requirements could not be installed; the reason stands above"
+
+# What most processes import. Else those that start together each compile all of it anew.
+(cd .venv/lib/python*/site-packages && ../../../bin/python -m compileall -q -j 0 \
+    dagster dagster_* sqlalchemy alembic graphql pydantic pandas numpy scipy sklearn altair >/dev/null 2>&1) || :
 for set in $sets; do touch ".venv/.$set"; done
 contents >.venv/.contents.new
 mv .venv/.contents.new .venv/.contents

@@ -23,7 +23,7 @@ MLREG = [sys.executable, "-c", "from ml_registry_pipelines.cli import main; main
 T = TypeVar("T")
 
 
-def wait_for(what: str, look: Callable[[], T | None], *, seconds: float = 120.0, pause: float = 0.2) -> T:
+def wait_for(what: str, look: Callable[[], T | None], *, seconds: float = 120.0, pause: float = 0.7) -> T:
     """The first true thing that `look` returns; fails with `what` when none came in time."""
     until = time.monotonic() + seconds
     event = threading.Event()

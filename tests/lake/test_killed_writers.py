@@ -12,7 +12,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from tests.lake.points import TABLE, points, values
 from tests.lake.processes import go, writers
 
-KILLS = int(os.environ.get("MLREG_TEST_KILLS", "4"))
+KILLS = int(os.environ.get("MLREG_TEST_KILLS", "2"))
 """`make kills` kills many more, in a run of its own."""
 
 

@@ -142,7 +142,7 @@ def test_uploads_killed_at_random_moments_leave_whole_versions_and_no_wrong_file
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
         ModelRegistry(log, actor=ACTOR).register_model("m")
     chance = random.Random(os.environ.get("MLREG_TEST_SEED"))
-    for _ in range(int(os.environ.get("MLREG_TEST_KILLS", "3"))):
+    for _ in range(int(os.environ.get("MLREG_TEST_KILLS", "1"))):
         worker = subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path / "lake"), str(tmp_path / "folder")],
             stdout=subprocess.PIPE,

@@ -24,7 +24,7 @@ from ml_registry_pipelines.registry.versions import Stage
 from tests.registry.conftest import ACTOR
 from tests.registry.test_log_machine import check_projections
 
-KILLS = int(os.environ.get("MLREG_TEST_KILLS", "3"))
+KILLS = int(os.environ.get("MLREG_TEST_KILLS", "1"))
 
 WORKER = """
 import sys

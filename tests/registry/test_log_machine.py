@@ -166,7 +166,7 @@ def test_any_commands_by_several_writers_leave_a_whole_log_and_true_projections(
     monkeypatch.setattr(tail, "BLOCK", 4)
     machine = Commands.TestCase
     machine.settings = settings(
-        max_examples=examples(6),
+        max_examples=examples(6, least=3),
         stateful_step_count=18,
         deadline=None,
         derandomize=False,

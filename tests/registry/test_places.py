@@ -38,7 +38,12 @@ def paths(lake: Lake) -> list[str]:
 
 
 @given(data=st.data())
-@settings(max_examples=examples(15), deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(
+    max_examples=examples(15, least=3),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
 def test_an_index_that_grows_with_new_files_finds_what_a_scan_finds(filled, data):
     files = paths(filled)
     assert len(files) > 4

@@ -197,7 +197,7 @@ def test_what_is_read_is_what_the_log_says_whatever_was_done(monkeypatch: pytest
     monkeypatch.setattr(lookups, "WORTH_LOADING", 2)
     machine = Everything.TestCase
     machine.settings = settings(
-        max_examples=examples(3),
+        max_examples=examples(3, least=2),
         stateful_step_count=8,
         deadline=None,
         derandomize=False,

@@ -22,7 +22,7 @@ WRITTEN = datetime(2026, 10, 31, 13, 0, tzinfo=UTC)
 @functools.cache
 def workspace() -> Workspace:
     """Where all files are decoded, one after the other."""
-    return Workspace()
+    return Workspace(about=1)
 
 
 @dataclass(frozen=True)

@@ -473,7 +473,7 @@ _steps = st.one_of(
 )  # fmt: skip
 
 
-@settings(max_examples=examples(4), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(4, least=2), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(_steps, min_size=3, max_size=7))
 @example([
     ("take", [(9, "m", "chat"), (9, "m", "other"), (30, "m2", None)]), ("apply",),

@@ -15,7 +15,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.ingestion import Ingestion
 from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
 
-KILLS = int(os.environ.get("MLREG_TEST_KILLS", "2"))
+KILLS = int(os.environ.get("MLREG_TEST_KILLS", "1"))
 """`make kills` kills many more, in a run of its own."""
 FILES, ROWS = 7, 10
 

@@ -1,6 +1,7 @@
 """Replaying quarantine: what can be taken is, the rest stays, and what is printed is true."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ml_registry_pipelines.telemetry.batch import Part, Pending, placed
 from ml_registry_pipelines.telemetry.ingestion import Ingestion
 from ml_registry_pipelines.telemetry.normalising import rejected_schema
 from ml_registry_pipelines.telemetry.sources import FileRef, Sources
+from tests.location import priced_home
 from tests.telemetry.logs import lines, native
 
 UNKNOWN = {"hello": "world"}
@@ -23,6 +25,7 @@ UNKNOWN = {"hello": "world"}
 @pytest.fixture
 def mlreg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     monkeypatch.setenv("MLREG_HOME", str(tmp_path / "home"))
+    shutil.copytree(priced_home().name, tmp_path / "home")
 
     def run(*arguments: object) -> Result:
         return CliRunner().invoke(cli, [str(argument) for argument in arguments])
