@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 
 MB = 10**6
 SMALL = 10 * MB
@@ -98,7 +97,7 @@ def one_phase(name: str, arguments: Sequence[str]) -> None:
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    print(json.dumps({"seconds": seconds, "peak": peak_mb()}))
 
 
 def by_hand(folder: Path, copy: Path) -> tuple[float, float]:

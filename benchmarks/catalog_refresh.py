@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lineage.catalogue import read_catalogue
 from ml_registry_pipelines.lineage.tracker import LineageTracker
@@ -123,8 +122,7 @@ def measure(assets: int, repeats: int) -> None:
                     f"  {BURST} models registered in {ended - began:.0f} s are all shown "
                     f"{time.perf_counter() - ended:.1f} s after the last"
                 )
-    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"  memory of this process, which registers and reads: {used:,.0f} MB")
+    print(f"  memory of this process, which registers and reads: {peak_mb():,.0f} MB")
 
 
 def main() -> None:

@@ -15,7 +15,6 @@ import gzip
 import json
 import multiprocessing
 import random
-import resource
 import shutil
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 DAYS = 30
@@ -207,9 +206,8 @@ def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]
         lake.flush_timings()
         with lake.read("query_timings") as reading:
             (timed,) = reading.query("benchmark.deduplication", DEDUPLICATION).to_pylist()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     answer.put(
-        {"rows": rows, "seconds": seconds, "dedupe": timed["seconds"], "pricing": pricing, "peak_mb": peak}
+        {"rows": rows, "seconds": seconds, "dedupe": timed["seconds"], "pricing": pricing, "peak_mb": peak_mb()}
     )
 
 

@@ -31,7 +31,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lineage.index import Built, LineageIndex, index_of
 from ml_registry_pipelines.lineage.tracker import LineageTracker
@@ -140,7 +140,7 @@ def build(root: str, answer: multiprocessing.Queue[tuple[Built, float, float]], 
     with Lake(root) as lake:
         built = LineageIndex(lake).build(whole=whole)
     used = resource.getrusage(resource.RUSAGE_SELF)
-    answer.put((built, used.ru_maxrss / 2**20, used.ru_utime + used.ru_stime))
+    answer.put((built, peak_mb(), used.ru_utime + used.ru_stime))
 
 
 def built(root: str, *, whole: bool) -> None:
@@ -155,7 +155,7 @@ def built(root: str, *, whole: bool) -> None:
         f"index {'whole' if whole else 'grown'}: {generation.edges:,} intervals of edges, "
         f"{generation.nodes:,} entities, "
         f"{generation.size / 2**30:.2f} GiB in {len(generation.layers)} files; {done.seconds:.1f} s, "
-        f"{cpu:.0f} s of processor time, most memory {peak:.2f} GiB",
+        f"{cpu:.0f} s of processor time, most memory {peak:,.0f} MB",
         flush=True,
     )
 
@@ -271,7 +271,7 @@ def ask(root: str, total: int, head: int, questions: int, sql: int) -> None:
         if sql:
             line("recursive SQL over the same table, three levels down", recursive, some[:sql])
         print(
-            f"memory of the asking process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB"
+            f"memory of the asking process {peak_mb():,.0f} MB"
         )
 
 

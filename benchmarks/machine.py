@@ -15,3 +15,12 @@ def describe_machine() -> str:
         f"{os.cpu_count()} cores, {memory:.0f} GiB, load {os.getloadavg()[0]:.1f}, "
         f"Python {platform.python_version()}, {libraries}"
     )
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in MB.
+
+    Not `ru_maxrss`: a process that is started inherits that of the one that starts it.
+    """
+    with open("/proc/self/status", encoding="ascii") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) * 1024 / 1e6

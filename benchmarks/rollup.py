@@ -26,7 +26,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import TypeVar
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 
 T = TypeVar("T")
 
@@ -200,10 +200,7 @@ def _timed(work: Callable[[T], tuple[int, int]], argument: T) -> Measured:
     started, used = perf_counter(), process_time()
     answer = work(argument)
     seconds, cpu = perf_counter() - started, process_time() - used
-    # Not ru_maxrss: a process that is started inherits that of the one that starts it.
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(line for line in status if line.startswith("VmHWM"))
-    return Measured(seconds, cpu, int(peak.split()[1]) / 1024, answer)
+    return Measured(seconds, cpu, peak_mb(), answer)
 
 
 def files_of(home: str, day: date | None = None) -> list[str]:
