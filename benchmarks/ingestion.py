@@ -207,7 +207,13 @@ def work(home: str, landing: str, answer: multiprocessing.Queue[dict[str, float]
         with lake.read("query_timings") as reading:
             (timed,) = reading.query("benchmark.deduplication", DEDUPLICATION).to_pylist()
     answer.put(
-        {"rows": rows, "seconds": seconds, "dedupe": timed["seconds"], "pricing": pricing, "peak_mb": peak_mb()}
+        {
+            "rows": rows,
+            "seconds": seconds,
+            "dedupe": timed["seconds"],
+            "pricing": pricing,
+            "peak_mb": peak_mb(),
+        }
     )
 
 

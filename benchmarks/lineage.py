@@ -270,9 +270,7 @@ def ask(root: str, total: int, head: int, questions: int, sql: int) -> None:
 
         if sql:
             line("recursive SQL over the same table, three levels down", recursive, some[:sql])
-        print(
-            f"memory of the asking process {peak_mb():,.0f} MB"
-        )
+        print(f"memory of the asking process {peak_mb():,.0f} MB")
 
 
 def main() -> None:
