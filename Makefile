@@ -25,7 +25,7 @@ test: .venv/.dev ## the whole test suite
 kills: .venv/.dev ## workers killed at random points, 60 times
 	MLREG_TEST_KILLS=60 MLREG_TEST_EXAMPLES=all .venv/bin/pytest -m kill $(ARGS)
 
-# `make test` draws a quarter of the examples (tests/examples.py).
+# `make test` draws an eighth of the examples (tests/examples.py).
 soak: .venv/.dev ## what takes longer: many processes, failing stores, thousands of rows, all examples of properties
 	MLREG_TEST_EXAMPLES=all .venv/bin/pytest -n $(WORKERS) --dist loadgroup -m "soak or properties" $(ARGS)
 

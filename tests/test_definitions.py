@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import warnings
@@ -142,7 +143,7 @@ def test_nothing_beta_preview_or_deprecated_is_used(settings: Settings) -> None:
         build_defs(settings).get_repository_def()
 
 
-def test_importing_the_location_imports_nothing_heavy() -> None:
+def test_importing_the_location_imports_nothing_heavy(tmp_path: Path) -> None:
     listed = subprocess.run(
         [
             sys.executable,
@@ -150,6 +151,8 @@ def test_importing_the_location_imports_nothing_heavy() -> None:
             "import sys, ml_registry_pipelines.definitions as d; d.defs(); print(*sys.modules)",
         ],
         cwd=REPOSITORY,
+        # A home with a registry, as `make demo` leaves one here, is read.
+        env={**os.environ, "MLREG_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
         check=True,
