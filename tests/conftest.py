@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
-from tests.examples import examples
+from tests.examples import ALL, examples
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
     from ml_registry_pipelines.lake.lake import Lake
 
-settings.register_profile("ours", max_examples=examples(100))
+settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

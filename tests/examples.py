@@ -1,6 +1,13 @@
-"""How many examples hypothesis draws: an eighth in each `make test`, all of them in `make soak` and `make kills`."""
+"""How many examples hypothesis draws, and which.
+
+`make test` draws an eighth, the same ones each time, so that a commit passes or fails for good; `make soak` and
+`make kills` draw all, anew each time.
+"""
 
 import os
+
+
+ALL = os.environ.get("MLREG_TEST_EXAMPLES") == "all"
 
 
 def examples(full: int, *, least: int = 4) -> int:
@@ -8,6 +15,6 @@ def examples(full: int, *, least: int = 4) -> int:
 
     Fewer are for examples that take half a second each.
     """
-    if os.environ.get("MLREG_TEST_EXAMPLES") == "all":
+    if ALL:
         return full
     return max(full // 8, min(full, least))

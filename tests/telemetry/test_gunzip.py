@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import random
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.telemetry.gunzip import Gunzip
@@ -28,7 +28,7 @@ class Stored:
     def read(self, size: int) -> bytes:
         return self._stream.read(size)
 
-    @contextmanager
+    @contextlib.contextmanager
     def again(self, start: int) -> Iterator[IO[bytes]]:
         at = self._stream.tell()
         self._stream.seek(start)
@@ -87,20 +87,20 @@ def test_a_small_file_without_its_last_bytes_loses_nothing_more(repeatable: bool
 
 @given(st.integers(100, 300_000), st.floats(0.01, 0.99), st.booleans(), st.integers(1, 255))
 @settings(deadline=None, max_examples=examples(80))
+@example(size=428, where=0.9609375, repeatable=False, flip=2)
 def test_damage_gives_what_comes_before_it(size: int, where: float, repeatable: bool, flip: int):
+    """A bit that pads the last byte of the stream may change: then nothing is damaged."""
     content = text(size, 3)
     packed = bytearray(gzip.compress(content))
     packed[10 + int((len(packed) - 10) * where)] ^= flip
     found, reason = unpacked(bytes(packed), repeatable=repeatable, head=64 << 10, block=1 << 20)
-    assert reason is not None
     member = zlib.decompressobj(wbits=31)
     can_be = b""
-    try:
+    with contextlib.suppress(zlib.error):
         for at in range(len(packed)):
             can_be += member.decompress(packed[at : at + 1])
-    except zlib.error:
-        pass
     assert found == can_be
+    assert (reason is None) == (member.eof and found == content)
 
 
 @given(st.lists(st.integers(0, 150_000), min_size=1, max_size=4), st.booleans(), st.integers(0, 3))
