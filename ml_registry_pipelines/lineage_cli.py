@@ -116,6 +116,7 @@ def deployments() -> None:
 @click.option("--endpoint", default="")
 @click.option("--share", default=1.0, show_default=True, help="Part of the endpoint's traffic.")
 @click.option("--start", type=TIME, help="Since when (UTC); by default now.")
+@click.option("--end", type=TIME, help="Until when (UTC), for what is over; what it serves now stays.")
 @click.option("--owner", "owners", multiple=True)
 def deployments_track(
     name: str,
@@ -124,9 +125,10 @@ def deployments_track(
     endpoint: str,
     share: float,
     start: datetime | None,
+    end: datetime | None,
     owners: tuple[str, ...],
 ) -> None:
-    """Record that a deployment serves a version."""
+    """Record that a deployment serves a version, or served it until an end."""
     with open_log() as log:
         show_thing(
             tracker_of(log).track_deployment(
@@ -136,6 +138,7 @@ def deployments_track(
                 endpoint=endpoint,
                 traffic_share=share,
                 start=utc(start),
+                end=utc(end),
                 owners=owners,
             )
         )

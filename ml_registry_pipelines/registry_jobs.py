@@ -7,6 +7,7 @@ stamped by the door. A run that is retried or executed again gives its command o
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.names import TagValue
     from ml_registry_pipelines.registry.things import Thing
     from ml_registry_pipelines.registry.versions import Version
+    from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Desks:
 
     models: "ModelRegistry"
     lineage: "LineageTracker"
+    rules: "Attribution"
     key: str
 
 
@@ -160,20 +163,54 @@ class TrackDataset(InTenant):
 
 
 class TrackDeployment(InTenant):
-    """A deployment serves a version from now on."""
+    """A deployment serves a version, or served it until an end."""
 
     name: str
     version: str = Field(description="MODEL@v3, MODEL@ALIAS or MODEL@production.")
     environment: str
     endpoint: str = ""
     traffic_share: float = Field(default=1.0, description="Part of the endpoint's requests, 0 to 1.")
+    start: str | None = Field(default=None, description="Since when, such as 2026-09-01; by default now.")
+    end: str | None = Field(
+        default=None, description="Until when, for what is over; what it serves now stays."
+    )
     owners: list[str] = Field(default_factory=list)
 
 
-class OneDeployment(InTenant):
-    """A deployment by name."""
+class EndDeployment(InTenant):
+    """A deployment serves nothing any more."""
 
     name: str
+    end: str | None = Field(default=None, description="When, such as 2026-09-01T12:00Z; by default now.")
+
+
+class AddAttributionRule(InTenant):
+    """Requests that meet every condition belong to a deployment; days that are rolled up already follow."""
+
+    deployment: str
+    provider: str | None = Field(default=None, description="As in the log, or a pattern with *.")
+    model: str | None = Field(default=None, description="As in the log, or a pattern with *.")
+    endpoint: str | None = Field(default=None, description="As in the log, or a pattern with *.")
+    application: str | None = Field(default=None, description="As in the log, or a pattern with *.")
+    environment: str | None = Field(default=None, description="As in the log, or a pattern with *.")
+    priority: int = Field(default=0, description="The highest wins.")
+    valid_from: str | None = Field(default=None, description="First instant; by default since ever.")
+    valid_to: str | None = Field(default=None, description="First instant after; by default none.")
+    name: str | None = Field(default=None, description="By default rule-1, rule-2 ...")
+    note: str = ""
+
+
+class EndAttributionRule(InTenant):
+    """A rule holds no longer than to some instant."""
+
+    rule: str
+    end: str | None = Field(default=None, description="First instant after it; by default now.")
+
+
+class OneRule(InTenant):
+    """A rule by name."""
+
+    rule: str
 
 
 # -- what each does -------------------------------------------------------------------------------
@@ -267,9 +304,40 @@ def _track_deployment(given: TrackDeployment, at: Desks) -> "Thing":
         environment=given.environment,
         endpoint=given.endpoint,
         traffic_share=given.traffic_share,
+        start=_instant(given.start, "start"),
+        end=_instant(given.end, "end"),
         owners=given.owners,
         idempotency_key=at.key,
     )
+
+
+def _add_rule(given: AddAttributionRule, at: Desks) -> "Rule":
+    from ml_registry_pipelines.lake.tables.attribution import CONDITIONS
+    from ml_registry_pipelines.telemetry.attribution import NewRule
+
+    return at.rules.add_rule(
+        NewRule(
+            given.deployment,
+            {condition: getattr(given, condition) for condition in CONDITIONS},
+            given.priority,
+            _instant(given.valid_from, "valid_from"),
+            _instant(given.valid_to, "valid_to"),
+            given.note,
+            given.name,
+        ),
+        idempotency_key=at.key,
+    )
+
+
+def _instant(text: str | None, field: str) -> datetime | None:
+    """A date is its first instant; without a zone it is UTC."""
+    if not text:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{field} {text!r} is no time; write 2026-09-01 or 2026-09-01T12:00Z") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
 
 
 def _tags(given: Mapping[str, str]) -> "dict[str, TagValue]":
@@ -292,7 +360,7 @@ def _json(text: str, field: str) -> dict[str, Any]:
 
 
 def _job(
-    name: str, form: type[InTenant], does: "Callable[[Any, Desks], Thing | Version]", description: str
+    name: str, form: type[InTenant], does: "Callable[[Any, Desks], Thing | Version | Rule]", description: str
 ) -> dg.JobDefinition:
     """A job whose configuration is the form itself, without the ops that Dagster would ask for."""
 
@@ -304,6 +372,7 @@ def _job(
             at = Desks(
                 registry.models(given.tenant, run.run_id),
                 registry.lineage(given.tenant, run.run_id),
+                registry.rules(given.tenant, run.run_id),
                 f"run/{run.root_run_id or run.run_id}",
             )
             done = does(given, at)
@@ -325,8 +394,12 @@ def _job(
     return job
 
 
-def _told(done: "Thing | Version") -> dict[str, Any]:
+def _told(done: "Thing | Version | Rule") -> dict[str, Any]:
     from ml_registry_pipelines.registry.versions import Version
+    from ml_registry_pipelines.telemetry.attribution import Rule
+
+    if isinstance(done, Rule):
+        return {"name": done.name, "registry id": done.id}
 
     name = done.reference if isinstance(done, Version) else done.name
     state = done.stage.value if isinstance(done, Version) else done.status
@@ -404,12 +477,32 @@ def registry_jobs() -> list[dg.JobDefinition]:
             "track_deployment",
             TrackDeployment,
             _track_deployment,
-            "Records that a deployment serves a version from now on.",
+            "Records that a deployment serves a version, or served it until an end.",
         ),
         _job(
             "end_deployment",
-            OneDeployment,
-            lambda g, at: at.lineage.end_deployment(g.name, idempotency_key=at.key),
+            EndDeployment,
+            lambda g, at: at.lineage.end_deployment(
+                g.name, end=_instant(g.end, "end"), idempotency_key=at.key
+            ),
             "Records that a deployment serves nothing any more.",
+        ),
+        _job(
+            "add_attribution_rule",
+            AddAttributionRule,
+            _add_rule,
+            "Assigns logged requests to a deployment, and so to the version that it served.",
+        ),
+        _job(
+            "end_attribution_rule",
+            EndAttributionRule,
+            lambda g, at: at.rules.end_rule(g.rule, end=_instant(g.end, "end"), idempotency_key=at.key),
+            "Lets a rule hold no longer than to some instant.",
+        ),
+        _job(
+            "remove_attribution_rule",
+            OneRule,
+            lambda g, at: at.rules.remove_rule(g.rule, idempotency_key=at.key),
+            "Takes back a rule that was never right.",
         ),
     ]

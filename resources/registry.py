@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
     from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.telemetry.attribution import Attribution
 
 
 class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
@@ -42,6 +43,12 @@ class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
         from ml_registry_pipelines.lineage.tracker import LineageTracker
 
         return LineageTracker(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
+
+    def rules(self, tenant: str, run_id: str) -> Attribution:
+        """Commands about attribution rules, for a run."""
+        from ml_registry_pipelines.telemetry.attribution import Attribution
+
+        return Attribution(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is not None:

@@ -6,7 +6,6 @@
 
 import os
 
-
 ALL = os.environ.get("MLREG_TEST_EXAMPLES") == "all"
 
 

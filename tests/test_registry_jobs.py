@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ from dagster._core.execution.api import execute_run
 
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.settings import Environment, Settings
+from ml_registry_pipelines.telemetry.attribution import Attribution
 from resources import RegistryResource
 
 Run = Callable[..., dg.ExecuteInProcessResult]
@@ -80,7 +83,20 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
     assert run("set_model_alias", version="fraud@v1", alias="champion").success
     assert run("tag_model", name="fraud", tags={"since": "2026-01-01"}, remove=["tier"]).success
     assert run("track_deployment", name="api", version="fraud@champion", environment="prod").success
-    assert run("end_deployment", name="api").success
+    over = {"start": "2026-01-01", "end": "2026-02-01T12:00Z"}
+    assert run("track_deployment", name="api", version="fraud@v2", environment="prod", **over).success
+    assert run("add_attribution_rule", deployment="api", model="gpt-*", valid_from="2026-01-01").success
+    assert run("end_attribution_rule", rule="rule-1", end="2026-05-01").success
+    (rule,) = Attribution(models.log, actor=Actor("reader")).rules()
+    assert (rule.conditions["model"], rule.valid_from, rule.valid_to) == (
+        "gpt-*",
+        datetime(2026, 1, 1, tzinfo=UTC),
+        datetime(2026, 5, 1, tzinfo=UTC),
+    )
+    assert run("remove_attribution_rule", rule="rule-1").success
+    assert run("end_deployment", name="api", end="").success
+    deployed = LineageTracker(models.log, actor=Actor("reader")).deployments_on(date(2026, 2, 1))
+    assert [d.version for d in deployed] == ["fraud@v2"]
     assert run("deprecate_model", name="fraud", reason="old").success
     assert run("reinstate_model", name="fraud").success
     model, version = models.get_model("fraud"), models.get_version("fraud@v1")
@@ -104,6 +120,8 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
         ("create_model_version", {"model": "fraud", "path": "/x", "parameters": "[1]"}, "give an object"),
         ("promote_to_production", {"version": "fraud"}, "is no version; write"),
         ("track_dataset", {"name": "d", "source": "/nowhere.csv"}, "is no file and no folder"),
+        ("end_deployment", {"name": "d", "end": "soon"}, "is no time; write"),
+        ("add_attribution_rule", {"deployment": "d", "model": "m"}, "there is no deployment 'd'"),
         (
             "track_deployment",
             {"name": "d", "version": "m@v1", "environment": "e", "traffic_share": 2.0},

@@ -22,7 +22,7 @@ from ml_registry_pipelines.lineage.questions import (
     walked_from,
     wholes_of,
 )
-from ml_registry_pipelines.lineage.serving import stretches
+from ml_registry_pipelines.lineage.serving import ENDED, ended_stretch, stretches
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
@@ -177,18 +177,24 @@ class LineageTracker(Desk):
         endpoint: str = "",
         traffic_share: float = 1.0,
         start: datetime | None = None,
+        end: datetime | None = None,
         owners: Sequence[str] = (),
         idempotency_key: str | None = None,
     ) -> Thing:
         """Record that a deployment serves a version from `start` on; before it may have served another.
 
+        With `end` it is a stretch that is over: what the deployment serves now stays.
+
         Args:
             version: `fraud@v3`, `fraud@champion` ...
             traffic_share: part of the endpoint's requests that it gets, 0 to 1.
             start: by default now.
+            end: not ahead; `end_deployment` ends what is served still.
         """
         if not 0 <= traffic_share <= 1:
             raise InvalidInput(f"a traffic share is between 0 and 1, not {traffic_share}")
+        if end is not None:
+            _check_over(name, start, end)
         first = NewThing(name, owners=owners).recorded()
         served = {
             "environment": checked_name(environment, "environment"),
@@ -203,6 +209,10 @@ class LineageTracker(Desk):
             # What is known of it stays; owners are replaced where some are given.
             kept = {**old.data, **({"owners": first["owners"]} if owners else {})} if old else first
             metadata = {**served, "version_id": state.id}
+            if start is not None and end is not None:
+                now = kept if old else {**kept, "status": "ended", "metadata": metadata}
+                over = ended_stretch(metadata, start, end)
+                return [Change(DEPLOYMENT, identity, {**now, ENDED: [*kept.get(ENDED, ()), over]})]
             changes = [Change(DEPLOYMENT, identity, {**kept, "status": "live", "metadata": metadata})]
             changes += _undeploy(view, old, but=state.id)
             changes.append(
@@ -211,6 +221,8 @@ class LineageTracker(Desk):
             return changes
 
         change = {"name": first["name"], "version": version, "owners": first["owners"], **served}
+        if end is not None:
+            change["end"] = end.isoformat()
         done = self.do(
             "track_deployment", DEPLOYMENT, change, decide, idempotency_key=idempotency_key, valid_from=start
         )
@@ -486,6 +498,20 @@ def _dataset_changes(
         origin = end(view, DATASET_VERSION, name)
         changes.append(edge("derived_from", (DATASET_VERSION, version_id), (DATASET_VERSION, origin.id)))
     return changes
+
+
+def _check_over(deployment: str, start: datetime | None, end: datetime) -> None:
+    if start is None:
+        raise InvalidInput(f"deployment {deployment!r}: an end needs a start; give both")
+    for what, instant in (("start", start), ("end", end)):
+        if instant.tzinfo is None:
+            raise InvalidInput(f"the {what} {instant.isoformat()} has no zone; add one, such as +00:00")
+    if end <= start:
+        raise InvalidInput(f"the end {end.isoformat()} is not after the start {start.isoformat()}")
+    if end > datetime.now(UTC):
+        raise InvalidInput(
+            f"the end {end.isoformat()} lies ahead; leave it out, and end the deployment when it has come"
+        )
 
 
 def _undeploy(view: View, deployment: State | None, *, but: str | None) -> list[Change]:

@@ -91,8 +91,9 @@ def effective(
 ) -> list[State]:
     """For each entity the state that held at an instant, by effective time, as far as the view knows.
 
-    Of the states that hold from then or earlier, the one that holds from latest wins; of
-    two that hold from the same instant, the one that was recorded later.
+    What is recorded later overrides what was recorded before, from its own effective time
+    on: of the states that hold from then or earlier, the one recorded last wins. So what
+    holds now is always the newest state.
     """
     rows = view.over_states(
         f"registry.{table}.effective",
@@ -100,7 +101,7 @@ def effective(
         f"""
         SELECT * FROM states
         WHERE from_sequence <= $at AND valid_from <= $instant AND ({where})
-        QUALIFY row_number() OVER (PARTITION BY id ORDER BY valid_from DESC, from_sequence DESC) = 1
+        QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
         ORDER BY id
         """,
         {**parameters, "instant": at},

@@ -210,6 +210,11 @@ class Log:
             checked_key(command.idempotency_key)
         if command.valid_from is not None and command.valid_from.tzinfo is None:
             raise InvalidInput(f"valid_from {command.valid_from.isoformat()} has no time zone")
+        if command.valid_from is not None and command.valid_from > self._clock():
+            # What is recorded is what holds: nothing would put a plan into force when its time comes.
+            raise InvalidInput(
+                f"the effective time {command.valid_from.isoformat()} lies ahead; record the act when it holds"
+            )
         canonical(command.change)
         self.ask(Request(command.actor, command.tenant, command.action, command.entity_type, command.change))
         return command

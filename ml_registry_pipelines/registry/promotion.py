@@ -18,8 +18,9 @@ from ml_registry_pipelines.registry.errors import (
 )
 from ml_registry_pipelines.registry.names import checked_alias
 from ml_registry_pipelines.registry.references import version_state, versions_of
-from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION, State
+from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION, State, from_rows
 from ml_registry_pipelines.registry.things import Thing, living, thing_of
+from ml_registry_pipelines.registry.timeline import Timeline
 from ml_registry_pipelines.registry.versions import Stage, Version, check_step, version_of
 from ml_registry_pipelines.registry.view import View
 
@@ -152,14 +153,13 @@ class Promotion(Desk):
             raise InvalidInput(f"the time {instant.isoformat()} has no zone; add one, such as +00:00")
         view = self.view(as_of)
         owner = living(view, MODEL, model)
-        held = effective(view, "model_versions", "model_id = $model", {"model": owner.id}, instant)
-        for state in held:
-            if state.data["stage"] == Stage.PRODUCTION.value and not state.deleted:
-                since = _since(view, state)
-                return InProduction(
-                    version_of(state, owner.name), since.valid_from, since.actor, since.recorded_at
-                )
-        return None
+        held = _in_production(view, owner.id).at(instant)
+        if held is None or held.value is None:
+            return None
+        (state,) = effective(view, "model_versions", "id = $id", {"id": held.value.id}, instant)
+        return InProduction(
+            version_of(state, owner.name), held.start, held.value.actor, held.value.recorded_at
+        )
 
     # -- aliases -------------------------------------------------------------------------
 
@@ -353,13 +353,25 @@ def _left_production(view: View, version: State) -> int:
     return last
 
 
-def _since(view: View, held: State) -> State:
-    """The state with which the stretch of production began that `held` belongs to."""
-    began = held
-    for state in reversed(
-        [s for s in view.history("model_versions", held.id) if s.sequence <= held.sequence]
-    ):
-        if state.data["stage"] != Stage.PRODUCTION.value:
-            break
-        began = state
-    return began
+def _in_production(view: View, model: str) -> Timeline[State | None]:
+    """The states with which versions of a model went into production; None where nothing was there.
+
+    A model has one place in production: a version that comes takes it from whatever had it.
+    """
+    rows = view.over_states(
+        "registry.in_production",
+        "model_versions",
+        "SELECT * FROM states WHERE from_sequence <= $at AND model_id = $model ORDER BY from_sequence",
+        {"model": model},
+    )
+    told: Timeline[State | None] = Timeline()
+    inside: str | None = None
+    for state in from_rows("model_versions", rows):
+        comes = state.data["stage"] == Stage.PRODUCTION.value and not state.deleted
+        if comes and inside != state.id:
+            inside = state.id
+            told.tell(state, state.valid_from)
+        elif inside == state.id and not comes:
+            inside = None
+            told.tell(None, state.valid_from)
+    return told

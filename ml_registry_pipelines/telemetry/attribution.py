@@ -204,7 +204,6 @@ class Attribution(Desk):
             given.asked(),
             decide,
             idempotency_key=idempotency_key,
-            valid_from=given.valid_from,
         )
         return rule_of(state_of(done), self.view())
 
@@ -271,7 +270,6 @@ class Attribution(Desk):
             {"of": name, "end": _text(until)},
             decide,
             idempotency_key=idempotency_key,
-            valid_from=until,
         )
         return rule_of(state_of(done), self.view())
 

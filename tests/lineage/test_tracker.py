@@ -11,6 +11,8 @@ import pytest
 from deltalake import write_deltalake
 
 from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable
+from ml_registry_pipelines.lineage.tracker import LineageTracker
+from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
 from ml_registry_pipelines.registry.errors import (
     IllegalTransition,
@@ -292,6 +294,53 @@ def test_what_was_in_production_can_be_asked_as_it_was_known(registry, tracker):
     before = [d.version for d in tracker.deployments_on(day(5), as_of=known)]
     after = [d.version for d in tracker.deployments_on(day(5))]
     assert (before, after) == (["fraud@v1"], ["fraud@v2"])
+
+
+def test_a_stretch_that_is_over_is_told_afterwards(registry, tracker):
+    registry.register_model("fraud")
+    for _ in range(3):
+        registry.create_model_version("fraud", HOSTED)
+    other = LineageTracker(tracker.log, actor=Actor("p2"), tenant=tracker.tenant)
+    tracker.track_deployment("eu", "fraud@v3", environment="production", start=day(10))
+    other.track_deployment("eu", "fraud@v1", environment="test", start=day(2), end=day(5), traffic_share=0.5)
+    other.track_deployment("eu", "fraud@v2", environment="production", start=day(9), end=day(11))
+    registry.things.tag("deployment", "eu", {"tier": 1})
+
+    found = [tracker.deployments_on(day(n)) for n in (1, 3, 6, 10, 12)]
+    assert [[(d.version, d.since, d.until, d.actor) for d in on] for on in found] == [
+        [],
+        [("fraud@v1", day(2), day(5), "p2")],
+        [],
+        [("fraud@v2", day(9), day(11), "p2")],
+        [("fraud@v3", day(11), None, "p1")],
+    ]
+    assert (found[1][0].environment, found[1][0].traffic_share) == ("test", 0.5)
+    # What it serves now stays, in its record and in the lineage.
+    assert names(tracker.get_impact_analysis("model_version", "fraud@v3").deployments) == {"eu"}
+    assert names(tracker.get_impact_analysis("model_version", "fraud@v1").deployments) == set()
+    tracker.end_deployment("eu", end=day(15))
+    assert [len(tracker.deployments_on(day(n))) for n in (3, 12, 16)] == [1, 1, 0]
+    with pytest.raises(InvalidInput, match="lies ahead"):
+        tracker.track_deployment(
+            "eu", "fraud@v1", environment="e", start=day(1), end=datetime.now(UTC) + timedelta(1)
+        )
+    with pytest.raises(InvalidInput, match="needs a start"):
+        tracker.track_deployment("eu", "fraud@v1", environment="e", end=day(1))
+    with pytest.raises(InvalidInput, match="is not after the start"):
+        tracker.track_deployment("eu", "fraud@v1", environment="e", start=day(2), end=day(2))
+
+
+def test_a_deployment_that_was_over_when_it_was_first_told(registry, tracker):
+    registry.register_model("fraud")
+    registry.create_model_version("fraud", HOSTED)
+    told = tracker.track_deployment("old", "fraud@v1", environment="production", start=day(2), end=day(5))
+    assert told.status == "ended"
+    assert [d.deployment.name for d in tracker.deployments_on(day(4))] == ["old"]
+    assert tracker.deployments_on(day(6)) == tracker.deployments_on(datetime.now(UTC)) == []
+    with pytest.raises(IllegalTransition, match="already ended"):
+        tracker.end_deployment("old")
+    tracker.track_deployment("old", "fraud@v1", environment="production")
+    assert [d.version for d in tracker.deployments_on(datetime.now(UTC))] == ["fraud@v1"]
 
 
 def test_a_deleted_deployment_serves_nothing_any_more(registry, tracker):

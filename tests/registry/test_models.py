@@ -319,6 +319,36 @@ def test_what_was_in_production_on_a_day_is_one_call_with_who_did_it(log, regist
     assert registry.production_on("fraud", day(1) - timedelta(seconds=1)) is None
 
 
+def test_what_is_recorded_later_overrides_from_its_effective_time_on(registry):
+    def day(n: int) -> datetime:
+        return datetime(2026, 3, n, tzinfo=UTC)
+
+    def holds(when: datetime) -> tuple[int, datetime] | None:
+        found = registry.production_on("fraud", when)
+        return found and (found.version.number, found.since)
+
+    with_versions(registry, 3)
+    registry.promote_to_production("fraud@v1", valid_from=day(1))
+    # The version itself was recorded after that day, and is in production all the same.
+    assert holds(datetime.now(UTC)) == (1, day(1))
+    registry.promote_to_production("fraud@v2", valid_from=day(10))
+    registry.promote_to_production("fraud@v3", valid_from=day(5))
+    assert [holds(day(n)) for n in (4, 6, 12)] == [(1, day(1)), (3, day(5)), (3, day(5))]
+    assert registry.get_version("fraud@production").number == 3
+    # The second was never there, then, and from the day on which the third left nothing is.
+    registry.set_stage("fraud@v3", Stage.STAGING, valid_from=day(7))
+    assert [holds(day(n)) for n in (2, 6, 8, 12)] == [(1, day(1)), (3, day(5)), None, None]
+    registry.tag_version("fraud@v3", {"x": 1})
+    assert holds(datetime.now(UTC)) is None
+
+
+def test_an_effective_time_does_not_lie_ahead(registry):
+    with_versions(registry, 1)
+    with pytest.raises(InvalidInput, match="lies ahead; record the act when it holds"):
+        registry.promote_to_production("fraud@v1", valid_from=datetime.now(UTC) + timedelta(days=1))
+    assert registry.get_version("fraud@v1").stage is Stage.REGISTERED
+
+
 def test_two_versions_are_compared_field_by_field(registry):
     registry.register_model("m")
     registry.create_model_version("m", HOSTED, VersionFacts(metrics={"auc": 0.8, "f1": 1}, framework="a"))
