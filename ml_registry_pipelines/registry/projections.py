@@ -18,7 +18,7 @@ from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
 from ml_registry_pipelines.registry.lookups import Lookups, Question
 from ml_registry_pipelines.registry.places import Places, newest_of, opener, unreadable
-from ml_registry_pipelines.registry.states import STATE_COLUMNS, State, begun, rows_of, state_of
+from ml_registry_pipelines.registry.states import FIXED, STATE_COLUMNS, State, begun, rows_of, state_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -130,8 +130,7 @@ class Snapshot:
             at,
             f"""
             SELECT {{columns}} FROM {table}
-            WHERE tenant = $tenant AND from_sequence <= $at
-              AND id IN (SELECT id FROM {table} WHERE tenant = $tenant AND {column} = $value)
+            WHERE tenant = $tenant AND from_sequence <= $at AND {_ever(table, column, "= $value")}
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
             """,
         )
@@ -158,7 +157,7 @@ class Snapshot:
             return None
         try:
             found = [state for value in values for state in places.find(tenant, column, value)]
-            if column != "id":
+            if not _is_fixed(table, column):
                 ids = {state.id for state in found}
                 found = [state for entity in ids for state in places.find(tenant, "id", entity)]
         except unreadable():
@@ -228,10 +227,7 @@ class Snapshot:
             f"""
             SELECT {{columns}} FROM {table}
             WHERE tenant = $tenant AND from_sequence <= $at
-              AND id IN (
-                SELECT id FROM {table}
-                WHERE tenant = $tenant AND {column} IN (SELECT unnest($values::VARCHAR[]))
-              )
+              AND {_ever(table, column, "IN (SELECT unnest($values::VARCHAR[]))")}
             QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
             """,
             {"tenant": tenant, "values": list(values), "at": _bound(at)},
@@ -322,6 +318,17 @@ class Snapshot:
             self._forget(table)
         for name, rows in self._registered.items():
             self._reading.register(name, rows)
+
+
+def _is_fixed(table: str, column: str) -> bool:
+    return column == "id" or (table, column) in FIXED
+
+
+def _ever(table: str, column: str, test: str) -> str:
+    """That the entity of a state ever passed the test."""
+    if _is_fixed(table, column):
+        return f"{column} {test}"
+    return f"id IN (SELECT id FROM {table} WHERE tenant = $tenant AND {column} {test})"
 
 
 def _bound(at: int | None) -> int:

@@ -41,6 +41,11 @@ INDEXES: dict[str, tuple[str, ...]] = {
 }
 """Columns by which the states of a table are looked up, beside the id."""
 
+FIXED = frozenset(
+    {("relationships", "source_id"), ("relationships", "target_id"), ("model_versions", "model_id")}
+)
+"""Columns that say the same in every state of an entity."""
+
 OWN = {
     table.name: tuple(name for name in table.column_names if name not in THINGS.column_names[:11])
     for table in (THINGS, RELATIONSHIPS, MODEL_VERSIONS, APPROVALS)
