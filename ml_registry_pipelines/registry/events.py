@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
-from ml_registry_pipelines.registry.canonical import parse
+from ml_registry_pipelines.registry.canonical import parse, spelled
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,6 +70,11 @@ class Event:
         assert isinstance(state, dict)
         return state
 
+    @cached_property
+    def state_text(self) -> str:
+        """The state as canonical JSON."""
+        return spelled(self.state)
+
     @property
     def weight(self) -> int:
         """How many entities get a state by it."""
@@ -80,6 +85,11 @@ class Event:
         change = self.content["change"]
         assert isinstance(change, dict)
         return change
+
+
+def payload_of(change: str, state: str) -> str:
+    """The payload of an event, of canonical JSON, as canonical JSON."""
+    return f'{{"change":{change},"state":{state}}}'
 
 
 def event_hash(fields: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from queue import SimpleQueue
 from typing import Any, Self
 
 from ml_registry_pipelines.errors import MlregError
@@ -25,7 +26,16 @@ from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
 from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
-from ml_registry_pipelines.registry.events import BULK, MAX_PAYLOAD, Event, event_hash, new_id, now, to_arrow
+from ml_registry_pipelines.registry.events import (
+    BULK,
+    MAX_PAYLOAD,
+    Event,
+    event_hash,
+    new_id,
+    now,
+    payload_of,
+    to_arrow,
+)
 from ml_registry_pipelines.registry.log_table import TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
@@ -50,14 +60,29 @@ class LogDamaged(RegistryError):
 class _Waiting:
     """A command in the queue, until it is done or has failed."""
 
-    def __init__(self, command: Command) -> None:
+    def __init__(self, command: Command, change: str) -> None:
         self.command = command
+        self.change = change
+        """What was asked, as canonical JSON."""
         self.id = new_id()
         self.occurred_at = now()
         self.events: tuple[Event, ...] = ()
-        self.result: Future[Done] = Future()
-        self.wake = threading.Event()
+        self.outcome: Done | BaseException | None = None
+        # A fifth of what a future and an event cost to make and to wait for.
+        self._woken: SimpleQueue[None] = SimpleQueue()
         self.leads = False
+
+    def wake(self) -> None:
+        self._woken.put(None)
+
+    def wait(self) -> None:
+        self._woken.get()
+
+    def result(self) -> Done:
+        assert self.outcome is not None
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
 
 
 class Log:
@@ -173,20 +198,19 @@ class Log:
             KeyReused: the idempotency key stands for something else.
             LakeError: the store failed; the text says whether something may have landed.
         """
-        waiting = _Waiting(self._checked(command))
+        waiting = _Waiting(command, self._checked(command))
         with self._queue_lock:
             self._queue.append(waiting)
             if not self._led:
                 self._led = waiting.leads = True
-                waiting.wake.set()
+                waiting.wake()
         while True:
-            waiting.wake.wait()
-            waiting.wake.clear()
+            waiting.wait()
             if waiting.leads:
                 waiting.leads = False
                 self._lead()
-            if waiting.result.done():
-                return waiting.result.result()
+            if waiting.outcome is not None:
+                return waiting.result()
 
     def _lead(self) -> None:
         """Commit what waits, and hand the lead to the next in the queue."""
@@ -196,14 +220,15 @@ class Log:
             self._settle(group)
         finally:
             for waiting in group:
-                waiting.wake.set()
+                waiting.wake()
             with self._queue_lock:
                 self._led = bool(self._queue)
                 if self._led:
                     self._queue[0].leads = True
-                    self._queue[0].wake.set()
+                    self._queue[0].wake()
 
-    def _checked(self, command: Command) -> Command:
+    def _checked(self, command: Command) -> str:
+        """What is asked, as canonical JSON, once the door has let it through."""
         checked_tenant(command.tenant)
         checked_pseudonym(command.actor.id, "actor")
         if command.idempotency_key is not None:
@@ -215,9 +240,9 @@ class Log:
             raise InvalidInput(
                 f"the effective time {command.valid_from.isoformat()} lies ahead; record the act when it holds"
             )
-        canonical(command.change)
+        change = canonical(command.change)
         self.ask(Request(command.actor, command.tenant, command.action, command.entity_type, command.change))
-        return command
+        return change
 
     def _next_group(self) -> list[_Waiting]:
         """The commands to commit together: of those under one idempotency key, only the first."""
@@ -245,13 +270,13 @@ class Log:
             self._commit(group)
         except MlregError as failure:
             for waiting in group:
-                if not waiting.result.done():
-                    waiting.result.set_exception(failure)
+                if waiting.outcome is None:
+                    waiting.outcome = failure
         finally:
             # A defect must not leave neighbours waiting for ever.
             for waiting in group:
-                if not waiting.result.done():
-                    waiting.result.set_exception(RuntimeError("the commit of this command was broken off"))
+                if waiting.outcome is None:
+                    waiting.outcome = RuntimeError("the commit of this command was broken off")
 
     def _commit(self, group: list[_Waiting]) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -266,7 +291,7 @@ class Log:
                         open_ones = self._landed(open_ones, decided_at)
                     decided_at = self._tail.head
                     events = self._decide(open_ones)
-                open_ones = [waiting for waiting in open_ones if not waiting.result.done()]
+                open_ones = [waiting for waiting in open_ones if waiting.outcome is None]
                 if not events:
                     break
                 try:
@@ -285,7 +310,7 @@ class Log:
                 else:
                     self._adopt(events, written)
                     for waiting in open_ones:
-                        waiting.result.set_result(Done(waiting.events))
+                        waiting.outcome = Done(waiting.events)
                     break
             tries += 1
             time.sleep(random.uniform(0, 0.01 * min(tries, 10)))
@@ -299,8 +324,8 @@ class Log:
             ids.setdefault(event.command_id, []).append(event)
         for waiting in group:
             if waiting.id in ids:
-                waiting.result.set_result(Done(tuple(ids[waiting.id])))
-        return [waiting for waiting in group if not waiting.result.done()]
+                waiting.outcome = Done(tuple(ids[waiting.id]))
+        return [waiting for waiting in group if waiting.outcome is None]
 
     def _decide(self, group: list[_Waiting]) -> list[Event]:
         """Decide the commands one after the other; those that fail are settled here."""
@@ -311,24 +336,25 @@ class Log:
             command = waiting.command
             view = View(command.tenant, self._snapshot, (self._tail, draft))
             try:
-                if (done := self._done_before(view, command)) is not None:
-                    waiting.result.set_result(done)
+                if (done := self._done_before(view, waiting)) is not None:
+                    waiting.outcome = done
                     continue
                 changes = command.decide(view)
                 if not changes:
-                    waiting.result.set_result(Done(()))
+                    waiting.outcome = Done(())
                     continue
                 head = heads.get(command.tenant) or self._head(command.tenant)
                 waiting.events = self._events(waiting, changes, head, draft)
                 draft.add(waiting.events)
             except Exception as failure:  # noqa: BLE001 - its own caller gets it; the neighbours go on
-                waiting.result.set_exception(failure)
+                waiting.outcome = failure
                 continue
             last = waiting.events[-1]
             heads[command.tenant] = (last.sequence, last.hash, last.recorded_at)
         return draft.events
 
-    def _done_before(self, view: View, command: Command) -> Done | None:
+    def _done_before(self, view: View, waiting: _Waiting) -> Done | None:
+        command = waiting.command
         key = command.idempotency_key
         if key is None:
             return None
@@ -340,7 +366,7 @@ class Log:
         first, parts = found
         events = self.events(command.tenant, range(first, first + parts))
         since = command.valid_from or events[0].valid_from
-        if canonical(events[0].change) != canonical(command.change) or since != events[0].valid_from:
+        if canonical(events[0].change) != waiting.change or since != events[0].valid_from:
             raise KeyReused(key, command.action, first)
         return Done(tuple(events), before=True)
 
@@ -353,8 +379,9 @@ class Log:
         made = []
         filling = draft.filling.copy()
         for part, change in enumerate(changes, start=1):
-            asked = command.change if part == 1 else change.change
-            payload = canonical({"change": asked or {}, "state": change.state})
+            asked = waiting.change if part == 1 else canonical(change.change or {})
+            state = canonical(change.state)
+            payload = payload_of(asked, state)
             if len(payload.encode()) > MAX_PAYLOAD:
                 raise InvalidInput(
                     f"{command.action} would record {len(payload):,} characters about one "
@@ -384,9 +411,9 @@ class Log:
             }
             previous = event_hash(fields)
             weight = int(str(change.state["entities"])) if change.entity_type == BULK else 1
-            made.append(
-                Event(**fields, hash=previous, position=draft.head + part, block=filling.place(weight))
-            )
+            event = Event(**fields, hash=previous, position=draft.head + part, block=filling.place(weight))
+            event.__dict__["state_text"] = state  # known here; else it is spelled anew
+            made.append(event)
         return tuple(made)
 
     def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:

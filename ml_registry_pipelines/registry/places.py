@@ -180,8 +180,10 @@ class Places:
         wanted = np.uint32(digest)
         found: list[int] = []
         for digests, rows in self._columns[column].runs:
-            first, last = np.searchsorted(digests, wanted, "left"), np.searchsorted(digests, wanted, "right")
-            found += rows[first:last].tolist()
+            first = int(digests.searchsorted(wanted))
+            if first < len(digests) and digests[first] == wanted:
+                last = int(digests.searchsorted(wanted, "right"))
+                found += rows[first:last].tolist()
         return found
 
     def _where(self, row: int) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from ml_registry_pipelines.lake.tables.registry import (
     RELATIONSHIPS,
     THINGS,
 )
-from ml_registry_pipelines.registry.canonical import parse, spelled
+from ml_registry_pipelines.registry.canonical import parse
 from ml_registry_pipelines.registry.events import BULK, Event
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def table_of(entity_type: str) -> str:
 
 def begun(event: Event) -> State:
     """The state that an event about one entity begins."""
-    state = _state(event, event.entity_type, event.entity_id, spelled(event.state))
+    state = _state(event, event.entity_type, event.entity_id, event.state_text)
     # Known already: parsing the text again would only give the same.
     state.__dict__["data"] = event.state
     return state
