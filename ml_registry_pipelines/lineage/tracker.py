@@ -234,13 +234,19 @@ class LineageTracker(Desk):
         """Record that a deployment serves nothing from `end` on.
 
         Raises:
-            IllegalTransition: it has ended already.
+            IllegalTransition: it has ended already, or began after that.
         """
 
         def decide(view: View) -> list[Change]:
             state = living(view, DEPLOYMENT, name)
             if state.data["status"] != "live":
                 raise IllegalTransition(f"deployment {state.name!r} has already ended")
+            began = stretches(view)[state.id][-1].start
+            if end is not None and end < began:
+                raise IllegalTransition(
+                    f"deployment {state.name!r} serves since {began.isoformat()} and cannot have ended on "
+                    f"{end.isoformat()}; track what it served before with its start and end"
+                )
             ended = Change(DEPLOYMENT, state.id, {**state.data, "status": "ended"})
             return [ended, *_undeploy(view, state, but=None)]
 

@@ -318,6 +318,8 @@ def test_a_stretch_that_is_over_is_told_afterwards(registry, tracker):
     # What it serves now stays, in its record and in the lineage.
     assert names(tracker.get_impact_analysis("model_version", "fraud@v3").deployments) == {"eu"}
     assert names(tracker.get_impact_analysis("model_version", "fraud@v1").deployments) == set()
+    with pytest.raises(IllegalTransition, match="serves since"):
+        tracker.end_deployment("eu", end=day(10))
     tracker.end_deployment("eu", end=day(15))
     assert [len(tracker.deployments_on(day(n))) for n in (3, 12, 16)] == [1, 1, 0]
     with pytest.raises(InvalidInput, match="lies ahead"):
