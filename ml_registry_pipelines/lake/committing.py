@@ -145,7 +145,7 @@ class Commit:
         try:
             rows = with_stored_columns(self.rows, handle, declared)
             how: dict[str, Any] = {
-                "writer_properties": writer_properties(declared),
+                "writer_properties": writer_properties(declared, size=rows.nbytes),
                 "commit_properties": self.properties(note, transaction=transaction, retries=retries),
                 "post_commithook_properties": no_hooks(),
             }

@@ -177,6 +177,11 @@ class Lake:
                 place.forget()
             commit.pause()
 
+    def catch_up(self, table: str) -> None:
+        """Bring the writer's handle to the newest version, ahead of a write that is to be short."""
+        with self._handles.writing(table) as place:
+            place.current()
+
     def append_expecting(
         self, table: str, rows: pa.Table, *, version: int, note: Mapping[str, str] | None = None
     ) -> int:

@@ -283,6 +283,7 @@ class Log:
         unsure = tries = decided_at = 0
         open_ones = group
         while open_ones:
+            self._catch_up()
             with turn(self.lake.root, TABLE):
                 with self._state_lock:
                     self._refresh()
@@ -316,10 +317,17 @@ class Log:
             time.sleep(random.uniform(0, 0.01 * min(tries, 10)))
         self._fold_soon()
 
+    def _catch_up(self) -> None:
+        """Take what others did before the turn comes, so that they wait for little while it is ours."""
+        with self._state_lock:
+            self._refresh()
+        self.lake.catch_up(TABLE)
+
     def _landed(self, group: list[_Waiting], after: int) -> list[_Waiting]:
         """Settle the commands whose events are in the log after all; return the others."""
         ids: dict[str, list[Event]] = {}
         # From the table, because what had been in the tail may have been folded meanwhile.
+        self._table.refresh()
         for event in self._table.after(after):
             ids.setdefault(event.command_id, []).append(event)
         for waiting in group:
@@ -472,13 +480,17 @@ class Log:
 
     def _refresh(self) -> None:
         """Take what the log has got since the last look."""
-        version = self._table.refresh()
+        found = None if self._snapshot is None else self._table.since(self._version)
+        if found is not None:
+            version, new = found
+        else:
+            version, new = self._table.refresh(), None
         if version == self._version:
             return
         if self._snapshot is None:
             self._open()
         else:
-            self._take(self._table.after(self._tail.head))
+            self._take(self._table.after(self._tail.head) if new is None else new)
         self._version = version
         if self._tail.long:
             # Others write and fold; this process has only been reading.

@@ -1,13 +1,16 @@
 """Reading `governance_events`: what is new since a position, and events by their number.
 
-The handle is kept and refreshed; only files that hold newer positions are read. Writing is
-in `log.py`, checking the chain in `chain.py`.
+What others have just committed is read from their commits, file by file: a handle that follows
+the table costs some milliseconds per commit, the commit itself one. All else goes by a handle,
+which is kept and refreshed. Writing is in `log.py`, checking the chain in `chain.py`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -16,6 +19,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.registry.events import Event, from_arrow
+from ml_registry_pipelines.registry.places import unreadable
 from ml_registry_pipelines.registry.tail import whole_blocks
 
 if TYPE_CHECKING:
@@ -25,6 +29,31 @@ if TYPE_CHECKING:
 TABLE = "governance_events"
 SPAN = 16_384
 """Events that are read at once where many blocks are folded."""
+FOLLOWED = 200
+"""Commits that are read one by one; what is further behind is read by a handle."""
+
+
+class _Otherwise(Exception):
+    """A commit that is no plain append."""
+
+
+def appended(commit: bytes) -> list[str]:
+    """The files that a commit appends; none where it only rewrites what is there.
+
+    Raises:
+        _Otherwise: it removes rows or changes the table, or cannot be read.
+    """
+    paths = []
+    for line in commit.splitlines():
+        try:
+            ((kind, action),) = json.loads(line).items()
+        except ValueError as wrong:
+            raise _Otherwise from wrong
+        if kind not in {"add", "remove", "commitInfo", "txn"} or (kind == "remove" and action["dataChange"]):
+            raise _Otherwise
+        if kind == "add" and action["dataChange"]:
+            paths.append(str(action["path"]))
+    return paths
 
 
 class LogTable:
@@ -50,6 +79,42 @@ class LogTable:
         self._handle = handle = self._lake.snapshot(TABLE)
         self._opened_at = int(handle.version())
         return self._opened_at
+
+    def since(self, version: int) -> tuple[int, list[Event]] | None:
+        """The newest version, and the events that were appended after `version`, in order.
+
+        None where the commits do not tell: they are cut, many, of another kind, or in an object store.
+        """
+        if not self._lake.is_local:
+            return None
+        events: list[Event] = []
+        newest = version
+        try:
+            while (commit := self._commit(newest + 1)) is not None:
+                if newest - version >= FOLLOWED:
+                    return None
+                for path in appended(commit):
+                    events += self._events_of(path)
+                newest += 1
+        except _Otherwise:
+            return None
+        except unreadable():
+            # The files of old commits go once upkeep has rewritten them.
+            return None
+        return (newest, events) if self._lake.is_newest(TABLE, newest) else None
+
+    def _commit(self, version: int) -> bytes | None:
+        try:
+            return Path(self._lake.uri(TABLE), "_delta_log", f"{version:020}.json").read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _events_of(self, path: str) -> list[Event]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(f"{self._lake.uri(TABLE)}/{unquote(path)}") as opened:
+            rows = opened.read(use_threads=False)
+        return from_arrow(as_declared(rows, self._lake.declaration(TABLE)))
 
     def after(self, position: int) -> list[Event]:
         """Events newer than a position, in order."""
