@@ -11,8 +11,10 @@ from ml_registry_pipelines.registry.states import INDEXES, State
 
 REMEMBERED = 5_000
 """Look-ups that are kept; bringing them up to date takes some milliseconds."""
-WORTH_LOADING = 20
-"""Questions about a column after which its places are loaded."""
+MOST_QUESTIONS = 20
+"""Questions about a column after which its places are loaded, however many rows it has."""
+ROWS_PER_QUESTION = 5_000
+"""Rows whose places are loaded in the time that one question to DuckDB takes."""
 
 Question = tuple[str, str, str, str]
 """Table, tenant, column, value."""
@@ -34,10 +36,10 @@ class Lookups:
             self._answers = {}
         self._answers[question] = answer
 
-    def worth_loading(self, table: str, column: str) -> bool:
+    def worth_loading(self, table: str, column: str, rows: int) -> bool:
         """Count a question to the table; whether the places of the column should be loaded now."""
         asked = self._asked[table, column] = self._asked.get((table, column), 0) + 1
-        return asked >= WORTH_LOADING
+        return asked >= min(MOST_QUESTIONS, 3 + rows // ROWS_PER_QUESTION)
 
     def after(self, states: Iterable[State] | None) -> Lookups:
         """The same memory once these newer states are in the projections; None: too many to take in."""

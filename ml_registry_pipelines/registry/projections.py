@@ -100,6 +100,7 @@ class Snapshot:
         self.block = min(self.blocks.values())
         self.lookups = Lookups()
         self._loading: set[tuple[str, str]] = set()
+        self._rows: dict[str, int] = {}
         self._places: dict[str, Places] = {}
         if before is not None:
             grown = {table: self._grown(table, known) for table, known in before._places.copy().items()}
@@ -170,13 +171,16 @@ class Snapshot:
         places = self._places.get(table)
         if places is not None and places.covers(column):
             return places
-        if self.lookups.worth_loading(table, column) and (table, column) not in self._loading:
+        if (table, column) in self._loading:
+            return None
+        if table not in self._rows:
+            self._rows[table] = sum(self._reading.files(table)["num_records"].to_pylist())
+        if self.lookups.worth_loading(table, column, self._rows[table]):
             # Of a million rows it takes seconds; until then DuckDB answers.
             self._loading.add((table, column))
             known = places or Places(table, opener(self._lake, table))
-            files = self._reading.files(table)
-            given = (known, files["path"].to_pylist(), column)
-            if sum(files["num_records"].to_pylist()) <= LOADED_AT_ONCE:
+            given = (known, self._paths(table), column)
+            if self._rows[table] <= LOADED_AT_ONCE:
                 self._load(*given)
                 return self._places.get(table)
             threading.Thread(target=self._load, args=given, name="mlreg-places").start()

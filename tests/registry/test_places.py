@@ -87,7 +87,7 @@ def test_an_index_whose_files_are_gone_is_left_and_answers_stay_right(filled, mo
     places = Places("things", opener(filled, "things")).loaded(sorted(before), "name")
     assert places is not None
     assert places.with_files(sorted(before)[1:]) is None
-    monkeypatch.setattr(lookups, "WORTH_LOADING", 1)
+    monkeypatch.setattr(lookups, "MOST_QUESTIONS", 1)
     with Log(filled) as log:
         registry = ModelRegistry(log, actor=ACTOR, tenant="a")
         ids = [registry.get_model(f"ü{n % 4} {n}").id for n in range(3)]

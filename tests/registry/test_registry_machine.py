@@ -194,7 +194,7 @@ class Everything(RuleBasedStateMachine):
 def test_what_is_read_is_what_the_log_says_whatever_was_done(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(tail, "BLOCK", 5)
     monkeypatch.setattr(tail, "HEAVY", 12)
-    monkeypatch.setattr(lookups, "WORTH_LOADING", 2)
+    monkeypatch.setattr(lookups, "MOST_QUESTIONS", 2)
     machine = Everything.TestCase
     machine.settings = settings(
         max_examples=examples(3, least=2),
