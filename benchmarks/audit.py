@@ -25,7 +25,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import describe_machine, peak_mb
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
 from ml_registry_pipelines.registry.anchors import make_keys, read_anchors, write_anchor
@@ -133,12 +133,6 @@ def child(what: str, root: Path) -> dict[str, float]:
     return found
 
 
-def peak_megabytes() -> float:
-    """Of this process alone: what getrusage says holds the peak of whoever started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
-
-
 def shown(found: dict[str, float]) -> str:
     return f"{found['seconds']:.1f} s ({found['cpu']:.1f} s of CPU), peak {found['megabytes']:,.0f} MB"
 
@@ -162,7 +156,7 @@ def measured(what: str, root: Path) -> None:
             {
                 "seconds": seconds,
                 "cpu": used.ru_utime + used.ru_stime,
-                "megabytes": peak_megabytes(),
+                "megabytes": peak_mb(),
                 "events": events,
             }
         )
