@@ -141,6 +141,23 @@ def test_a_column_affects_what_learned_from_it_or_did_not_say_from_which(tracker
         tracker.get_impact_analysis("dataset", "credit", column="salary")
 
 
+def test_a_version_whose_columns_nobody_told_may_hold_any_column(registry, tracker):
+    tracker.track_dataset("d", Uri("s3://x/d", "aa" * 32))
+    registry.register_model("m")
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["age"]}))
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on=["d@v1"]))
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["income"]}))
+    for number, name in enumerate(("says", "silent", "other"), 1):
+        tracker.track_deployment(name, f"m@v{number}", environment="production")
+
+    def hit() -> set[str]:
+        return names(tracker.get_impact_analysis("dataset", "d", column="age").deployments)
+
+    assert hit() == {"says", "silent"}
+    tracker.track_dataset("d", Uri("s3://x/d", "ab" * 32), columns=[("age", "int")])
+    assert hit() == {"says", "silent"}
+
+
 @pytest.mark.usefixtures("world")
 def test_columns_and_features_can_be_nodes_of_their_own(tracker, registry, relationships):
     registry.things.register("column", "credit.income")
