@@ -45,7 +45,9 @@ def roots_with(
     states = [s for s in view.by_any("things", "id", list(versions)) if s.entity_type == DATASET_VERSION]
     told = {s.id: {c["name"] for c in s.data["metadata"].get("columns") or ()} for s in states}
     lacking = [version for version, columns in told.items() if columns and column not in columns]
-    named_by_edges = {e.upstream[1] for e in edges_at(view, lacking) if column in _named(e)} if lacking else set()
+    named_by_edges = (
+        {e.upstream[1] for e in edges_at(view, lacking) if column in _named(e)} if lacking else set()
+    )
     holding = [s.id for s in states if s.id not in lacking or s.id in named_by_edges]
     nodes = [s.id for s in named(view, "column", f"{dataset.name}.{column}") if not s.deleted]
     if not holding and not nodes:
