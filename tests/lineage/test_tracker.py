@@ -70,6 +70,18 @@ def test_a_dataset_gets_a_new_version_only_when_its_content_changed(tracker, csv
     assert [v.metadata["number"] for v in tracker.dataset_versions("credit")] == [1, 2]
 
 
+def test_a_dataset_gets_a_new_version_only_when_its_content_or_origin_changed(tracker, csv, log):
+    for name in ("raw", "other"):
+        tracker.track_dataset(name, Uri(f"https://example.com/{name}", "aa" * 32))
+    first = tracker.track_dataset("credit", csv, derived_from=["raw@v1", "raw@latest"])
+    head = log.head(tracker.tenant)
+    for origins in (["raw@v1"], []):
+        assert tracker.track_dataset("credit", csv, derived_from=origins).id == first.id
+    assert log.head(tracker.tenant) == head
+    assert tracker.track_dataset("credit", csv, derived_from=["other@v1"]).name == "credit@v2"
+    assert names(tracker.get_full_lineage("dataset_version", "credit@v1").upstream) == {"raw@v1"}
+
+
 def test_what_cannot_be_read_is_no_dataset(tracker, tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     (tmp_path / "notes.txt").write_text("x")
