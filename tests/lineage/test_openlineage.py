@@ -132,6 +132,13 @@ def test_what_a_run_read_is_told_after_it_ended_and_is_still_from_before_it(impo
     }
 
 
+def test_a_run_reads_the_newest_version_from_before_it_in_whatever_order_they_were_told(importer, tracker):
+    for n, minute in ((1, 50), (2, 30), (3, 10)):
+        take(importer, run_event(n, "COMPLETE", minute, outputs=[dataset("x")]))
+    take(importer, run_event(4, "COMPLETE", 40, inputs=[dataset("x")], outputs=[dataset("y")]))
+    assert {n for n in upstream(tracker, "s3://lake/y@v1") if "@" in n} == {"s3://lake/x@v2"}
+
+
 def test_a_circle_between_named_versions_is_refused_with_both_names(importer, tracker):
     def version(name: str) -> dict[str, Any]:
         return dataset(name, version={"datasetVersion": "7"})

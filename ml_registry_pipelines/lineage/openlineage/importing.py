@@ -380,7 +380,8 @@ class Batch:
         ended = run.state["metadata"].get("ended")
         moment = min(event.time, datetime.fromisoformat(ended)) if ended else event.time
         earlier = [v for v in known if self._time(v) < moment and _run_of(v) != event.run]
-        return earlier[-1] if earlier else self._version(dataset, given, ALWAYS, None)
+        newest = max(earlier, key=lambda v: (self._time(v), v.state["metadata"]["number"]), default=None)
+        return newest or self._version(dataset, given, ALWAYS, None)
 
     def _time(self, version: Draft) -> datetime:
         told = version.state["metadata"].get("openlineage")
