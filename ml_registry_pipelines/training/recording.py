@@ -19,7 +19,7 @@ from ml_registry_pipelines.registry.errors import KeyReused, NameTaken, NotFound
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import Thing, thing_of
-from ml_registry_pipelines.registry.versions import Version, VersionFacts
+from ml_registry_pipelines.registry.versions import Version, VersionFacts, united
 from ml_registry_pipelines.training.models import Prepared, TrainedModel, prepared
 from ml_registry_pipelines.training.sets import TrainingSet
 
@@ -143,7 +143,7 @@ class Recorder:
                 parameters=made.parameters,
                 framework=made.framework,
                 code_commit=code_commit,
-                trained_on={each.id: each.columns_read for each in trained_on},
+                trained_on=united((each.id, each.columns_read) for each in trained_on),
                 evaluated_on=[each.id for each in evaluated_on],
                 base_model=trained.base_model,
                 licence=trained.licence,

@@ -170,6 +170,27 @@ def test_a_version_whose_columns_nobody_told_may_hold_any_column(registry, track
     assert hit() == {"says", "silent"}
 
 
+def test_a_dataset_version_that_is_named_twice_is_trained_on_with_the_columns_of_both(registry, tracker):
+    named = [("age", "int"), ("income", "int"), ("city", "str")]
+    tracker.track_dataset("c", Uri("s3://x/c", "ab" * 32), columns=named)
+    registry.register_model("m")
+    twice = VersionFacts(
+        trained_on={"c@v1": ["age"], "c@latest": ["income"]}, evaluated_on=["c@v1", "c@latest"]
+    )
+    made = registry.create_model_version("m", HOSTED, twice)
+    assert len(made.trained_on) == len(made.evaluated_on) == 1
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"c@v1": ["age"], "c@latest": None}))
+    hit = {
+        column: names(
+            tracker.get_impact_analysis("dataset", "c", column=column, relations=["trained_on"]).affected[
+                "model_version"
+            ]
+        )
+        for column in ("age", "income", "city")
+    }
+    assert hit == {"age": {"m@v1", "m@v2"}, "income": {"m@v1", "m@v2"}, "city": {"m@v2"}}
+
+
 @pytest.mark.usefixtures("world")
 def test_columns_and_features_can_be_nodes_of_their_own(tracker, registry, relationships):
     registry.things.register("column", "credit.income")
