@@ -30,7 +30,14 @@ from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInpu
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import TagValue, checked_name
 from ml_registry_pipelines.registry.references import dataset_versions_of, version_state
-from ml_registry_pipelines.registry.relationships import edge, edge_id, end, label, relationship_of
+from ml_registry_pipelines.registry.relationships import (
+    edge,
+    edge_id,
+    end,
+    label,
+    refuse_cycle,
+    relationship_of,
+)
 from ml_registry_pipelines.registry.states import (
     DATASET,
     DATASET_VERSION,
@@ -215,10 +222,9 @@ class LineageTracker(Desk):
                 return [Change(DEPLOYMENT, identity, {**now, ENDED: [*kept.get(ENDED, ()), over]})]
             changes = [Change(DEPLOYMENT, identity, {**kept, "status": "live", "metadata": metadata})]
             changes += _undeploy(view, old, but=state.id)
-            changes.append(
-                edge("deployed_to", (MODEL_VERSION, state.id), (DEPLOYMENT, identity), properties=served)
-            )
-            return changes
+            drawn = edge("deployed_to", (MODEL_VERSION, state.id), (DEPLOYMENT, identity), properties=served)
+            refuse_cycle(view, drawn, index_of(self.log).way)
+            return [*changes, drawn]
 
         change = {"name": first["name"], "version": version, "owners": first["owners"], **served}
         if end is not None:

@@ -243,6 +243,18 @@ def test_a_cycle_is_refused_with_its_path_and_nothing_is_written(tracker, relati
     assert log.head(tracker.tenant) == head
 
 
+def test_a_deployment_serves_no_version_that_was_made_from_what_it_feeds(registry, tracker, relationships):
+    tracker.track_dataset("answers", Uri("https://example.com/a", "aa" * 32))
+    registry.register_model("m")
+    registry.create_model_version("m", HOSTED)
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on=["answers@v1"]))
+    tracker.track_deployment("eu", "m@v1", environment="production")
+    relationships.relate("feeds", ("deployment", "eu"), ("dataset_version", "answers@v1"))
+    with pytest.raises(LineageCycle, match="'m@v2' -> 'eu' -> 'answers@v1' -> 'm@v2'"):
+        tracker.track_deployment("eu", "m@v2", environment="production")
+    assert names(tracker.get_full_lineage("deployment", "eu").upstream) == {"m@v1"}
+
+
 def test_relationships_of_any_type_are_listed_and_know_which_way_influence_flows(registry, relationships):
     for name in ("a", "b"):
         registry.things.register("team", name)
