@@ -46,7 +46,9 @@ def _entity_argument(*, required: bool) -> Callable[[F], F]:
             + ("" if required else ", or nothing for the whole graph")
         )
 
-    return click.argument("entity", nargs=-1, callback=entity, metavar="[KIND] NAME")
+    return click.argument(
+        "entity", nargs=-1, callback=entity, metavar="[KIND] NAME" if required else "[[KIND] NAME]"
+    )
 
 
 def _walk_options(command: F) -> F:
