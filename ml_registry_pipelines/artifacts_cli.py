@@ -20,6 +20,7 @@ from ml_registry_pipelines.cli_support import (
     open_log,
     registry_of,
     show_version,
+    tenant_option,
     utc,
 )
 from ml_registry_pipelines.settings import Settings
@@ -31,18 +32,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 KIND_HELP = "Its artifact of this kind; default: the content itself."
-
-
-def tenant_option(command: F) -> F:
-    """`--tenant`, for this command alone."""
-
-    def choose(context: click.Context, _: click.Parameter, value: str | None) -> None:
-        if value:
-            context.find_root().params["tenant"] = value
-
-    return click.option(
-        "--tenant", callback=choose, expose_value=False, help="Organisation; default: MLREG_TENANT."
-    )(command)
 
 
 # -- what add-version takes ------------------------------------------------------------------

@@ -323,9 +323,9 @@ def _named(log: Log, rows: pa.Table) -> pa.Table:
             "deployment": pa.array([names.get(row["deployment_id"]) for row in found], pa.string()),
             "model": pa.array([names.get(row["model_id"]) for row in found], pa.string()),
             "version": rows["model_version"],
-            **{
-                name: rows[name] for name in ("requests", "billable_requests", "coverage", "cost", "currency")
-            },
+            **{name: rows[name] for name in ("requests", "billable_requests")},
+            "price_coverage": rows["coverage"],
+            **{name: rows[name] for name in ("cost", "currency")},
         }
     )
 

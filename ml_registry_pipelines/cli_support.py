@@ -55,6 +55,18 @@ def tenant() -> str:
     return given or Settings.from_environment().tenant or "default"
 
 
+def tenant_option(command: F) -> F:
+    """`--tenant`, for this command alone."""
+
+    def choose(context: click.Context, _: click.Parameter, value: str | None) -> None:
+        if value:
+            context.find_root().params["tenant"] = value
+
+    return click.option(
+        "--tenant", callback=choose, expose_value=False, help="Organisation; default: MLREG_TENANT."
+    )(command)
+
+
 def in_utc(moment: datetime) -> datetime:
     """Times without a zone are UTC."""
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from ml_registry_pipelines.cli_support import desk, open_log
+from ml_registry_pipelines.cli_support import desk, open_log, tenant_option
 
 
 @click.group("import")
@@ -23,6 +23,7 @@ def import_group() -> None:
     "--without-artifacts", is_flag=True, help="Record versions whose files it does not hand out, too."
 )
 @click.option("--quiet", is_flag=True, help="Only the counts, and what was left out.")
+@tenant_option
 def import_mlflow(uri: str, server_name: str | None, without_artifacts: bool, quiet: bool) -> None:
     """Copy models, versions, aliases, stages, runs and artifacts from an MLflow tracking server.
 

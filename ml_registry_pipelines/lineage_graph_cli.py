@@ -32,6 +32,25 @@ def lineage() -> None:
     """What came from what. KIND is model, model_version, dataset, dataset_version, deployment ..."""
 
 
+def _entity_argument(*, required: bool) -> Callable[[F], F]:
+    def entity(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, str] | None:
+        match given:
+            case (kind, name):
+                return kind, name
+            case (name,) if "@" in name:
+                return "model_version", name
+            case () if not required:
+                return None
+        raise click.UsageError(
+            "give KIND and NAME, or a model's version alone, such as fraud@v3"
+            + ("" if required else ", or nothing for the whole graph")
+        )
+
+    return click.argument(
+        "entity", nargs=-1, callback=entity, metavar="[KIND] NAME" if required else "[[KIND] NAME]"
+    )
+
+
 def _walk_options(command: F) -> F:
     for option in (
         click.option("--depth", type=click.IntRange(1), help="Steps to go at most."),
@@ -68,13 +87,12 @@ def _asked(
 
 
 @lineage.command("show")
-@click.argument("kind")
-@click.argument("name")
+@_entity_argument(required=True)
 @_walk_options
-def lineage_show(kind: str, name: str, **options: Any) -> None:
+def lineage_show(entity: tuple[str, str], **options: Any) -> None:
     """Everything up and down of an entity, nearest first."""
     with open_log() as log:
-        found = tracker_of(log).get_full_lineage(kind, name, **_asked(**options))
+        found = tracker_of(log).get_full_lineage(*entity, **_asked(**options))
     for title, reached in (("upstream", found.upstream), ("downstream", found.downstream)):
         click.echo(f"{title}: {len(reached)}")
         for item in reached:
@@ -83,14 +101,13 @@ def lineage_show(kind: str, name: str, **options: Any) -> None:
 
 
 @lineage.command("impact")
-@click.argument("kind")
-@click.argument("name")
+@_entity_argument(required=True)
 @click.option("--column", help="Of a dataset: only what learned from this column.")
 @_walk_options
-def lineage_impact(kind: str, name: str, column: str | None, **options: Any) -> None:
+def lineage_impact(entity: tuple[str, str], column: str | None, **options: Any) -> None:
     """What a change would affect: live deployments and their owners first."""
     with open_log() as log:
-        found = tracker_of(log).get_impact_analysis(kind, name, column=column, **_asked(**options))
+        found = tracker_of(log).get_impact_analysis(*entity, column=column, **_asked(**options))
     click.echo(f"live deployments: {len(found.deployments)}")
     for item in found.deployments:
         _reached(item)
@@ -105,21 +122,19 @@ def lineage_impact(kind: str, name: str, column: str | None, **options: Any) -> 
 
 
 @lineage.command("graph")
-@click.argument("kind")
-@click.argument("name")
+@_entity_argument(required=True)
 @_walk_options
-def lineage_graph(kind: str, name: str, **options: Any) -> None:
+def lineage_graph(entity: tuple[str, str], **options: Any) -> None:
     """Nodes and edges as JSON."""
     from ml_registry_pipelines.lineage.exports import as_json
 
     with open_log() as log:
-        found = tracker_of(log).get_lineage_graph(kind, name, **_asked(**options))
-    click.echo(as_json(found, _title(kind, name)), nl=False)
+        found = tracker_of(log).get_lineage_graph(*entity, **_asked(**options))
+    click.echo(as_json(found, _title(entity)), nl=False)
 
 
 @lineage.command("export")
-@click.argument("kind", required=False)
-@click.argument("name", required=False)
+@_entity_argument(required=False)
 @click.option(
     "--format", "form", type=click.Choice([*GRAPHS, "openlineage"]), help="By default by the file's name."
 )
@@ -127,27 +142,25 @@ def lineage_graph(kind: str, name: str, **options: Any) -> None:
 @click.option("--url", help=f"Post OpenLineage events there; {TOKEN} may hold a token.")
 @_walk_options
 def lineage_export(
-    kind: str | None, name: str | None, form: str | None, output: Path | None, url: str | None, **options: Any
+    entity: tuple[str, str] | None, form: str | None, output: Path | None, url: str | None, **options: Any
 ) -> None:
     """The graph around an entity, or the whole one: JSON, GraphML, Mermaid, a page, or OpenLineage events."""
-    if (kind is None) != (name is None):
-        raise click.UsageError("give KIND and NAME, or neither for the whole graph")
     form = form or ("openlineage" if url else _form_of(output))
     if url and form != "openlineage":
         raise click.UsageError("only OpenLineage events are posted")
     asked = _asked(**options)
     with open_log() as log:
-        graph = _graph(tracker_of(log), kind, name, asked)
+        graph = _graph(tracker_of(log), entity, asked)
         if form == "openlineage":
-            _export_events(log, None if kind is None else graph, asked["as_of"], output, url)
+            _export_events(log, None if entity is None else graph, asked["as_of"], output, url)
         else:
-            _export_graph(graph, form, _title(kind, name), asked["as_of"], output)
+            _export_graph(graph, form, _title(entity), asked["as_of"], output)
     _more(graph.cursor)
 
 
-def _graph(tracker: LineageTracker, kind: str | None, name: str | None, asked: dict[str, Any]) -> Graph:
-    if kind is not None and name is not None:
-        return tracker.get_lineage_graph(kind, name, **asked)
+def _graph(tracker: LineageTracker, entity: tuple[str, str] | None, asked: dict[str, Any]) -> Graph:
+    if entity is not None:
+        return tracker.get_lineage_graph(*entity, **asked)
     if any(asked[option] for option in ("depth", "types", "relations", "limit", "cursor")):
         raise click.UsageError("the whole graph takes --as-of alone; give KIND and NAME to limit it")
     return tracker.get_whole_graph(as_of=asked["as_of"])
@@ -272,8 +285,8 @@ def lineage_index(build: bool, whole: bool) -> None:
         )
 
 
-def _title(kind: str | None, name: str | None) -> str:
-    return f"Lineage of {tenant()}" if kind is None else f"Lineage of {kind.replace('_', ' ')} {name}"
+def _title(entity: tuple[str, str] | None) -> str:
+    return f"Lineage of {' '.join(entity).replace('_', ' ', 1)}" if entity else f"Lineage of {tenant()}"
 
 
 def _reached(item: Reached) -> None:

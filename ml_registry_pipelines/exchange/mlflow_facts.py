@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry.errors import IllegalTransition
 from ml_registry_pipelines.registry.foreign import EVALUATED_ON, TRAINED_ON, ForeignDataset
 from ml_registry_pipelines.registry.names import MAX_TAGS, MAX_TEXT, TagValue, checked_alias, typed_tags
-from ml_registry_pipelines.registry.versions import Stage, VersionFacts
+from ml_registry_pipelines.registry.versions import LEADS_TO, Stage, VersionFacts
 
 STAGES: Mapping[str, Stage] = {
     "None": Stage.REGISTERED,
@@ -224,3 +226,39 @@ def facts_of(
         ),
         lost,
     )
+
+
+def instant(ms: int) -> datetime:
+    """A time of the server's."""
+    return datetime.fromtimestamp(ms / 1000, UTC)
+
+
+def merged_tags(ours: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded tags with what changed there between two looks; what was added here stays."""
+    recorded = typed_tags(now)
+    gone = {
+        name
+        for name in before
+        if name not in now and ours.get(name) == typed_tags({name: before[name]})[name]
+    }
+    changed = {name: tag for name, tag in recorded.items() if before.get(name) != now[name]}
+    return {**{name: tag for name, tag in ours.items() if name not in gone}, **changed}
+
+
+def steps_between(now: Stage, to: Stage) -> list[Stage]:
+    """The shortest way from stage to stage."""
+    ways: list[list[Stage]] = [[now]]
+    known = {now}
+    for way in ways:
+        if way[-1] is to:
+            return way
+        for step in sorted(LEADS_TO[way[-1]], key=_quiet):
+            # On the way to another stage nothing goes through production.
+            if step not in known and (step is to or step is not Stage.PRODUCTION):
+                known.add(step)
+                ways.append([*way, step])
+    raise IllegalTransition(f"no steps lead from {now.value} to {to.value}")
+
+
+def _quiet(stage: Stage) -> int:
+    return [Stage.REGISTERED, Stage.ARCHIVED, Stage.STAGING, Stage.SHADOW, Stage.PRODUCTION].index(stage)

@@ -9,51 +9,42 @@ changed here stays. A second import finds nothing to do; one that was killed goe
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.exchange.mlflow_facts import (
     alias_here,
-    datasets_of,
-    facts_of,
-    model_file,
-    run_record,
+    instant,
+    merged_tags,
     stage_of,
+    steps_between,
     usable_tags,
     usable_text,
 )
 from ml_registry_pipelines.exchange.mlflow_server import (
     ModelVersion,
-    NotHandedOut,
     NoTrackingServer,
     NotThere,
     RegisteredModel,
     TrackingServer,
     TrackingServerError,
     Unreachable,
-    without_secrets,
 )
+from ml_registry_pipelines.exchange.mlflow_versions import VersionCopier
 from ml_registry_pipelines.registry.actors import Actor
-from ml_registry_pipelines.registry.artifacts import HostedModel, Stored
-from ml_registry_pipelines.registry.errors import IllegalTransition, NameTaken, RegistryError, shown
-from ml_registry_pipelines.registry.foreign import ForeignVersion, ForeignVersions
+from ml_registry_pipelines.registry.errors import NameTaken, RegistryError, shown
+from ml_registry_pipelines.registry.foreign import ForeignVersions, NumberTaken
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.registry.names import checked_name, typed_tags
+from ml_registry_pipelines.registry.names import checked_name
 from ml_registry_pipelines.registry.states import MODEL, State
 from ml_registry_pipelines.registry.things import check_free
-from ml_registry_pipelines.registry.versions import LEADS_TO, Stage
+from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry.view import View
 
-RUN_KIND = "mlflow_run"
-"""Kind of the artifact that holds the whole run: `run.json`, and every value of every metric."""
-RUNS_REMEMBERED = 200
 LIVE = (Stage.PRODUCTION, Stage.STAGING, Stage.SHADOW)
 
 
@@ -125,10 +116,14 @@ class MlflowImport:
         self.server = server
         self.name = name or server.uri
         self.registry = ModelRegistry(log, actor=actor, tenant=tenant, run_id=run_id)
-        self._versions = ForeignVersions(log, actor=actor, tenant=tenant, run_id=run_id)
-        self._without_artifacts = without_artifacts
+        self._copier = VersionCopier(
+            server,
+            self.name,
+            self.registry.artifacts,
+            ForeignVersions(log, actor=actor, tenant=tenant, run_id=run_id),
+            without_artifacts=without_artifacts,
+        )
         self._progress = progress
-        self._runs: dict[str, tuple[dict[str, Any], Stored] | None] = {}
         self._done = Imported()
 
     def run(self) -> Imported:
@@ -140,7 +135,7 @@ class MlflowImport:
             AnotherServer: the address leads to another database than before.
         """
         self._done = done = Imported()
-        self._runs = {}
+        self._copier.forget_runs()
         born = self.server.born_ms()
         here = self._imported()
         self._check_identity(born, here)
@@ -183,7 +178,7 @@ class MlflowImport:
         if born is not None and before and born not in before:
             raise AnotherServer(
                 f"{self.server.uri} is not the server that {self.name} was: its database was made on "
-                f"{_instant(born):%Y-%m-%d %H:%M:%S} and that one's on {_instant(max(before)):%Y-%m-%d %H:%M:%S} "
+                f"{instant(born):%Y-%m-%d %H:%M:%S} and that one's on {instant(max(before)):%Y-%m-%d %H:%M:%S} "
                 "(UTC). Nothing was changed; import it under another name (--server-name)"
             )
 
@@ -192,6 +187,16 @@ class MlflowImport:
         for state in self.registry.view().by_any("model_versions", "model_id", list(found)):
             found[str(state.data["model_id"])][int(state.data["version"])] = state
         return found
+
+    def _came_from_there(self, version: State | None) -> bool:
+        return version is not None and version.data.get("origin", {}).get("server") == self.name
+
+    def _restored_here(self, table: str, state: State, seen: Callable[[State], Mapping[str, Any]]) -> bool:
+        """Whether its deletion there was followed before, and taken back here."""
+        return bool(seen(state).get("deleted_there")) and any(
+            before.deleted and seen(before).get("deleted_there")
+            for before in self.registry.view().history(table, state.id)
+        )
 
     # -- models ------------------------------------------------------------------------
 
@@ -221,7 +226,7 @@ class MlflowImport:
             if renamed:
                 pairs.append(_Pair(renamed[0], state, dict(versions[renamed[0].name])))
                 del open_ones[renamed[0].name]
-            elif not state.deleted and self._is_gone(state):
+            elif not (state.deleted or self._restored_here("things", state, _seen)) and self._is_gone(state):
                 gone.append(state)
         return pairs, gone, sorted(open_ones.values(), key=lambda m: (m.created_ms, m.name))
 
@@ -260,7 +265,7 @@ class MlflowImport:
             if not _seen(state).get("deleted_there"):
                 self.registry.things.amend("follow_model", MODEL, state.id, {"deleted_there": True}, edit)
             for version in self.registry.list_versions(state.id):
-                if version.stage is Stage.PRODUCTION:
+                if version.stage in LIVE:
                     self.registry.set_stage(version.id, Stage.ARCHIVED)
             self.registry.delete_model(state.id)
             self._done.deleted += 1
@@ -330,7 +335,7 @@ class MlflowImport:
                 description=text,
                 tags=tags,
                 metadata={"mlflow": seen},
-                valid_from=_instant(model.created_ms),
+                valid_from=instant(model.created_ms),
             )
         except NameTaken:
             self._done.failed.append(
@@ -365,12 +370,18 @@ class MlflowImport:
             (version, pair)
             for pair in pairs
             for number, version in pair.versions.items()
-            if number not in known[pair.here.id]
+            if not self._came_from_there(known[pair.here.id].get(number))
         ]
         for version, pair in sorted(
             new, key=lambda found: (found[0].created_ms, found[0].name, found[0].number)
         ):
             what = f"{version.name} version {version.number}"
+            if version.number in known[pair.here.id]:
+                self._done.failed.append(
+                    f"{what} was not taken over: {NumberTaken(pair.here.name, version.number)}; "
+                    "register it there again, under a new number"
+                )
+                continue
             if version.status != "READY":
                 self._done.failed.append(f"{what} is {version.status} there and was not taken over")
                 continue
@@ -378,127 +389,50 @@ class MlflowImport:
                 self._import(version, pair.here, what)
 
     def _import(self, version: ModelVersion, model: State, what: str) -> None:
-        lost: list[str] = []
-        with tempfile.TemporaryDirectory(prefix="mlreg-mlflow-") as scratch:
-            folder = Path(scratch, "model")
-            content, size = self._content(version, folder, what, lost)
-            signature, framework, wrong = model_file(folder, what)
-            lost += wrong
-        kept = self._kept_run(version.run_id, what, lost)
-        run = kept[0] if kept else None
-        facts, unusable = facts_of(run, signature, framework, what)
-        datasets, nameless = datasets_of(run or {}, what)
-        tags, refused = usable_tags(version.tags, what)
-        text, cut = usable_text(version.description, what)
-        lost += [*unusable, *nameless, *refused, *cut]
-        new = self._versions.record(
-            model.id,
-            ForeignVersion(
-                number=version.number,
-                content=content,
-                facts=facts,
-                description=text,
-                tags=tags,
-                artifacts=[(RUN_KIND, kept[1])] if kept else [],
-                datasets=datasets,
-                origin={
-                    "registry": "mlflow",
-                    "server": self.name,
-                    "version": version.number,
-                    "created_ms": version.created_ms,
-                    "source": without_secrets(version.source),
-                    "run_id": version.run_id or None,
-                },
-                followed={"stage": "None", "description": text, "tags": tags},
-            ),
-            valid_from=_instant(version.created_ms),
-        )
-        self._done.left_out += lost
-        self._done.versions += new
-        self._done.bytes += size
-        self._progress(f"{what}: {size:,} bytes")
-
-    def _content(self, version: ModelVersion, folder: Path, what: str, lost: list[str]) -> tuple[Stored, int]:
-        try:
-            size = self.server.download(self.server.shelf(version), folder)
-            if not folder.is_dir():
-                raise NotHandedOut(f"the server lists no file for {what}")
-        except (NotHandedOut, NotThere) as missing:
-            if not self._without_artifacts:
-                raise NotHandedOut(
-                    f"{missing}; with --without-artifacts it is recorded as a reference"
-                ) from missing
-            lost.append(f"{what} is recorded without its artifacts: {missing}")
-            reference = {"source": without_secrets(version.source)}
-            return self.registry.artifacts.store(HostedModel("mlflow", what, reference)), 0
-        return self.registry.artifacts.store(folder), size
-
-    def _kept_run(self, run_id: str, what: str, lost: list[str]) -> tuple[dict[str, Any], Stored] | None:
-        """The run of a version, and the artifact that keeps all of it; several versions may share one."""
-        if not run_id:
-            return None
-        if run_id not in self._runs:
-            if len(self._runs) >= RUNS_REMEMBERED:
-                self._runs.clear()
-            try:
-                run = self.server.run(run_id)
-                self._runs[run_id] = (run, self._stored_run(run_id, run))
-            except NotThere:
-                self._runs[run_id] = None
-        if self._runs[run_id] is None:
-            lost.append(
-                f"{what}: its run {run_id} is gone there, and with it metrics, parameters and datasets"
-            )
-        return self._runs[run_id]
-
-    def _stored_run(self, run_id: str, run: Mapping[str, Any]) -> Stored:
-        with tempfile.TemporaryDirectory(prefix="mlreg-mlflow-") as scratch:
-            folder = Path(scratch, "run")
-            folder.mkdir()
-            text = json.dumps(run_record(run), sort_keys=True, indent=1, ensure_ascii=False)
-            (folder / "run.json").write_text(text, encoding="utf-8")
-            with (folder / "metrics.jsonl").open("w", encoding="utf-8") as out:
-                for key in sorted(str(m["key"]) for m in run.get("data", {}).get("metrics", ())):
-                    for value in self.server.metric_history(run_id, key):
-                        out.write(json.dumps(value, sort_keys=True, ensure_ascii=False) + "\n")
-            return self.registry.artifacts.store(folder)
+        copied = self._copier.copy(version, model.id, what)
+        self._done.left_out += copied.lost
+        self._done.versions += copied.new
+        self._done.bytes += copied.size
+        self._progress(f"{what}: {copied.size:,} bytes")
 
     # -- following ---------------------------------------------------------------------
 
     def _follow(self, pair: _Pair, known: Mapping[int, State]) -> None:
         """Bring aliases, stages, tags and texts of a model and its versions up to what they are there."""
         before = self._done.changed
-        ours = {n: s for n, s in known.items() if s.data.get("origin", {}).get("server") == self.name}
-        for number, version in sorted(pair.versions.items()):
-            state = ours.get(number)
-            if state is None:
-                continue
-            if state.data["origin"]["created_ms"] != version.created_ms:
-                self._done.failed.append(
-                    f"{version.name} version {number} is another one there than was taken over, and a version never "
-                    "changes: register it there under a new number"
-                )
-                del ours[number]
-            elif state.deleted:
-                self._done.left_out.append(f"{version.name} version {number} was deleted here and is left so")
-                del ours[number]
-        self._follow_stages(pair, ours)
-        aliases = self._follow_aliases(pair)
+        ours = {n: s for n, s in known.items() if self._came_from_there(s)}
+        followed = {
+            n: s for n, s in ours.items() if n in pair.versions and self._is_followed(pair.versions[n], s)
+        }
+        self._follow_stages(pair, followed)
+        aliases = self._follow_aliases(pair, followed)
+        for number, state in sorted(followed.items()):
+            self._follow_version(pair.versions[number], state)
         for number, state in sorted(ours.items()):
-            if number in pair.versions:
-                self._follow_version(pair.versions[number], state)
-            elif not state.deleted:
+            if number not in pair.versions and not state.deleted:
                 self._retire_version(pair, state)
         self._follow_model(pair, aliases)
         self._done.unchanged += before == self._done.changed
 
-    def _follow_stages(self, pair: _Pair, ours: Mapping[int, State]) -> None:
+    def _is_followed(self, version: ModelVersion, state: State) -> bool:
+        what = f"{version.name} version {version.number}"
+        if state.data["origin"]["created_ms"] != version.created_ms:
+            self._done.failed.append(
+                f"{what} is another one there than was taken over, and a version never changes: "
+                "register it there under a new number"
+            )
+            return False
+        if state.deleted:
+            self._done.left_out.append(f"{what} was deleted here and is left so")
+        return not state.deleted
+
+    def _follow_stages(self, pair: _Pair, followed: Mapping[int, State]) -> None:
         """Moves into production last: the one that leaves is archived by then."""
-        producing = [v for v in pair.versions.values() if v.stage == "Production" and v.number in ours]
+        producing = [v for v in pair.versions.values() if v.stage == "Production" and v.number in followed]
         newest = max(producing, key=lambda v: (v.updated_ms, v.number), default=None)
         moves: list[tuple[bool, int, Stage, str]] = []
         for number, version in pair.versions.items():
-            if number not in ours or version.stage == ours[number].data["followed"]["stage"]:
+            if number not in followed or version.stage == followed[number].data["followed"]["stage"]:
                 continue
             to = stage_of(version.stage)
             if to is None:
@@ -516,20 +450,20 @@ class MlflowImport:
         for _, number, to, word in sorted(moves, key=lambda move: move[:2]):
             what = f"{pair.there.name} version {number} is not {to.value} here, as it is there"
             with _Listed(self._done.failed, what):
-                self._move(ours[number].id, to)
-                self._amend_followed(ours[number].id, {"stage": word})
+                self._move(followed[number].id, to)
+                self._amend_followed(followed[number].id, {"stage": word})
                 self._done.changed += 1
 
     def _move(self, version_id: str, to: Stage) -> None:
         """Go by the steps that are allowed."""
         now = self.registry.get_version(version_id).stage
-        for _, step in pairwise(_way(now, to)):
+        for _, step in pairwise(steps_between(now, to)):
             if step is Stage.PRODUCTION:
                 self.registry.promote_to_production(version_id, reason=f"in production at {self.name}")
             else:
                 self.registry.set_stage(version_id, step)
 
-    def _follow_aliases(self, pair: _Pair) -> dict[str, int]:
+    def _follow_aliases(self, pair: _Pair, followed: Mapping[int, State]) -> dict[str, int]:
         """Move, set and remove aliases; return those that are now as they are there."""
         seen = {str(a): int(n) for a, n in _seen(pair.here)["aliases"].items()}
         if seen == pair.there.aliases:
@@ -538,14 +472,18 @@ class MlflowImport:
         for alias, number in sorted(pair.there.aliases.items()):
             if seen.get(alias) == number:
                 continue
-            with _Listed(self._done.failed, f"alias {alias} of {pair.there.name} is not followed"):
+            what = f"alias {alias} of {pair.there.name} is not followed"
+            if number not in followed:
+                self._done.failed.append(f"{what}: version {number} there is not here")
+                continue
+            with _Listed(self._done.failed, what):
                 name = alias_here(alias)
                 if name != alias:
                     self._done.left_out.append(
                         f"alias {alias} of {pair.there.name} is {name} here, where {alias} means a stage or a number"
                     )
                 if current.get(name) != number:
-                    self.registry.set_alias(f"{pair.here.id}@v{number}", name)
+                    self.registry.set_alias(followed[number].id, name)
                 seen[alias] = number
                 self._done.changed += 1
         for alias in sorted(set(seen) - set(pair.there.aliases)):
@@ -577,7 +515,7 @@ class MlflowImport:
             followed = dict(now.data["followed"])
             edited: dict[str, Any] = {"followed": {**followed, **new}}
             if "tags" in new:
-                edited["tags"] = _merged(now.data["tags"], followed["tags"], new["tags"])
+                edited["tags"] = merged_tags(now.data["tags"], followed["tags"], new["tags"])
             if "description" in new and new["description"] != followed["description"]:
                 edited["description"] = new["description"]
             return edited
@@ -586,7 +524,11 @@ class MlflowImport:
 
     def _retire_version(self, pair: _Pair, state: State) -> None:
         what = f"{pair.there.name} version {state.data['version']}"
+        if self._restored_here("model_versions", state, _followed):
+            return
         with _Listed(self._done.failed, f"{what} was deleted there and is kept here"):
+            if not _followed(state).get("deleted_there"):
+                self._amend_followed(state.id, {"deleted_there": True})
             if Stage(state.data["stage"]) in LIVE:
                 self.registry.set_stage(state.id, Stage.ARCHIVED)
             self.registry.delete_version(state.id)
@@ -607,7 +549,7 @@ class MlflowImport:
             before = metadata["mlflow"]
             edited = {
                 "metadata": {**metadata, "mlflow": {**before, **new}},
-                "tags": _merged(now.data["tags"], before["tags"], tags),
+                "tags": merged_tags(now.data["tags"], before["tags"], tags),
             }
             return edited | ({"description": text} if text != before["description"] else {})
 
@@ -642,39 +584,10 @@ def _seen(state: State) -> Mapping[str, Any]:
     return seen
 
 
-def _merged(ours: Mapping[str, Any], before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Recorded tags with what changed there between two looks; what was added here stays."""
-    recorded = typed_tags(now)
-    gone = {
-        name
-        for name in before
-        if name not in now and ours.get(name) == typed_tags({name: before[name]})[name]
-    }
-    changed = {name: tag for name, tag in recorded.items() if before.get(name) != now[name]}
-    return {**{name: tag for name, tag in ours.items() if name not in gone}, **changed}
-
-
-def _way(now: Stage, to: Stage) -> list[Stage]:
-    """The shortest way from stage to stage."""
-    ways: list[list[Stage]] = [[now]]
-    known = {now}
-    for way in ways:
-        if way[-1] is to:
-            return way
-        for step in sorted(LEADS_TO[way[-1]], key=_quiet):
-            # On the way to another stage nothing goes through production.
-            if step not in known and (step is to or step is not Stage.PRODUCTION):
-                known.add(step)
-                ways.append([*way, step])
-    raise IllegalTransition(f"no steps lead from {now.value} to {to.value}")
-
-
-def _quiet(stage: Stage) -> int:
-    return [Stage.REGISTERED, Stage.ARCHIVED, Stage.STAGING, Stage.SHADOW, Stage.PRODUCTION].index(stage)
-
-
-def _instant(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
+def _followed(state: State) -> Mapping[str, Any]:
+    """What was last seen of a version there."""
+    seen: Mapping[str, Any] = state.data["followed"]
+    return seen
 
 
 def mark(server: TrackingServer) -> str:

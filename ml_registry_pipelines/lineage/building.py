@@ -32,7 +32,14 @@ from ml_registry_pipelines.lineage.layers import (
     words,
 )
 from ml_registry_pipelines.registry.errors import RegistryError
-from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODEL, MODEL_VERSION, State
+from ml_registry_pipelines.registry.states import (
+    DATASET,
+    DATASET_VERSION,
+    MODEL,
+    MODEL_VERSION,
+    State,
+    rows_of,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -254,10 +261,15 @@ def drawn(state: State, type_of: Mapping[tuple[str, str], str]) -> Drawn | None:
     return None
 
 
-def draft_of_states(states: Iterable[State], below: Sequence[Layer], *, after: int, until: int) -> Draft:
-    """A draft of what states, in the order of the log, say beside the layers below."""
+def draft_of_states(
+    states: Iterable[State], below: Sequence[Layer], *, after: int, until: int, wholes: Iterable[State] = ()
+) -> Draft:
+    """A draft of what states, in the order of the log, say beside the layers below.
+
+    `wholes`: older states of what they are part of, since layers below know nothing without an edge.
+    """
     given = list(states)
-    type_of = {(s.tenant, s.id): s.entity_type for s in given if s.table == "things"}
+    type_of = {(s.tenant, s.id): s.entity_type for s in (*wholes, *given) if s.table == "things"}
     edges = [d for d in (drawn(s, type_of) for s in given) if d is not None]
     top = below[-1] if below else None
     base = top.size if top else 0
@@ -392,8 +404,8 @@ def _attach(connection: duckdb.DuckDBPyConnection, lake: Lake, table: str) -> No
     )
 
 
-def _edges(flow: str, after: int, until: int) -> str:
-    """All states of all edges of a span of the log, as one statement."""
+def _edges(flow: str, after: int, until: int, *, wholes: str = "things") -> str:
+    """All states of all edges of a span of the log, as one statement; `wholes` are what things may be part of."""
     span = f"position > {after} AND position <= {until}"
     return f"""
     SELECT tenant, type AS relation, ({flow}) = 'to_target' AS forward, false AS implied,
@@ -414,7 +426,7 @@ def _edges(flow: str, after: int, until: int) -> str:
            c.deleted
     FROM things c
     LEFT JOIN (
-      SELECT tenant, id, any_value(type) AS type FROM things WHERE position <= {until} GROUP BY ALL
+      SELECT tenant, id, any_value(type) AS type FROM {wholes} WHERE position <= {until} GROUP BY ALL
     ) p ON p.tenant = c.tenant AND p.id = c.parent_id
     WHERE c.position > {after} AND c.position <= {until}
       AND c.type <> '{DATASET_VERSION}' AND c.parent_id IS NOT NULL
@@ -452,16 +464,26 @@ def draft_of_tables(lake: Lake, below: Sequence[Layer], *, after: int, until: in
         return _Tables(connection, below, after, until).draft()
 
 
-def draft_of_rows(rows: Mapping[str, pa.Table], below: Sequence[Layer], *, after: int, until: int) -> Draft:
+def draft_of_rows(
+    rows: Mapping[str, pa.Table],
+    below: Sequence[Layer],
+    *,
+    after: int,
+    until: int,
+    wholes: Iterable[State] = (),
+) -> Draft:
     """The same of rows in memory, by projection: those of all `SOURCES`.
 
     Raises:
         TooLarge: there are more entities than can be numbered.
     """
+    import pyarrow as pa
+
     with _connected() as connection:
         for table in SOURCES:
             connection.register(table, rows[table])
-        connection.execute(f"CREATE TEMP VIEW edges AS {_edges('flow', after, until)}")
+        connection.register("wholes", pa.concat_tables([rows["things"], rows_of("things", wholes)]))
+        connection.execute(f"CREATE TEMP VIEW edges AS {_edges('flow', after, until, wholes='wholes')}")
         return _Tables(connection, below, after, until, newer_alone=True).draft()
 
 

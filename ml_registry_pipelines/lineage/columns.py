@@ -35,13 +35,20 @@ class Carried:
 def roots_with(
     view: View, dataset: State, versions: Sequence[str], column: str
 ) -> tuple[list[str], list[str]]:
-    """Versions of a dataset that hold a column, and things of kind column that stand for it.
+    """Versions of a dataset that may hold a column, and things of kind column that stand for it.
+
+    A version whose columns nobody told may hold any; so does one that an edge says it was read from.
 
     Raises:
-        NotFound: no version of the dataset has that column.
+        NotFound: the columns of all versions are known, none is that one, and no edge names it.
     """
     states = [s for s in view.by_any("things", "id", list(versions)) if s.entity_type == DATASET_VERSION]
-    holding = [s.id for s in states if column in {c["name"] for c in s.data["metadata"].get("columns", ())}]
+    told = {s.id: {c["name"] for c in s.data["metadata"].get("columns") or ()} for s in states}
+    lacking = [version for version, columns in told.items() if columns and column not in columns]
+    named_by_edges = (
+        {e.upstream[1] for e in edges_at(view, lacking) if column in _named(e)} if lacking else set()
+    )
+    holding = [s.id for s in states if s.id not in lacking or s.id in named_by_edges]
     nodes = [s.id for s in named(view, "column", f"{dataset.name}.{column}") if not s.deleted]
     if not holding and not nodes:
         raise NotFound("column", f"{dataset.name}.{column}", view.tenant)
@@ -74,6 +81,14 @@ def carry(
     found.columns = {i: columns for i, columns in known.items() if i not in holding}
     found.ways = ways
     return found
+
+
+def _named(edge: Relationship) -> set[str]:
+    """The columns that an edge says were used."""
+    mapping = edge.properties.get("column_lineage")
+    if isinstance(mapping, Mapping):
+        return {str(name) for of in mapping.values() for name in of}
+    return set(edge.properties.get("columns") or ())
 
 
 def _carried(edge: Relationship, columns: set[str]) -> set[str] | None:

@@ -14,6 +14,7 @@ from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from deltalake import DeltaTable
 
 DATA_SUFFIXES = {".parquet": "parquet", ".csv": "csv"}
 
@@ -79,7 +80,7 @@ def _delta(uri: str, storage_options: dict[str, str] | None) -> Fingerprint:
 
     try:
         table = DeltaTable(uri, storage_options=storage_options)
-        identity, version = str(table.metadata().id), table.version()
+        content = delta_digest(table)
         schema = pa.schema(table.schema().to_arrow())
         counts = pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist()
     except (DeltaError, OSError) as failure:
@@ -89,10 +90,28 @@ def _delta(uri: str, storage_options: dict[str, str] | None) -> Fingerprint:
     return Fingerprint(
         "delta",
         uri,
-        digest({"table": identity, "version": version}),
+        content,
         _columns(schema),
         rows,
-        {"delta_table": identity, "delta_version": version},
+        {"delta_table": str(table.metadata().id), "delta_version": table.version()},
+    )
+
+
+def delta_digest(table: DeltaTable) -> str:
+    """What a version of a Delta table is known by.
+
+    A copy keeps the table's id, and counts its versions on from there: only the files tell the two apart.
+    """
+    import pyarrow as pa
+
+    files = pa.table(table.get_add_actions(flatten=True)).select(["path", "size_bytes"]).to_pydict()
+    return digest(
+        {
+            "table": str(table.metadata().id),
+            "version": table.version(),
+            "schema": table.schema().to_json(),
+            "files": sorted(zip(files["path"], files["size_bytes"], strict=True)),
+        }
     )
 
 

@@ -15,9 +15,9 @@ import threading
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.log_table import LogTable
 from ml_registry_pipelines.registry.projections import folded
-from ml_registry_pipelines.registry.states import rows_of
+from ml_registry_pipelines.registry.states import DATASET_VERSION, State, rows_of
 from ml_registry_pipelines.registry.tail import Tail
 from ml_registry_pipelines.registry.view import View
 
@@ -201,21 +201,21 @@ class LineageIndex:
     def _with_tail(self, view: View) -> Stack:
         """The layers with more for the events that the projections lack, and for what a command is about to add."""
         tail, *drafts = view.tails
-        stack = self._over_tail(tail, min(view.upto, tail.head))
+        stack = self._over_tail(tail, view, min(view.upto, tail.head))
         for draft in drafts:
-            stack, _ = _on(stack, draft, after=draft.base, upto=draft.head)
+            stack, _ = _on(stack, draft, view, after=draft.base, upto=draft.head)
         return stack
 
-    def _over_tail(self, tail: Tail, upto: int) -> Stack:
+    def _over_tail(self, tail: Tail, view: View, upto: int) -> Stack:
         base = self._stack
         held = self._overlay
         if held is None or held.tail is not tail:
             held = _Overlay(tail, base, base, base.until)
         if upto < held.upto:
             # An older view than the one before: of another thread, or one that pages go on with.
-            return _on(base, tail, after=base.until, upto=upto)[0]
+            return _on(base, tail, view, after=base.until, upto=upto)[0]
         if upto > held.upto:
-            stack, count = _on(held.settled, tail, after=held.settled.until, upto=upto)
+            stack, count = _on(held.settled, tail, view, after=held.settled.until, upto=upto)
             held = _Overlay(tail, stack if count >= MANY else held.settled, stack, upto)
         self._overlay = held
         return held.stack
@@ -379,9 +379,23 @@ def _kept(layers: Sequence[LayerRow], new: int) -> tuple[LayerRow, ...]:
     return tuple(kept)
 
 
-def _on(stack: Stack, tail: Tail, *, after: int, upto: int) -> tuple[Stack, int]:
+def _wholes(view: View, parts: Iterable[tuple[str, str | None]]) -> list[State]:
+    """What things of some tenants are part of."""
+    wanted: dict[str, set[str]] = {}
+    for tenant, whole in parts:
+        if whole is not None:
+            wanted.setdefault(tenant, set()).add(whole)
+    return [
+        state
+        for tenant, ids in wanted.items()
+        for state in replace(view, tenant=tenant, at=None).by_any("things", "id", sorted(ids))
+    ]
+
+
+def _on(stack: Stack, tail: Tail, view: View, *, after: int, upto: int) -> tuple[Stack, int]:
     """The layers with one more on them for events of a tail, and how many states that one is about."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     single, listed = tail.begun(after=after, upto=upto)
     count = len(single) + sum(len(rows) for found in listed for rows in found.tables.values())
@@ -390,7 +404,12 @@ def _on(stack: Stack, tail: Tail, *, after: int, upto: int) -> tuple[Stack, int]
     if count < MANY:
         states = [*single, *(state for found in listed for state in found.states())]
         states.sort(key=lambda state: state.position)
-        draft = draft_of_states(states, stack.layers, after=after, until=upto)
+        parts = [
+            (state.tenant, state.data.get("parent_id"))
+            for state in states
+            if state.table == "things" and state.entity_type != DATASET_VERSION
+        ]
+        draft = draft_of_states(states, stack.layers, after=after, until=upto, wholes=_wholes(view, parts))
     else:
         rows = {
             table: pa.concat_tables(
@@ -401,7 +420,14 @@ def _on(stack: Stack, tail: Tail, *, after: int, upto: int) -> tuple[Stack, int]
             )
             for table in SOURCES
         }
-        draft = draft_of_rows(rows, stack.layers, after=after, until=upto)
+        parts = [
+            (row["tenant"], row["parent_id"])
+            for row in rows["things"]
+            .select(["tenant", "parent_id", "type"])
+            .filter((pc.field("type") != DATASET_VERSION) & pc.field("parent_id").is_valid())
+            .to_pylist()
+        ]
+        draft = draft_of_rows(rows, stack.layers, after=after, until=upto, wholes=_wholes(view, parts))
     return Stack((*stack.layers, draft.layer())), count
 
 

@@ -30,7 +30,14 @@ from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInpu
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import TagValue, checked_name
 from ml_registry_pipelines.registry.references import dataset_versions_of, version_state
-from ml_registry_pipelines.registry.relationships import edge, edge_id, end, label, relationship_of
+from ml_registry_pipelines.registry.relationships import (
+    edge,
+    edge_id,
+    end,
+    label,
+    refuse_cycle,
+    relationship_of,
+)
 from ml_registry_pipelines.registry.states import (
     DATASET,
     DATASET_VERSION,
@@ -133,7 +140,7 @@ class LineageTracker(Desk):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Thing:
-        """Record what a dataset is now; return its version. What did not change gets no new version.
+        """Record what a dataset is now; return its version, a new one only where content or origin is new.
 
         Args:
             source: a Delta table, a Parquet or CSV file or folder, or a `Uri` with its digest.
@@ -215,10 +222,9 @@ class LineageTracker(Desk):
                 return [Change(DEPLOYMENT, identity, {**now, ENDED: [*kept.get(ENDED, ()), over]})]
             changes = [Change(DEPLOYMENT, identity, {**kept, "status": "live", "metadata": metadata})]
             changes += _undeploy(view, old, but=state.id)
-            changes.append(
-                edge("deployed_to", (MODEL_VERSION, state.id), (DEPLOYMENT, identity), properties=served)
-            )
-            return changes
+            drawn = edge("deployed_to", (MODEL_VERSION, state.id), (DEPLOYMENT, identity), properties=served)
+            refuse_cycle(view, drawn, index_of(self.log).way)
+            return [*changes, drawn]
 
         change = {"name": first["name"], "version": version, "owners": first["owners"], **served}
         if end is not None:
@@ -487,7 +493,12 @@ def _dataset_changes(
     dataset = next((s for s in named(view, DATASET, first["name"]) if not s.deleted), None)
     known = dataset_versions_of(view, dataset.id, deleted=True) if dataset else []
     newest = next((s for s in reversed(known) if not s.deleted), None)
-    if newest is not None and newest.data["metadata"]["digest"] == seen.digest and not derived_from:
+    origins = {end(view, DATASET_VERSION, name).id for name in derived_from}
+    if (
+        newest is not None
+        and newest.data["metadata"]["digest"] == seen.digest
+        and origins <= _origins(view, newest)
+    ):
         return []
     dataset_id = dataset.id if dataset else new_id()
     number = 1 + max((int(s.data["metadata"]["number"]) for s in known), default=0)
@@ -500,10 +511,14 @@ def _dataset_changes(
     }
     changes = [] if dataset else [Change(DATASET, dataset_id, first)]
     changes.append(Change(DATASET_VERSION, version_id, version, {"fingerprint": seen.recorded()}))
-    for name in derived_from:
-        origin = end(view, DATASET_VERSION, name)
-        changes.append(edge("derived_from", (DATASET_VERSION, version_id), (DATASET_VERSION, origin.id)))
+    whole = (DATASET_VERSION, version_id)
+    changes += [edge("derived_from", whole, (DATASET_VERSION, origin)) for origin in sorted(origins)]
     return changes
+
+
+def _origins(view: View, version: State) -> set[str]:
+    drawn = view.by_column("relationships", "source_id", version.id)
+    return {str(s.data["target_id"]) for s in drawn if s.data["type"] == "derived_from" and not s.deleted}
 
 
 def _check_over(deployment: str, start: datetime | None, end: datetime) -> None:

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ml_registry_pipelines.lake.files import FilesError, NoSuchFile, open_folder
@@ -243,6 +243,13 @@ class ArtifactStore:
         """The files of an artifact that are in the store, by path; none where it lies elsewhere."""
         return [File(f["path"], f["sha256"], f["size"]) for f in self.manifest(name).get("files", ())]
 
+    def paths(self, name: str) -> list[str]:
+        """Where `download` writes its files below a folder."""
+        manifest = self.manifest(name)
+        if "uri" in manifest:
+            return [uri_name(manifest["uri"])]
+        return [str(file["path"]) for file in manifest.get("files", ())]
+
     def check_whole(self, name: str) -> None:
         """Look whether the manifest and all files that it lists are in the store.
 
@@ -274,8 +281,10 @@ class ArtifactStore:
             if hashed.hexdigest() != manifest["sha256"]:
                 raise changed(f"{manifest['uri']} of artifact {name[:12]}")
 
-    def download(self, name: str, target: Path, *, cache: Cache | None = None) -> list[Fetched]:
-        """Write the files of an artifact below `target`, verified.
+    def download(
+        self, name: str, target: Path, *, inside: str = "", cache: Cache | None = None
+    ) -> list[Fetched]:
+        """Write the files of an artifact below `target`, or its folder `inside`, verified.
 
         A file that is there with the right bytes is left alone. With a cache, what it has is
         verified and copied from there, and what it has not, it has afterwards.
@@ -283,12 +292,15 @@ class ArtifactStore:
         Raises:
             ArtifactChanged: stored bytes differ; nothing of that file is written.
             ArtifactElsewhere: the content cannot be read from here.
+            ArtifactRefused: a folder on the way is a link, which may lead anywhere.
         """
         manifest = self.manifest(name)
-        if manifest["form"] not in {"file", "folder"}:
-            return [self._fetch_elsewhere(manifest, target, name)]
         files = self.files(name)
         checked_paths([file.path for file in files])
+        _refuse_links(target, [PurePosixPath(inside, file.path) for file in files])
+        target = target / inside
+        if manifest["form"] not in {"file", "folder"}:
+            return [self._fetch_elsewhere(manifest, target, name)]
         fetched = several(lambda file: self._fetch(file, target / file.path, name, cache), files)
         if cache is not None:
             cache.shrink(keep=(file.sha256 for file in files))
@@ -373,6 +385,12 @@ def several(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def _what(file: File, artifact: str) -> str:
     return f"{file.path} of artifact {artifact[:12]}"
+
+
+def _refuse_links(target: Path, paths: Iterable[PurePosixPath]) -> None:
+    for folder in sorted({above for path in paths for above in path.parents if above.name}):
+        if (target / folder).is_symlink():
+            raise ArtifactRefused(f"{target / folder} is a link; nothing is written through it: remove it")
 
 
 def _is_right(path: Path, sha256: str) -> bool:

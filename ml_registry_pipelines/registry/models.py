@@ -35,6 +35,7 @@ from ml_registry_pipelines.registry.versions import (
     Stage,
     Version,
     VersionFacts,
+    united,
     version_of,
 )
 from ml_registry_pipelines.registry.view import View
@@ -474,20 +475,22 @@ def _lineage(
     view: View, version: tuple[str, str], facts: VersionFacts
 ) -> tuple[list[Change], dict[str, Any]]:
     """The edges of a new version, and its lineage by id."""
-    trained = {dataset_state(view, name): columns for name, columns in facts.training().items()}
-    evaluated = [dataset_state(view, name) for name in facts.evaluated_on]
+    learned = [(dataset_state(view, name), columns) for name, columns in facts.training().items()]
+    for dataset, columns in learned:
+        _check_columns(dataset, columns)
+    trained = united((dataset.id, columns) for dataset, columns in learned)
+    evaluated = list(dict.fromkeys(dataset_state(view, name).id for name in facts.evaluated_on))
     base = None if facts.base_model is None else version_state(view, facts.base_model)
     drawn = []
-    for dataset, columns in trained.items():
-        _check_columns(dataset, columns)
+    for identity, columns in trained.items():
         properties = {} if columns is None else {"columns": sorted(columns)}
-        drawn.append(edge("trained_on", version, (DATASET_VERSION, dataset.id), properties=properties))
-    drawn += [edge("evaluated_on", version, (DATASET_VERSION, dataset.id)) for dataset in evaluated]
+        drawn.append(edge("trained_on", version, (DATASET_VERSION, identity), properties=properties))
+    drawn += [edge("evaluated_on", version, (DATASET_VERSION, identity)) for identity in evaluated]
     if base is not None:
         drawn.append(edge("derived_from", version, (MODEL_VERSION, base.id)))
     return drawn, {
-        "trained_on": [s.id for s in trained],
-        "evaluated_on": [s.id for s in evaluated],
+        "trained_on": list(trained),
+        "evaluated_on": evaluated,
         "base_version": base.id if base else None,
     }
 

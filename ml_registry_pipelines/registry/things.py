@@ -46,7 +46,13 @@ from ml_registry_pipelines.registry.states import (
 )
 from ml_registry_pipelines.registry.view import View
 
-OWN_VERBS = {DATASET_VERSION: "track_dataset", DEPLOYMENT: "track_deployment"}
+OWN_VERBS = {
+    DATASET_VERSION: "track_dataset",
+    DEPLOYMENT: "track_deployment",
+    "job": "the import of OpenLineage events",
+    "run": "the import of OpenLineage events",
+    "webhook": "`mlreg webhooks add`",
+}
 """Kinds whose content other verbs record, and nothing else may."""
 LIVE_STAGES = frozenset({"production", "staging", "shadow"})
 MAX_MANY = 1_000_000

@@ -5,10 +5,10 @@ Where bytes lie is in `artifacts.py`; making versions is in `models.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ml_registry_pipelines.registry.artifacts import (
@@ -109,11 +109,22 @@ class VersionArtifacts(Promotion):
         cache: Cache | None = None,
         as_of: datetime | None = None,
     ) -> list[Fetched]:
-        """The same, by way of a cache, and telling where each file came from."""
+        """The same, by way of a cache, and telling where each file came from.
+
+        Where files of several artifacts would lie on each other, each artifact has a folder of its own,
+        named by the beginning of its digest.
+        """
         version = self.get_version(reference, as_of=as_of)
         chosen = self._chosen(version, kind)
         with _naming(version):
-            return [f for digest in chosen for f in self.artifacts.download(digest, target, cache=cache)]
+            apart = self._collide(chosen)
+            return [
+                file
+                for digest in chosen
+                for file in self.artifacts.download(
+                    digest, target, inside=digest[:12] if apart else "", cache=cache
+                )
+            ]
 
     def verify_version(self, reference: str, *, kind: str | None = None) -> None:
         """Read everything that a version is made of and compare the digests; with `kind`, only that.
@@ -151,6 +162,14 @@ class VersionArtifacts(Promotion):
         if isinstance(content, Uploaded):
             return self.links.accept(content.ticket)
         return self.artifacts.store(content)
+
+    def _collide(self, digests: Sequence[str]) -> bool:
+        """Whether artifacts hold files of one path, or a file where another has a folder."""
+        if len(digests) == 1:
+            return False
+        paths = [path for digest in digests for path in self.artifacts.paths(digest)]
+        folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
+        return len(set(paths)) < len(paths) or not folders.isdisjoint(paths)
 
     def _chosen(self, version: Version, kind: str | None) -> list[str]:
         found = [a.digest for a in artifacts_of(version) if a.kind == (kind or CONTENT)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -38,6 +38,17 @@ class Artifact:
 
     kind: str
     content: Content
+
+
+def united(
+    uses: Iterable[tuple[str, Sequence[str] | None]],
+) -> dict[str, Sequence[str] | None]:
+    """Which columns of which dataset version were used, None for all, where one may be named more than once."""
+    found: dict[str, Sequence[str] | None] = {}
+    for name, columns in uses:
+        before = found.setdefault(name, columns)
+        found[name] = None if before is None or columns is None else list(dict.fromkeys([*before, *columns]))
+    return found
 
 
 @dataclass(frozen=True)

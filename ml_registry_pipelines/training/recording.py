@@ -11,7 +11,6 @@ from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ml_registry_pipelines.lineage.fingerprints import fingerprint
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import Actor, ActorKind
 from ml_registry_pipelines.registry.artifacts import Uri
@@ -19,9 +18,8 @@ from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import KeyReused, NameTaken, NotFound
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.registry.relationships import edges_at
 from ml_registry_pipelines.registry.things import Thing, thing_of
-from ml_registry_pipelines.registry.versions import Version, VersionFacts
+from ml_registry_pipelines.registry.versions import Version, VersionFacts, united
 from ml_registry_pipelines.training.models import Prepared, TrainedModel, prepared
 from ml_registry_pipelines.training.sets import TrainingSet
 
@@ -99,36 +97,13 @@ class Recorder:
         derived_from: Sequence[TrainingSet] = (),
     ) -> Thing:
         """The version that the dataset has now, a new one only where content or origin is new."""
-        origins = [origin.id for origin in derived_from]
-        if origins and self._is_from(dataset, source, columns, origins):
-            origins = []
         return self.tracker.track_dataset(
             dataset,
             source,
             columns=columns,
             description=description,
             owners=owners,
-            derived_from=origins,
-        )
-
-    def _is_from(
-        self,
-        dataset: str,
-        source: str | Path | Uri,
-        columns: Sequence[tuple[str, str]],
-        origins: Sequence[str],
-    ) -> bool:
-        """Whether the newest version has this content and came from these versions."""
-        try:
-            newest = self.newest(dataset)
-        except NotFound:
-            return False
-        options = dict(self.registry.log.lake.storage_options)
-        if fingerprint(source, columns=columns, storage_options=options).digest != newest.digest:
-            return False
-        drawn = edges_at(self.tracker.view(), [newest.id])
-        return {e.target_id for e in drawn if e.type == "derived_from" and e.source_id == newest.id} == set(
-            origins
+            derived_from=[origin.id for origin in derived_from],
         )
 
     # -- models --------------------------------------------------------------------------
@@ -168,7 +143,7 @@ class Recorder:
                 parameters=made.parameters,
                 framework=made.framework,
                 code_commit=code_commit,
-                trained_on={each.id: each.columns_read for each in trained_on},
+                trained_on=united((each.id, each.columns_read) for each in trained_on),
                 evaluated_on=[each.id for each in evaluated_on],
                 base_model=trained.base_model,
                 licence=trained.licence,

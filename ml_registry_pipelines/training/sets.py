@@ -11,7 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable, data_files, fingerprint
+from ml_registry_pipelines.lineage.fingerprints import (
+    DatasetUnreadable,
+    data_files,
+    delta_digest,
+    fingerprint,
+)
 from ml_registry_pipelines.registry.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -130,10 +135,9 @@ class TrainingSet:
         uri, version = str(self._fingerprint["location"]), self.delta_version
         try:
             table = DeltaTable(uri, version=version, storage_options=self._storage_options or None)
-            identity = str(table.metadata().id)
-            if identity != self._fingerprint["delta_table"]:
+            if delta_digest(table) != self.digest:
                 raise DatasetMoved(
-                    f"{uri} is another Delta table than the one of {self.reference}; "
+                    f"version {version} of the Delta table at {uri} is not {self.reference} any more; "
                     "track the dataset again to train on what is there now"
                 )
             return table.to_pyarrow_table(columns=list(columns))

@@ -70,6 +70,9 @@ def checked_url(url: str, allowed: Allowed, *, shown: str | None = None) -> str:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode(
+            "idna"
+        )  # A name that no resolver would be asked about: `a..b`, a part of 64 letters.
     except ValueError:
         host, parts = None, urlsplit("")
     if (

@@ -107,8 +107,8 @@ class Poster:
         path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
         try:
             addresses = resolved(parts.hostname, port, self.allowed)
-        except OSError as failure:
-            raise NotDelivered(f"{parts.hostname} is not found: {failure.strerror or failure}") from None
+        except (OSError, UnicodeError) as failure:
+            raise NotDelivered(f"{parts.hostname} is not found: {_words(failure)}") from None
         deadline = time.monotonic() + self.whole_seconds
         try:
             raw = _connected(addresses, port, deadline)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from ml_registry_pipelines.registry.actors import Actor
-from ml_registry_pipelines.registry.desk import Desk
+from ml_registry_pipelines.registry.commands import Change
+from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
-from ml_registry_pipelines.registry.events import Event
+from ml_registry_pipelines.registry.events import Event, new_id
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.states import State
-from ml_registry_pipelines.registry.things import Thing, Things
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things, check_free, thing_of
 from ml_registry_pipelines.registry.view import View
 from ml_registry_pipelines.webhooks.addresses import Allowed, checked_url
 
@@ -184,9 +185,14 @@ class Webhooks(Desk):
             "first": head + 1 if first is None else _checked_first(first, head),
             "epoch": 0,
         }
-        return subscription_of(
-            self._things.register(KIND, name, metadata=metadata, idempotency_key=idempotency_key)
-        )
+        first_state = NewThing(name, metadata=metadata).recorded()
+
+        def decide(view: View) -> list[Change]:
+            check_free(view, KIND, first_state["name"])
+            return [Change(KIND, new_id(), first_state)]
+
+        done = self.do("register_webhook", KIND, first_state, decide, idempotency_key=idempotency_key)
+        return subscription_of(thing_of(state_of(done)))
 
     def list(self) -> list[Subscription]:
         """All subscriptions, by name."""

@@ -195,7 +195,43 @@ def test_deletions_and_renamings_there_are_followed(mlflow: Mlflow, here: Here):
     mlflow.simple("gone")
     assert here.take(mlflow.uri).models == 1
     assert len(here.registry.list_versions("gone")) == 1
+    # What was restored here stays.
+    mlflow.ask("DELETE", "registered-models/delete", name="left")
+    assert here.take(mlflow.uri).deleted == 1
+    here.registry.restore_model(right)
     assert here.registry.restore_version("stays@v1").number == 1
+    for _ in range(2):
+        assert here.take(mlflow.uri).deleted == 0
+    assert {v.number for v in here.registry.list_versions("stays")} == {1, 2}
+
+
+def test_what_is_live_is_archived_before_its_model_is_deleted(mlflow: Mlflow, here: Here):
+    mlflow.simple("a")
+    mlflow.stage("a", 1, "Staging")
+    here.take(mlflow.uri)
+    model = here.registry.get_model("a").id
+    mlflow.ask("DELETE", "registered-models/delete", name="a")
+    assert here.take(mlflow.uri).deleted == 1
+    here.registry.restore_model(model)
+    assert here.registry.get_version("a@v1").stage is Stage.ARCHIVED
+
+
+def test_a_number_that_is_another_version_here_is_listed_and_no_alias_leads_to_it(
+    mlflow: Mlflow, here: Here, tmp_path: Path
+):
+    mlflow.simple("a")
+    here.take(mlflow.uri)
+    (tmp_path / "w").write_bytes(b"ours")
+    here.registry.create_model_version("a", tmp_path / "w")
+    mlflow.simple("a")
+    mlflow.ask("POST", "registered-models/alias", name="a", alias="champion", version="2")
+    for stage in ("None", "Production"):
+        mlflow.stage("a", 2, stage)
+        failed = "\n".join(here.take(mlflow.uri).failed)
+        assert "a version 2 was not taken over: model 'a' already has another version 2" in failed
+        assert "alias champion of a is not followed: version 2 there is not here" in failed
+    assert here.registry.get_model("a").aliases == {}
+    assert here.registry.get_version("a@v2").stage is Stage.REGISTERED
 
 
 def test_what_cannot_be_mapped_is_listed(mlflow: Mlflow, here: Here):

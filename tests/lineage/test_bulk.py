@@ -16,7 +16,9 @@ from ml_registry_pipelines.lineage import index
 from ml_registry_pipelines.lineage.index import index_of
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry import tail
+from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.errors import LineageCycle
+from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.relationships import NewEdge, Relationships
 from ml_registry_pipelines.registry.things import NewThing, Things
@@ -221,3 +223,22 @@ def test_thousands_of_edges_of_one_command_are_found_at_once_and_stay_after_fold
         check(log)
         with Log(lake) as other:
             check(other)
+
+
+@pytest.mark.parametrize("many", [index.MANY, 1], ids=["states", "rows"])
+def test_what_a_thing_is_part_of_has_its_type_wherever_both_are_held(small_log, monkeypatch, many):
+    monkeypatch.setattr(index, "MANY", many)
+    things, tracker = Things(small_log, actor=ACTOR), LineageTracker(small_log, actor=ACTOR)
+    team = things.register("team", "t")
+    things.register_many("other", [NewThing(f"o{n}") for n in range(30)])
+    small_log.settle()
+    assert small_log.lake.sequence("things", "governance_events")
+
+    def part(name: str) -> None:
+        state = {**NewThing(name).recorded(), "parent_id": team.id}
+        things.do("register_part", "part", state, lambda _: [Change("part", new_id(), state)])
+
+    part("one")
+    found = tracker.get_full_lineage("part", "one", types=["team"])
+    assert [r.node.name for r in found.downstream] == ["t"]
+    assert found.counts == {"team": 1}

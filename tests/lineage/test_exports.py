@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import xml.etree.ElementTree as ET
+from dataclasses import replace
 
+import networkx as nx  # type: ignore[import-untyped]
 import pytest
 
 from ml_registry_pipelines.lineage.exports import as_graphml, as_html, as_json, as_mermaid
@@ -46,21 +47,20 @@ def test_json_holds_every_node_and_edge():
 
 
 def test_graphml_is_read_by_others_whatever_the_names_are(tmp_path):
-    path = tmp_path / "g.graphml"
-    path.write_text(as_graphml(small(), NASTY), encoding="utf-8")
-    space = "{http://graphml.graphdrawing.org/xmlns}"
-    found = ET.parse(path).getroot()
-    edges = [(e.get("source"), e.get("target")) for e in found.iter(f"{space}edge")]
-    assert edges == [("d1", "m1"), ("m1", "p1")]
-    declared = {key.get("id") for key in found.iter(f"{space}key")}
-    held = {
-        n.get("id"): {d.get("key"): d.text for d in n.iter(f"{space}data")}
-        for n in found.iter(f"{space}node")
-    }
-    assert all(set(values) <= declared for values in held.values())
-    assert held["d1"]["name"] == NASTY.replace("\x01", "\ufffd")
-    assert held["d1"]["detail.rows"] == "3"
-    assert "detail.status" not in held["d1"]
+    graph = small()
+    twice = replace(graph, edges=(*graph.edges, Edge("d1", "m1", "evaluated_on")))
+    (tmp_path / "g.graphml").write_text(as_graphml(twice, NASTY), encoding="utf-8")
+    found = nx.read_graphml(tmp_path / "g.graphml")
+    assert sorted(found.edges(data="relation")) == [
+        ("d1", "m1", "evaluated_on"),
+        ("d1", "m1", "trained_on"),
+        ("m1", "p1", "deployed_to"),
+    ]
+    assert (found.is_directed(), set(found.nodes)) == (True, {"d1", "m1", "p1"})
+    legible = NASTY.replace("\x01", "\ufffd")
+    assert (found.graph["title"], found.nodes["d1"]["name"]) == (legible, legible)
+    assert found.nodes["d1"]["detail.rows"] == "3"
+    assert "detail.status" not in found.nodes["d1"]
 
 
 def test_mermaid_escapes_names_and_refuses_what_no_viewer_draws():

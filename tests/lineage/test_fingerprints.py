@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,6 +30,15 @@ def test_a_delta_table_is_its_version_schema_and_row_count(tmp_path):
     second = fingerprint(where)
     assert (second.rows, second.detail["delta_version"]) == (3, 1)
     assert second.digest != first.digest
+
+
+def test_copies_of_a_delta_table_that_went_apart_are_not_the_same(tmp_path):
+    write_deltalake(str(tmp_path / "p"), pa.table({"a": [1]}))
+    shutil.copytree(tmp_path / "p", tmp_path / "q")
+    assert fingerprint(tmp_path / "p").digest == fingerprint(tmp_path / "q").digest
+    for name in ("p", "q"):
+        write_deltalake(str(tmp_path / name), pa.table({"a": [2]}), mode="append")
+    assert fingerprint(tmp_path / "p").digest != fingerprint(tmp_path / "q").digest
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])

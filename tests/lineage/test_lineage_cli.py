@@ -40,6 +40,7 @@ def test_outside_lineage_leads_to_live_deployments(mlreg, tmp_path):
     hit = mlreg("lineage", "impact", "dataset", "s3://lake/raw", "--column", "age")
     assert "live deployments: 1\n  3  deployment  eu\nowners: team:ops" in hit
     assert "live deployments: 0" in mlreg("lineage", "impact", "dataset", "s3://lake/raw", "--column", "city")
+    assert "deployment: 1" in mlreg("lineage", "impact", "fraud@v1")
     shown = mlreg("lineage", "show", "model_version", "fraud@v1", "--type", "dataset_version")
     assert shown.splitlines()[:3] == [
         "upstream: 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import threading
 import uuid
@@ -13,6 +14,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 import requests
 
+from ml_registry_pipelines.lineage.openlineage import transport
 from ml_registry_pipelines.lineage.openlineage.events import parse_event
 from ml_registry_pipelines.lineage.openlineage.exporting import events_of
 from ml_registry_pipelines.lineage.openlineage.files import NoEvents, import_files, write_events
@@ -20,7 +22,10 @@ from ml_registry_pipelines.lineage.openlineage.importing import Importer
 from ml_registry_pipelines.lineage.openlineage.transport import LineageServer, NotDelivered, post
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
+from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.errors import InvalidInput
+from ml_registry_pipelines.registry.events import new_id
+from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.versions import Stage, VersionFacts
 from tests.lineage.openlineage_schema import RUN_EVENT
 from tests.registry.conftest import ACTOR
@@ -132,6 +137,13 @@ def test_what_a_run_read_is_told_after_it_ended_and_is_still_from_before_it(impo
     }
 
 
+def test_a_run_reads_the_newest_version_from_before_it_in_whatever_order_they_were_told(importer, tracker):
+    for n, minute in ((1, 50), (2, 30), (3, 10)):
+        take(importer, run_event(n, "COMPLETE", minute, outputs=[dataset("x")]))
+    take(importer, run_event(4, "COMPLETE", 40, inputs=[dataset("x")], outputs=[dataset("y")]))
+    assert {n for n in upstream(tracker, "s3://lake/y@v1") if "@" in n} == {"s3://lake/x@v2"}
+
+
 def test_a_circle_between_named_versions_is_refused_with_both_names(importer, tracker):
     def version(name: str) -> dict[str, Any]:
         return dataset(name, version={"datasetVersion": "7"})
@@ -209,18 +221,19 @@ def test_bad_events_are_named_by_file_and_line_and_kept_and_the_others_taken(imp
         json.dumps({"eventTime": "2026-03-01T10:00:00Z"}),
         "[1]",
         json.dumps({**good, "outputs": [dataset("\u0007")]}),
+        "{\0",
     ]
-    (tmp_path / "e.jsonl").write_text("\n".join(lines))
+    (tmp_path / "e.jsonl").write_text("\n".join(lines), encoding="utf-8-sig")
     done = import_files(importer, [tmp_path])
     assert done.before == 0
     told = {refused.line: refused.reason for refused in done.refused}
-    assert set(told) >= {2, 3, 5, 6, 7, 8}
+    assert set(told) == {2, 3, 5, 6, 7, 8, 10}
     assert "no UUID" in told[3]
     assert "no time zone" in told[5]
     assert "outputs[0].namespace" in told[6]
     assert done.kept_at is not None
     kept = [json.loads(p.read_text()) for p in Path(done.kept_at).glob("*.json")]
-    assert {k["text"] for k in kept} >= {lines[1], lines[2], lines[4]}
+    assert {k["text"] for k in kept} >= {lines[1], lines[2], lines[4], lines[9]}
     assert tracker.dataset_versions("s3://lake/x")
     with pytest.raises(NoEvents):
         import_files(importer, [tmp_path / "absent"])
@@ -337,6 +350,46 @@ def test_events_come_in_over_http_and_nothing_else_does(door, importer, tracker)
     )
     with pytest.raises(InvalidInput, match="MLREG_OPENLINEAGE_TOKEN"):
         LineageServer(importer, host="0.0.0.0")
+
+
+def test_packed_events_come_in_too_within_bounds_and_what_is_refused_is_kept(door, tracker, log, monkeypatch):
+    def status(body: bytes, encoding: str) -> int:
+        headers = {
+            "Authorization": "Bearer secret",
+            "Content-Type": "application/json",
+            "Content-Encoding": encoding,
+        }
+        return requests.post(door.address, data=body, headers=headers, timeout=5).status_code
+
+    packed = gzip.compress(json.dumps(run_event(1, "COMPLETE", 1, outputs=[dataset("b")])).encode())
+    assert status(packed, "gzip") == 201
+    assert tracker.dataset_versions("s3://lake/b")
+    assert [status(body, "gzip") for body in (packed[:-9], packed + b"x", b"\x1f\x8b\0")] == [400] * 3
+    assert status(b"x", "br") == 415
+    assert status(packed, "identity") == 400
+    folder = Path(log.lake.root, "openlineage/refused")
+    kept = [json.loads(path.read_text())["text"] for path in folder.glob("*.json")]
+    assert packed in [text.encode(errors="surrogateescape") for text in kept]
+    monkeypatch.setattr(transport, "LARGEST", 1000)
+    assert status(gzip.compress(b" " * 1001), "gzip") == 413
+
+
+def test_a_run_that_was_not_told_by_events_costs_no_other_event(importer, tracker, registry):
+    name = str(uuid.UUID(int=1))
+    state = NewThing(name).recorded()
+    registry.do("register_run", "run", state, lambda _: [Change("run", new_id(), state)])
+    events = [run_event(n, "COMPLETE", n, outputs=[dataset(f"d{n}")]) for n in (1, 2)]
+    new, _, [refused] = take(importer, *events)
+    assert (new, f"mlreg things delete run {name}" in refused) == (1, True)
+    registry.things.delete("run", name)
+    assert take(importer, *events) == (1, 1, [])
+
+
+def test_no_event_brings_a_webhook(importer):
+    entity = {"id": "a" * 32, "type": "webhook", "name": "w", "state": {"metadata": {}}}
+    event = run_event(1, "COMPLETE", 1, outputs=[dataset("w", mlreg_entity=entity)])
+    done = importer.take([parse_event(event)], entities=True)
+    assert "`mlreg webhooks add` records it" in done.refused[0][1]
 
 
 @pytest.mark.usefixtures("world")

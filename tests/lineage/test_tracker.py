@@ -70,6 +70,18 @@ def test_a_dataset_gets_a_new_version_only_when_its_content_changed(tracker, csv
     assert [v.metadata["number"] for v in tracker.dataset_versions("credit")] == [1, 2]
 
 
+def test_a_dataset_gets_a_new_version_only_when_its_content_or_origin_changed(tracker, csv, log):
+    for name in ("raw", "other"):
+        tracker.track_dataset(name, Uri(f"https://example.com/{name}", "aa" * 32))
+    first = tracker.track_dataset("credit", csv, derived_from=["raw@v1", "raw@latest"])
+    head = log.head(tracker.tenant)
+    for origins in (["raw@v1"], []):
+        assert tracker.track_dataset("credit", csv, derived_from=origins).id == first.id
+    assert log.head(tracker.tenant) == head
+    assert tracker.track_dataset("credit", csv, derived_from=["other@v1"]).name == "credit@v2"
+    assert names(tracker.get_full_lineage("dataset_version", "credit@v1").upstream) == {"raw@v1"}
+
+
 def test_what_cannot_be_read_is_no_dataset(tracker, tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"no parquet")
     (tmp_path / "notes.txt").write_text("x")
@@ -141,6 +153,44 @@ def test_a_column_affects_what_learned_from_it_or_did_not_say_from_which(tracker
         tracker.get_impact_analysis("dataset", "credit", column="salary")
 
 
+def test_a_version_whose_columns_nobody_told_may_hold_any_column(registry, tracker):
+    tracker.track_dataset("d", Uri("s3://x/d", "aa" * 32))
+    registry.register_model("m")
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["age"]}))
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on=["d@v1"]))
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["income"]}))
+    for number, name in enumerate(("says", "silent", "other"), 1):
+        tracker.track_deployment(name, f"m@v{number}", environment="production")
+
+    def hit() -> set[str]:
+        return names(tracker.get_impact_analysis("dataset", "d", column="age").deployments)
+
+    assert hit() == {"says", "silent"}
+    tracker.track_dataset("d", Uri("s3://x/d", "ab" * 32), columns=[("age", "int")])
+    assert hit() == {"says", "silent"}
+
+
+def test_a_dataset_version_that_is_named_twice_is_trained_on_with_the_columns_of_both(registry, tracker):
+    named = [("age", "int"), ("income", "int"), ("city", "str")]
+    tracker.track_dataset("c", Uri("s3://x/c", "ab" * 32), columns=named)
+    registry.register_model("m")
+    twice = VersionFacts(
+        trained_on={"c@v1": ["age"], "c@latest": ["income"]}, evaluated_on=["c@v1", "c@latest"]
+    )
+    made = registry.create_model_version("m", HOSTED, twice)
+    assert len(made.trained_on) == len(made.evaluated_on) == 1
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"c@v1": ["age"], "c@latest": None}))
+    hit = {
+        column: names(
+            tracker.get_impact_analysis("dataset", "c", column=column, relations=["trained_on"]).affected[
+                "model_version"
+            ]
+        )
+        for column in ("age", "income", "city")
+    }
+    assert hit == {"age": {"m@v1", "m@v2"}, "income": {"m@v1", "m@v2"}, "city": {"m@v2"}}
+
+
 @pytest.mark.usefixtures("world")
 def test_columns_and_features_can_be_nodes_of_their_own(tracker, registry, relationships):
     registry.things.register("column", "credit.income")
@@ -191,6 +241,18 @@ def test_a_cycle_is_refused_with_its_path_and_nothing_is_written(tracker, relati
     with pytest.raises(LineageCycle):
         relationships.relate("used_by", ("model", "fraud"), ("model", "fraud"))
     assert log.head(tracker.tenant) == head
+
+
+def test_a_deployment_serves_no_version_that_was_made_from_what_it_feeds(registry, tracker, relationships):
+    tracker.track_dataset("answers", Uri("https://example.com/a", "aa" * 32))
+    registry.register_model("m")
+    registry.create_model_version("m", HOSTED)
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on=["answers@v1"]))
+    tracker.track_deployment("eu", "m@v1", environment="production")
+    relationships.relate("feeds", ("deployment", "eu"), ("dataset_version", "answers@v1"))
+    with pytest.raises(LineageCycle, match="'m@v2' -> 'eu' -> 'answers@v1' -> 'm@v2'"):
+        tracker.track_deployment("eu", "m@v2", environment="production")
+    assert names(tracker.get_full_lineage("deployment", "eu").upstream) == {"m@v1"}
 
 
 def test_relationships_of_any_type_are_listed_and_know_which_way_influence_flows(registry, relationships):

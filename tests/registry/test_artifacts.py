@@ -153,6 +153,30 @@ def test_artifacts_of_every_kind_are_kept_and_handed_out_the_same_way(registry, 
         registry.download("m@v1", tmp_path / "out", kind="checkpoint")
 
 
+def test_artifacts_of_one_kind_with_the_same_file_name_both_arrive(registry, tmp_path):
+    registry.register_model("fraud")
+    registry.create_model_version("fraud", HostedModel("p", "s"))
+    for text in ("first", "second"):
+        (tmp_path / text).mkdir()
+        (tmp_path / text / "card.md").write_text(text)
+        registry.add_artifact("fraud@v1", Artifact("model_card", tmp_path / text / "card.md"))
+    for _ in range(2):
+        paths = registry.download("fraud@v1", tmp_path / "out", kind="model_card")
+        assert [path.read_text() for path in paths] == ["first", "second"]
+
+
+def test_nothing_is_written_through_a_link(registry, folder, tmp_path):
+    registry.register_model("fraud")
+    registry.create_model_version("fraud", folder)
+    inner = next(path for path in folder.rglob("*") if path.is_dir()).relative_to(folder)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / inner).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactRefused, match="is a link"):
+        registry.download("fraud@v1", tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
 def test_a_sparse_file_is_streamed(registry, tmp_path):
     registry.register_model("m")
     with (tmp_path / "sparse.bin").open("wb") as stream:

@@ -66,6 +66,7 @@ def test_from_gaps_to_coverage(tmp_path: Path, mlreg: Mlreg) -> None:
     assert "66.7% of 3 billable requests lead to a version (0 ambiguous, 0 to a deployment" in said
     assert "1 without a rule); 66.7% are priced" in said
     assert "fraud" in said
+    assert "price_coverage" in said
     _, said = mlreg("attribution", "coverage", "--since", "2026-10-06")
     assert said.startswith("0.0% of 1 billable requests")
     assert mlreg("attribution", "end", "rule-1", "--at", "2026-10-05T00:00:00")[0] == 0

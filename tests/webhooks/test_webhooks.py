@@ -21,9 +21,12 @@ from hypothesis import strategies as st
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.errors import InvalidInput, NameTaken, NotFound
+from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.webhooks import addresses
 from ml_registry_pipelines.webhooks.addresses import Allowed, Forbidden, checked_url, resolved
 from ml_registry_pipelines.webhooks.outbox import DEAD_AFTER, Outbox
@@ -374,7 +377,14 @@ def test_a_subscription_makes_no_use_of_other_secrets(hooks, receiver):
 def test_a_thing_that_only_looks_like_a_subscription_keeps_events_from_nobody(
     hooks, registry, outbox, receiver
 ):
-    registry.things.register("webhook", "odd", metadata={"url": receiver.url})
+    with pytest.raises(InvalidInput, match="`mlreg webhooks add` records it"):
+        registry.things.register("webhook", "odd")
+
+    def recorded(name: str, **metadata: object) -> None:
+        state = NewThing(name, metadata=metadata).recorded()
+        registry.do("register_webhook", "webhook", state, lambda _: [Change("webhook", new_id(), state)])
+
+    recorded("odd", url=receiver.url)
     bare = {
         "actions": [],
         "entity_types": [],
@@ -382,16 +392,18 @@ def test_a_thing_that_only_looks_like_a_subscription_keeps_events_from_nobody(
         "epoch": 0,
         "secret": {"variable": "TEST_HOOK_SECRET"},
     }
-    registry.things.register("webhook", "inside", metadata={"url": "http://localhost/x", **bare})
+    recorded("inside", url="http://localhost/x", **bare)
+    recorded("nowhere", url="https://a..b/x", **bare)
     hooks.add("ci", receiver.url, BY_NAME, first=1)
     told = outbox.deliver()
-    assert receiver.sequences == [1, 2, 3]
+    assert receiver.sequences == [1, 2, 3, 4]
     why = {s.subscription.name: str(s.mark.last_failure) for s in told.standings}
     assert "may allow its host" in why["inside"]
+    assert "'https://a..b/x' is no address" in why["nowhere"]
     with pytest.raises(InvalidInput, match="'odd' of tenant 'default' was not made by"):
         hooks.list()
     assert hooks.remove("odd") == "odd"
-    assert [s.name for s in hooks.list()] == ["ci", "inside"]
+    assert [s.name for s in hooks.list()] == ["ci", "inside", "nowhere"]
 
 
 # -- from a shell ------------------------------------------------------------------------------

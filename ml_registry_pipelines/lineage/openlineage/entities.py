@@ -16,10 +16,13 @@ from ml_registry_pipelines.registry.names import checked_kind, checked_name, che
 from ml_registry_pipelines.registry.references import split
 from ml_registry_pipelines.registry.relationships import Flow, edge
 from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION
+from ml_registry_pipelines.registry.things import OWN_VERBS
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lineage.openlineage.importing import Batch, Draft
 
+NOT_FROM_FILES = frozenset({"webhook"})
+"""Kinds that would tell others what happens here."""
 _KEPT = ("description", "tags", "metadata", "status", "aliases")
 _OF_VERSION = (
     "version",
@@ -58,6 +61,8 @@ def _entity(batch: Batch, facet: Mapping[str, Any]) -> bool:
     kind, state = str(facet.get("type")), facet.get("state")
     if not isinstance(state, Mapping):
         raise BadEvent(f"the {ENTITY} facet of {shown(str(facet.get('name')))} holds no state")
+    if kind in NOT_FROM_FILES:
+        raise BadEvent(f"a {kind} is never taken from events; {OWN_VERBS[kind]} records it")
     try:
         if kind == MODEL_VERSION:
             _version(batch, facet, state)

@@ -6,6 +6,7 @@ of the lake, so that it can be mended and taken later.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lineage.openlineage.events import BadEvent, LineageEvent, described, parse_event
 from ml_registry_pipelines.lineage.openlineage.importing import Importer
-from ml_registry_pipelines.registry.canonical import digest
 from ml_registry_pipelines.registry.errors import RegistryError
 
 SUFFIXES = {".json", ".jsonl", ".ndjson"}
@@ -84,9 +84,10 @@ def keep(lake: Lake, refused: Iterable[Refused]) -> str:
     """Keep refused events, each once, however often they come; return where."""
     folder = open_folder(f"{lake.root}/openlineage/refused", lake.storage_options)
     for found in refused:
-        held = {"file": found.file, "line": found.line, "reason": found.reason, "text": found.text}
-        name = digest([found.file, found.line, found.text.encode(errors="replace").decode()])
-        folder.create(f"{name}.json", json.dumps(held, ensure_ascii=True).encode())
+        said = {"file": found.file, "line": found.line, "text": found.text}
+        # Not the canonical digest: what was refused may hold what has no canonical form.
+        name = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+        folder.create(f"{name}.json", json.dumps({**said, "reason": found.reason}).encode())
     return folder.uri
 
 
@@ -105,7 +106,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _lines(path: Path) -> Iterator[tuple[int, str, object]]:
     """Line, text and JSON of each event of a file; a `BadEvent` in place of what is no JSON."""
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = path.read_bytes().decode("utf-8-sig", errors="replace")
     try:
         whole = json.loads(text)
     except ValueError:

@@ -40,6 +40,8 @@ BATCH = 100
 """Events of one command: each is a handful of states, and a command is one commit."""
 ALWAYS = ""
 """Time of a version that was there before anybody told of it."""
+_RUN = {"state": str, "events": list, "inputs": list, "outputs": list, "told": dict}
+"""What the metadata of a run holds at least."""
 _EPOCH = datetime(1, 1, 1, tzinfo=UTC)
 
 
@@ -263,7 +265,13 @@ class Batch:
                 "told": {},
             }
             return self.draft(RUN, event.run, metadata)
-        return Draft(found.kind, found.id, {**found.state, "metadata": dict(found.state["metadata"])})
+        metadata = found.state["metadata"]
+        if any(not isinstance(metadata.get(name), type_) for name, type_ in _RUN.items()):
+            raise BadEvent(
+                f"run {event.run} is here already and was not recorded from events; "
+                f"`mlreg things delete run {event.run}` makes room for them"
+            )
+        return Draft(found.kind, found.id, {**found.state, "metadata": dict(metadata)})
 
     def _thing(self, kind: str, namespace: str, name: str) -> Draft:
         """The job or dataset that OpenLineage knows under this name, drafted if it is new."""
@@ -380,7 +388,8 @@ class Batch:
         ended = run.state["metadata"].get("ended")
         moment = min(event.time, datetime.fromisoformat(ended)) if ended else event.time
         earlier = [v for v in known if self._time(v) < moment and _run_of(v) != event.run]
-        return earlier[-1] if earlier else self._version(dataset, given, ALWAYS, None)
+        newest = max(earlier, key=lambda v: (self._time(v), v.state["metadata"]["number"]), default=None)
+        return newest or self._version(dataset, given, ALWAYS, None)
 
     def _time(self, version: Draft) -> datetime:
         told = version.state["metadata"].get("openlineage")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,6 +26,8 @@ PATH = "/api/v1/lineage"
 LARGEST = 64 * 1024 * 1024
 """Bytes of one request; events of 10 MB have been seen."""
 SECONDS = 30
+_GZIP = 31
+"""What zlib calls a window of 32 KiB in a gzip member."""
 
 
 class NotDelivered(RegistryError):
@@ -106,8 +109,33 @@ class _Handler(BaseHTTPRequestHandler):
         if int(length) > LARGEST:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an event has at most {LARGEST:,} bytes")
             return None
+        encoding = self.headers.get("Content-Encoding", "identity").strip().lower()
+        if encoding not in {"identity", "gzip"}:
+            self._answer(
+                HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send it as it is, or with Content-Encoding: gzip"
+            )
+            return None
         body = self.rfile.read(int(length))
-        return body if len(body) == int(length) else None
+        if len(body) != int(length):
+            return None
+        return self._unpacked(body) if encoding == "gzip" else body
+
+    def _unpacked(self, body: bytes) -> bytes | None:
+        member = zlib.decompressobj(wbits=_GZIP)
+        try:
+            whole = member.decompress(body, LARGEST + 1)
+        except zlib.error as failure:
+            self._refuse(body, f"the gzip data is damaged: {failure}")
+            return None
+        if len(whole) > LARGEST:
+            self._answer(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"an event has at most {LARGEST:,} bytes, unpacked"
+            )
+            return None
+        if not member.eof or member.unused_data:
+            self._refuse(body, "the gzip data breaks off, or something follows it")
+            return None
+        return whole
 
     def _take(self, body: bytes) -> None:
         try:
@@ -126,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.CREATED, f"{done.new} new, {done.before} known")
 
     def _refuse(self, body: bytes, reason: str) -> None:
-        found = Refused(f"http {self.client_address[0]}", 1, reason, body.decode(errors="replace"))
+        found = Refused(f"http {self.client_address[0]}", 1, reason, body.decode(errors="surrogateescape"))
         keep(self.server.importer.log.lake, [found])
         self._answer(HTTPStatus.BAD_REQUEST, reason)
 
