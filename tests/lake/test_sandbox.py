@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pytest
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.sandbox import SqlLimits, answer, answer_over, closed_connection, run_sql
 from ml_registry_pipelines.lake.statement import SqlError
-from tests.lake.points import TABLE, one_row, points
+from tests.lake.points import DAY, TABLE, one_row, points
 
 BOUNDED = SqlLimits(seconds=20, memory_mb=256, result_mb=16)
 """For what runs in the process of the tests, where a bomb would hurt."""
@@ -102,6 +103,26 @@ def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home):
     with Lake(str(home)) as lake:
         timed = rows(lake, "SELECT name, process, rows FROM query_timings")
     assert ("sql", "cli", 1) in timed
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    """A lake with a table of 30 files: a reader that stops early leaves most of them."""
+    home = tmp_path_factory.mktemp("many") / "home"
+    with Lake(str(home)) as lake:
+        days = [points(range(2000), day=DAY + timedelta(days=n)) for n in range(30)]
+        lake.append_next(TABLE, pa.concat_tables(days), source="s")
+        yield lake
+
+
+def test_a_query_that_stops_reading_early_is_answered(many_files):
+    for sql in ("SELECT model FROM model_metrics LIMIT 1", "SELECT exists(SELECT 1 FROM model_metrics)"):
+        assert run_sql(many_files, sql, tenant=None).num_rows == 1
+
+
+def test_a_query_that_fails_at_its_first_row_says_why(many_files):
+    with pytest.raises(SqlError, match="the query failed: Could not convert string 'm' to INT32"):
+        run_sql(many_files, "SELECT model::INT FROM model_metrics", tenant=None)
 
 
 def test_columns_keep_their_exact_types(lake):
