@@ -138,6 +138,11 @@ def answer_over(
             connection.register(name, _rows(lake, visible[name], tenant))
         elif name not in names.own:
             raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+        elif _resolves(connection, name):
+            # Outside the WITH's reach, the same name would be the system's.
+            raise SqlError(
+                f"WITH gives {name!r} a meaning, and DuckDB has one of its own; choose another name"
+            )
     connection.execute("SET lock_configuration = true")
     stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
     stopped.daemon = True
@@ -211,6 +216,20 @@ def _register_events(connection: duckdb.DuckDBPyConnection, lake: Lake, tenant: 
         FROM (SELECT *, {rules.number} AS outcome FROM "{EVENTS}$rows")
         """
     )
+
+
+def _resolves(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether DuckDB itself knows a relation by that name, such as a view of the system's."""
+    import duckdb
+
+    quoted = name.replace('"', '""')
+    try:
+        connection.execute(f'SELECT 1 FROM "{quoted}" LIMIT 0')
+    except duckdb.CatalogException:
+        return False
+    except duckdb.Error:
+        pass  # It was found, and cannot be read.
+    return True
 
 
 def _collect(relation: duckdb.DuckDBPyRelation | None, limits: SqlLimits) -> pa.Table:

@@ -11,6 +11,7 @@ import pytest
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.sandbox import SqlLimits, answer, answer_over, closed_connection, run_sql
+from ml_registry_pipelines.lake.sql_functions import ALLOWED, REFUSED, REFUSED_PREFIXES
 from ml_registry_pipelines.lake.statement import SqlError
 from tests.lake.points import DAY, TABLE, one_row, points
 
@@ -339,6 +340,24 @@ SETTINGS = [
     "SELECT getvariable('x')",
     "SELECT nextval('s')",
     "SELECT write_log('x')",
+    "SELECT txid_current()",
+    "SELECT current_query()",
+    "SELECT current_connection_id()",
+    "SELECT version()",
+    "SELECT pg_catalog.pg_get_viewdef(1)",
+    "SELECT system.main.current_setting('threads')",
+    "SELECT list_transform(['threads'], lambda x: current_setting(x))",
+    "SELECT [current_setting(x) FOR x IN ['threads']]",
+    "SELECT 'threads'.current_setting()",
+    "SELECT no_such_function(1)",
+    "SELECT name FROM pg_settings, (WITH pg_settings AS (SELECT 1 a) FROM pg_settings) x",
+    'SELECT name FROM "PG_Settings", (WITH pg_settings AS (SELECT 1 a) FROM pg_settings) x',
+    "WITH pg_settings AS (SELECT 1 AS name) SELECT name FROM main.pg_settings",
+    "WITH pg_settings AS (SELECT name FROM pg_settings) SELECT name FROM pg_settings",
+    "WITH RECURSIVE pg_settings AS (SELECT name FROM pg_settings UNION SELECT name FROM pg_settings) FROM pg_settings",
+    "WITH a AS (SELECT sql FROM duckdb_views), duckdb_views AS (SELECT 1) FROM a",
+    "(WITH duckdb_logs AS (SELECT 1) FROM duckdb_logs) UNION ALL SELECT 1 FROM duckdb_logs",
+    'SELECT * FROM \'secret.csv\', (WITH "secret.csv" AS (SELECT 1) FROM "secret.csv") x',
     "SELECT * FROM local_variable",
     "SELECT * FROM no_such_table",
     "SELECT * FROM model_metrics, no_such_table",
@@ -367,6 +386,29 @@ def test_whatever_is_not_a_select_over_tables_is_refused_in_one_sentence(
     assert local_variable.num_rows == 1
 
 
+def test_a_name_of_with_means_nothing_outside_its_reach(lake):
+    for name in ("local_variable", "ingested_files"):
+        with pytest.raises(SqlError, match=f"the query failed: Table with name {name} does not exist"):
+            rows(lake, f"FROM {name}, (WITH {name} AS (SELECT 1) FROM {name}) x", tenant="acme")
+
+
+def test_each_function_of_the_installed_duckdb_is_allowed_or_refused_by_name(closed):
+    rows = (
+        closed[None]
+        .execute(
+            """
+            SELECT DISTINCT lower(function_name) FROM duckdb_functions()
+            WHERE function_type NOT IN ('table', 'table_macro', 'pragma')
+            """
+        )
+        .fetchall()
+    )
+    known = {name for (name,) in rows}
+    refused = {name for name in known if name in REFUSED or name.startswith(REFUSED_PREFIXES)}
+    assert known - ALLOWED - refused == set(), "judge these, and put each into one of the two lists"
+    assert not refused & ALLOWED
+
+
 def test_a_refusal_says_what_was_asked_for(lake):
     said = {
         "SHOW TABLES": "SHOW, DESCRIBE and SUMMARIZE are not allowed here; write one SELECT",
@@ -376,6 +418,8 @@ def test_a_refusal_says_what_was_asked_for(lake):
         "": "one SELECT is expected, and nothing was given",
         "SELECT $1": "the query has a parameter, and none are given; write the value itself",
         "FROM read_csv('x')": "the table function read_csv is not allowed here; tables are read by name",
+        "SELECT version()": "the function version is not known, or not allowed here",
+        "WITH pg_settings AS (SELECT 1) FROM pg_settings": "WITH gives 'pg_settings' a meaning, and DuckDB",
         "FROM information_schema.tables": "information_schema.tables is outside the lake; tables are read",
         "SELECT 1 +": "the query cannot be read: syntax error",
         "SELECT colour FROM alerts": 'the query failed: Referenced column "colour" not found',
