@@ -402,7 +402,10 @@ def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout:
     from ml_registry_pipelines.lake.sandbox import SqlLimits, run_sql
 
     settings = Settings.from_environment()
-    tenant = tenant or settings.tenant
+    if tenant is None and "MLREG_TENANT" in os.environ:
+        tenant = settings.tenant or ""
+    if tenant == "":
+        raise click.UsageError("the tenant is empty; name one, or unset MLREG_TENANT to see all of them")
     if tenant is None and settings.environment is not Environment.DEV:
         raise MlregError(
             "outside dev a query needs a tenant; give --tenant or set MLREG_TENANT "

@@ -67,6 +67,14 @@ def test_a_query_needs_some_time(mlreg: Mlreg, seconds: str) -> None:
     assert "--timeout" in said
 
 
+def test_an_empty_tenant_is_not_everybody(mlreg: Mlreg, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mlreg("sql", "select 1", "--tenant", "")[0] == 2
+    monkeypatch.setenv("MLREG_TENANT", " ")
+    status, said = mlreg("sql", "select 1")
+    assert status == 2
+    assert "the tenant is empty; name one, or unset MLREG_TENANT" in said
+
+
 def test_an_empty_file_name_is_said_to_be_empty(mlreg: Mlreg) -> None:
     status, said = mlreg("ingest", "")
     assert status == 2
