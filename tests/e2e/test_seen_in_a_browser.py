@@ -69,8 +69,7 @@ def test_the_graph_leads_from_the_data_to_the_costs(page: Page, ui: Ui, tmp_path
     page.goto(f"{ui.address}/asset-groups/?expanded={expanded}")
     for name in ("v1", "v2", "fraud", "fraud-api", "landing", "inference_events", "model_costs"):
         page.get_by_text(name, exact=True).first.wait_for()
-    whole = {"x": 590, "y": 113, "width": 1662, "height": 952}
-    page.screenshot(path=tmp_path / "graph.png", clip=whole)
+    page.screenshot(path=tmp_path / "graph.png", clip={"x": 590, "y": 113, "width": 1662, "height": 952})
 
 
 def test_the_page_of_a_version_and_of_a_dataset_with_an_odd_name_show_what_they_are(
