@@ -15,6 +15,14 @@ LEADING = "inference_events"
 FOLLOWERS = ("ingested_files", "quarantined_rows")
 
 
+READABLE = dg.AssetCheckSpec(
+    "every_file_could_be_read",
+    asset=[ROOM, LEADING],
+    description="Of each file that was to be taken. One that could not is taken up again; all others are taken, "
+    "priced and rolled up meanwhile.",
+)
+
+
 class LogFile(dg.Config):
     """One file as the sensor saw it."""
 
@@ -50,23 +58,34 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
                 for table in FOLLOWERS
             ),
         ],
+        check_specs=[READABLE],
         pool="inference_events_writer",
     )
     def inference_events(
         context: dg.AssetExecutionContext, config: LogBatch, lake: LakeResource, sources: SourcesResource
-    ) -> Iterator[dg.MaterializeResult[None]]:
+    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         from ml_registry_pipelines.telemetry.batch import Taken
-        from ml_registry_pipelines.telemetry.ingestion import Ingestion
+        from ml_registry_pipelines.telemetry.ingestion import FilesUnread, Ingestion
 
         taker = Ingestion(lake.open(), sources.open())
-        taken = Taken()
-        for files in _batches(config, lake, sources):
-            taken = taken.plus(taker.take(files))
+        taken, unread = Taken(), ""
+        try:
+            for files in _batches(config, lake, sources):
+                taken = taken.plus(taker.take(files))
+        except FilesUnread as some:
+            # A failed run would keep what was taken from being priced, as often as it were repeated.
+            taken, unread = taken.plus(some.taken), str(some)
         taker.recover()
         context.log.info("%d rows in, %d taken, from %d files", taken.rows_in, taken.taken, taken.files)
         for table in (LEADING, *FOLLOWERS):
             figures = taken.metadata() if table == LEADING else {}
             yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))
+        yield dg.AssetCheckResult(
+            check_name=READABLE.name,
+            asset_key=READABLE.asset_key,
+            passed=not unread,
+            description=unread or None,
+        )
 
     return inference_events
 

@@ -155,37 +155,45 @@ def ingest(
     with _lake() as lake:
         if files:
             refs = list({ref.path: ref for ref in (_named_file(file, named) for file in files)}.values())
-            done = _take(lake, sources.with_source(named), refs)
-            before = len(refs) - done.files
+            done, wrong = _take(lake, sources.with_source(named), refs)
+            before = 0 if wrong else len(refs) - done.files
             click.echo(_sentence(done) + (f"; {before:,} files were taken before" if before else ""))
         else:
-            _take_everything(lake, sources, rescan=rescan)
+            wrong = _take_everything(lake, sources, rescan=rescan)
+        for sentence in wrong:
+            click.echo(sentence, err=True)
         _derive(lake)
-
-
-def _take_everything(lake: Lake, sources: Sources, *, rescan: bool) -> None:
-    from ml_registry_pipelines.telemetry.batch import Taken
-    from ml_registry_pipelines.telemetry.sources import Scope
-
-    done = Taken()
-    while True:
-        look = sources.look(lake, scope=Scope.ALL if rescan else Scope.RECENT, settled=True, changes=True)
-        if not look.files:
-            break
-        done = done.plus(_take(lake, sources, look.files))
-    click.echo(_sentence(done))
-    for changed in look.changed:
-        click.echo(f"changed: {changed.message}", err=True)
-    for problem in look.problems:
-        click.echo(f"problem: {problem}", err=True)
-    if look.changed or look.problems:
+    if wrong:
         sys.exit(1)
 
 
-def _take(lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRef]) -> Taken:
-    from ml_registry_pipelines.telemetry.ingestion import Ingestion
+def _take_everything(lake: Lake, sources: Sources, *, rescan: bool) -> list[str]:
+    """Take what the sources hold, and say what of it cannot be taken."""
+    from ml_registry_pipelines.telemetry.batch import Taken
+    from ml_registry_pipelines.telemetry.sources import Scope
 
-    return Ingestion(lake, sources).take(files)
+    done, unread = Taken(), list[str]()
+    while True:
+        look = sources.look(lake, scope=Scope.ALL if rescan else Scope.RECENT, settled=True, changes=True)
+        if unread or not look.files:
+            break
+        taken, unread = _take(lake, sources, look.files)
+        done = done.plus(taken)
+    click.echo(_sentence(done))
+    changed = [f"changed: {changed.message}" for changed in look.changed]
+    return [*changed, *(f"problem: {problem}" for problem in look.problems), *unread]
+
+
+def _take(
+    lake: Lake, sources: Sources, files: tuple[FileRef, ...] | list[FileRef]
+) -> tuple[Taken, list[str]]:
+    """Take files, and say which of them could not be read."""
+    from ml_registry_pipelines.telemetry.ingestion import FilesUnread, Ingestion
+
+    try:
+        return Ingestion(lake, sources).take(files), []
+    except FilesUnread as some:
+        return some.taken, [f"mlreg: {some}"]
 
 
 def _derive(lake: Lake) -> None:
@@ -394,7 +402,10 @@ def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout:
     from ml_registry_pipelines.lake.sandbox import SqlLimits, run_sql
 
     settings = Settings.from_environment()
-    tenant = tenant or settings.tenant
+    if tenant is None and "MLREG_TENANT" in os.environ:
+        tenant = settings.tenant or ""
+    if tenant == "":
+        raise click.UsageError("the tenant is empty; name one, or unset MLREG_TENANT to see all of them")
     if tenant is None and settings.environment is not Environment.DEV:
         raise MlregError(
             "outside dev a query needs a tenant; give --tenant or set MLREG_TENANT "

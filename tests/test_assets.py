@@ -95,7 +95,7 @@ def test_every_materialization_tells_rows_and_version_of_its_table(location: Loc
 def test_every_check_passes_on_an_honest_batch(location: Location) -> None:
     location.land(f"{FOLDER}/a.jsonl", *(f"a{n}" for n in range(50)))
     found = verdicts(run(location))
-    assert len(found) == 9
+    assert len(found) == 10
     assert all(found.values()), found
 
 
@@ -123,6 +123,20 @@ def forge(location: Location, table: str, values: dict[str, Any]) -> None:
     (row,) = location.rows(f"SELECT * FROM {table} LIMIT 1")
     rows = pa.Table.from_pylist([{**row, **values}], schema=TABLES[table].schema)
     location.lake.append_next(table, rows, source="forger")
+
+
+def test_a_file_that_cannot_be_read_keeps_no_other_from_being_priced(location: Location) -> None:
+    location.land(f"{FOLDER}/a.jsonl", "a1")
+    gone = location.land(f"{FOLDER}/b.jsonl", "b1")
+    (request,) = location.requested("new_inference_logs")
+    gone.unlink()
+    result = location.execute(request)
+    assert result.success
+    assert location.rows("SELECT sum(requests) AS n FROM cost_rollup WHERE grain = 'day'") == [{"n": 1}]
+    (check,) = [c for c in result.get_asset_check_evaluations() if not c.passed]
+    assert check.check_name == "every_file_could_be_read"
+    assert "b.jsonl cannot be read" in (check.description or "")
+    assert all(verdicts(run(location)).values())
 
 
 def test_most_requests_without_a_price_fail_a_check_as_a_warning_that_names_them(location: Location) -> None:

@@ -67,6 +67,14 @@ def test_a_query_needs_some_time(mlreg: Mlreg, seconds: str) -> None:
     assert "--timeout" in said
 
 
+def test_an_empty_tenant_is_not_everybody(mlreg: Mlreg, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert mlreg("sql", "select 1", "--tenant", "")[0] == 2
+    monkeypatch.setenv("MLREG_TENANT", " ")
+    status, said = mlreg("sql", "select 1")
+    assert status == 2
+    assert "the tenant is empty; name one, or unset MLREG_TENANT" in said
+
+
 def test_an_empty_file_name_is_said_to_be_empty(mlreg: Mlreg) -> None:
     status, said = mlreg("ingest", "")
     assert status == 2
@@ -117,6 +125,31 @@ def test_a_source_whose_folder_is_none_is_a_problem(
     status, said = mlreg(command)
     assert status == 1
     assert f"the folder {tmp_path}/nowhere is no folder" in said
+
+
+def test_what_was_taken_is_priced_although_something_else_could_not_be(
+    mlreg: Mlreg, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = put(tmp_path / "logs" / "a.jsonl")
+    configured = tmp_path / "sources.yaml"
+    configured.write_text(
+        f"sources:\n  - {{name: logs, folder: {file.parent}}}\n  - {{name: lost, folder: {tmp_path}/nowhere}}\n"
+    )
+    monkeypatch.setenv("MLREG_SOURCES", str(configured))
+    status, said = mlreg("ingest")
+    assert status == 1
+    assert "1 files: 1 rows in = 1 taken" in said
+    assert "nowhere is not there" in said
+    put(file, "another-one")
+    put(file.with_name("b.jsonl"), "e2")
+    assert "changed: a.jsonl of source 'logs' changed after it was taken" in mlreg("ingest")[1]
+    status, said = mlreg(
+        "sql",
+        "select count(*), (select sum(requests) from cost_rollup where grain = 'day') from model_costs",
+        "--format",
+        "csv",
+    )
+    assert said.splitlines()[1] == "2,2"
 
 
 def test_a_landing_folder_that_is_not_made_yet_is_no_problem(

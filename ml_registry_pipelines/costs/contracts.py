@@ -19,7 +19,7 @@ contract's name, and win over them for the models that they name::
           in_audio: "1.00"          # or any single bucket by its name in the tables
         per_unit:                   # requests, n_search, n_tool, pages, audio_seconds
           n_search: "0.01"
-        steps:                      # dearer, for the whole request, above so many input tokens
+        steps:                      # for the whole request, above so many input tokens; what they do not name stays
           - over: 200000
             per_million_tokens: {input: "0.30", output: "0.90"}
         service_tier: batch         # only requests of this tier; likewise region
@@ -34,7 +34,7 @@ unknown, so what is free has to be priced 0.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -65,6 +65,9 @@ _ENTRY = (*_SHARED, "provider", "model", "service_tier", "region", "per_million_
 _TOP = (*_SHARED, "contract", "prices")
 _UNPAIRED = re.compile(r"\[[^\]]*$|^[^\[]*\]")
 """A bracket without its other half. Pairs stay: `claude-opus-4[1m]` is a model's name."""
+_OVER_DIGITS = 12
+_SHOWN = 60
+"""Digits of a price, and of a wrong one those that are shown."""
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -190,7 +193,10 @@ class _Fields:
             self.fail(f"{key} {value!r} is no date; write 2026-01-31 or 2026-01-31T12:00:00Z")
         if moment.tzinfo is None and len(value) > len("2026-01-31"):
             self.fail(f"{key} {value!r} has no time zone; write 2026-01-31T12:00:00Z")
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        try:
+            return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        except OverflowError:
+            self.fail(f"{key} {value!r} is outside the years 1 to 9999 in UTC; leave it out for no limit")
 
     def flag(self, key: str) -> bool:
         value = self.text(key)
@@ -214,13 +220,13 @@ def _price(contract: str, fields: _Fields) -> Price:
     components = _components(fields, 0)
     if not components:
         fields.fail("names no price; give per_million_tokens or per_unit")
-    steps = fields.raw("steps") or []
-    if not isinstance(steps, list):
-        fields.fail("steps has to be a list of mappings with over and per_million_tokens")
-    for step in steps:
-        components += _step(fields, step)
-    if len({(c.name, c.context_over) for c in components}) != len(components):
-        fields.fail("two steps start over the same number of tokens")
+    named = set(fields.mapping("per_million_tokens"))
+    for over, step in _steps(fields):
+        changed = _components(step, over, named)
+        if not changed:
+            step.fail("changes no price, since narrower names below it price all that it names; name those")
+        components += changed
+        named |= set(step.mapping("per_million_tokens"))
     return Price(
         catalog=contract,
         provider=fields.required("provider"),
@@ -237,22 +243,35 @@ def _price(contract: str, fields: _Fields) -> Price:
     )
 
 
-def _step(fields: _Fields, step: object) -> list[Component]:
-    if not isinstance(step, dict):
+def _steps(fields: _Fields) -> list[tuple[int, _Fields]]:
+    """The steps by the number of input tokens over which they hold, lowest first."""
+    given = fields.raw("steps") or []
+    if not isinstance(given, list) or not all(isinstance(step, dict) for step in given):
         fields.fail("steps has to be a list of mappings with over and per_million_tokens")
-    inner = _Fields(step, fields._where + ", step")
-    inner.only(("over", "per_million_tokens", "per_unit"))
-    over = inner.required("over")
-    if not over.isdecimal() or int(over) == 0:
-        inner.fail(f"over is {over!r}; it has to be a whole number of input tokens above 0")
-    components = _components(inner, int(over))
-    if not components:
-        inner.fail("names no price; give per_million_tokens or per_unit")
-    return components
+    steps: dict[int, _Fields] = {}
+    for step in given:
+        inner = _Fields(step, fields._where + ", step")
+        inner.only(("over", "per_million_tokens", "per_unit"))
+        over = inner.required("over")
+        if not over.isdecimal() or not 0 < len(over.lstrip("0")) <= _OVER_DIGITS:
+            inner.fail(
+                f"over is {over[:_SHOWN]!r}; it has to be a whole number of input tokens above 0, "
+                f"of at most {_OVER_DIGITS} digits"
+            )
+        if int(over) in steps:
+            fields.fail("two steps start over the same number of tokens")
+        if not (inner.mapping("per_million_tokens") or inner.mapping("per_unit")):
+            inner.fail("names no price; give per_million_tokens or per_unit")
+        steps[int(over)] = inner
+    return sorted(steps.items(), key=lambda step: step[0])
 
 
-def _components(fields: _Fields, over: int) -> list[Component]:
-    """The prices of one step, widest group first, so that the narrowest name decides."""
+def _components(fields: _Fields, over: int, below: Collection[str] = ()) -> list[Component]:
+    """The prices of one step, widest group first, so that the narrowest name decides.
+
+    `below` are the names that have a price below the step. As in price lists, a step changes the
+    prices that it names: a narrower one that it does not name stays what it was.
+    """
     chosen: dict[str, Decimal] = {}
     tokens = fields.mapping("per_million_tokens")
     units = fields.mapping("per_unit")
@@ -264,9 +283,11 @@ def _components(fields: _Fields, over: int) -> list[Component]:
         if name not in _PER_UNIT:
             fields.fail(f"per_unit has no {name!r}; it has {', '.join(_PER_UNIT)}")
     for name in known:
+        buckets = _GROUPS.get(name, (name,))
         if name in tokens:
-            single = _amount(fields, name, tokens[name], 1_000_000)
-            chosen |= dict.fromkeys(_GROUPS.get(name, (name,)), single)
+            chosen |= dict.fromkeys(buckets, _amount(fields, name, tokens[name], 1_000_000))
+        elif name in below:
+            chosen = {bucket: amount for bucket, amount in chosen.items() if bucket not in buckets}
     chosen |= {name: _amount(fields, name, value, 1) for name, value in units.items()}
     return [Component(name, over, amount) for name, amount in chosen.items()]
 
@@ -275,7 +296,9 @@ def _amount(fields: _Fields, name: str, value: object, units: int) -> Decimal:
     try:
         amount = Decimal(str(value))
     except InvalidOperation:
-        fields.fail(f"{name} {value!r} is no number")
+        fields.fail(f"{name} {str(value)[:_SHOWN]!r} is no number")
+    if len(str(value)) > _SHOWN:
+        fields.fail(f"{name} {str(value)[:_SHOWN]}... has more than {_SHOWN} digits; round it")
     if not amount.is_finite() or amount < 0:
         fields.fail(f"{name} {value} is no price; it has to be 0 or more")
     try:

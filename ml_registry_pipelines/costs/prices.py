@@ -132,14 +132,15 @@ def per_unit(amount: Decimal, units: int, what: str, *, may_round: bool = False)
     Raises:
         PriceError: it does not fit the catalogue's 24 decimals, is negative, or is absurdly high.
     """
+    # Compared first: dividing what is far too high overflows.
+    if not 0 <= amount < MOST_PER_UNIT * units:
+        raise PriceError(f"{what}: {amount} for {units} units is outside 0 to {MOST_PER_UNIT} per unit")
     stored, exact = _divided(amount, units)
     if not exact and not may_round:
         raise PriceError(
             f"{what}: {amount} for {units} units needs more than {PRICE_DECIMALS} decimals per unit; "
             "round it where it comes from"
         )
-    if not 0 <= stored < MOST_PER_UNIT:
-        raise PriceError(f"{what}: {amount} for {units} units is outside 0 to {MOST_PER_UNIT} per unit")
     return stored
 
 
@@ -149,9 +150,8 @@ def _divided(amount: Decimal, units: int) -> tuple[Decimal, bool]:
     """A price of one unit as it can be stored, and whether that is exact."""
     with localcontext() as context:
         context.prec = 60
-        single = amount / units
-        stored = single.quantize(Decimal(1).scaleb(-PRICE_DECIMALS), rounding=ROUND_HALF_EVEN)
-        return stored.normalize() + Decimal(0), stored == single
+        stored = (amount / units).quantize(Decimal(1).scaleb(-PRICE_DECIMALS), rounding=ROUND_HALF_EVEN)
+        return stored.normalize() + Decimal(0), stored * units == amount
 
 
 @lru_cache(maxsize=20_000)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,8 +60,6 @@ def run_sql(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits | Non
     Raises:
         SqlError: the query is not one plain SELECT, fails, or needs more than its limits.
     """
-    import pyarrow.ipc
-
     limits = limits or SqlLimits()
     started = time.perf_counter()
     request = {
@@ -79,19 +78,38 @@ def run_sql(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits | Non
         env={**os.environ, "PYTHONPATH": path},
         check=False,
     )
-    head, _, body = done.stdout.partition(b"\n")
-    if done.returncode == -signal.SIGALRM:
-        raise SqlError(_too_slow(limits))
-    if done.returncode > 0:
-        told = done.stderr.decode(errors="replace").strip().splitlines()
-        raise SqlError(f"the query could not be run: {told[-1] if told else 'its process ended early'}")
-    if done.returncode or not head:
-        raise SqlError(f"the query was stopped; it probably needs more memory than {limits.memory_mb:,} MB")
-    if refused := json.loads(head).get("refused"):
-        raise SqlError(refused)
-    rows = pyarrow.ipc.open_stream(pyarrow.py_buffer(body)).read_all()
+    rows = _answered(done.stdout)
+    if rows is None:
+        raise SqlError(_ended_early(done, limits))
     lake.timed("sql", seconds=time.perf_counter() - started, rows=rows.num_rows, size=rows.nbytes)
     return rows
+
+
+def _answered(written: bytes) -> pa.Table | None:
+    """The rows of an answer that was written to its end, however its process ended afterwards; else None."""
+    import pyarrow as pa
+
+    head, ended, body = written.partition(b"\n")
+    if not ended:
+        return None
+    told = json.loads(head)
+    if "refused" in told:
+        raise SqlError(told["refused"])
+    try:
+        rows = pa.ipc.open_stream(pa.py_buffer(body)).read_all()
+    except (pa.ArrowInvalid, OSError):
+        return None
+    # To Arrow, a stream that was cut between two batches is a whole one.
+    return rows if rows.num_rows == told["rows"] else None
+
+
+def _ended_early(done: subprocess.CompletedProcess[bytes], limits: SqlLimits) -> str:
+    if done.returncode == -signal.SIGALRM:
+        return _too_slow(limits)
+    if done.returncode > 0:
+        told = done.stderr.decode(errors="replace").strip().splitlines()
+        return f"the query could not be run: {told[-1] if told else 'its process ended early'}"
+    return f"the query was stopped; it probably needs more memory than {limits.memory_mb:,} MB"
 
 
 def answer(lake: Lake, sql: str, *, tenant: str | None, limits: SqlLimits) -> pa.Table:
@@ -120,6 +138,11 @@ def answer_over(
             connection.register(name, _rows(lake, visible[name], tenant))
         elif name not in names.own:
             raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+        elif _resolves(connection, name):
+            # Outside the WITH's reach, the same name would be the system's.
+            raise SqlError(
+                f"WITH gives {name!r} a meaning, and DuckDB has one of its own; choose another name"
+            )
     connection.execute("SET lock_configuration = true")
     stopped = threading.Timer(max(ends - time.monotonic(), 0.001), connection.interrupt)
     stopped.daemon = True
@@ -136,6 +159,7 @@ def answer_over(
         raise SqlError(f"the query failed: {plain(failure)}") from failure
     finally:
         stopped.cancel()
+        stopped.join()
 
 
 def closed_connection(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
@@ -194,6 +218,20 @@ def _register_events(connection: duckdb.DuckDBPyConnection, lake: Lake, tenant: 
     )
 
 
+def _resolves(connection: duckdb.DuckDBPyConnection, name: str) -> bool:
+    """Whether DuckDB itself knows a relation by that name, such as a view of the system's."""
+    import duckdb
+
+    quoted = name.replace('"', '""')
+    try:
+        connection.execute(f'SELECT 1 FROM "{quoted}" LIMIT 0')
+    except duckdb.CatalogException:
+        return False
+    except duckdb.Error:
+        pass  # It was found, and cannot be read.
+    return True
+
+
 def _collect(relation: duckdb.DuckDBPyRelation | None, limits: SqlLimits) -> pa.Table:
     import pyarrow as pa
 
@@ -245,11 +283,27 @@ def serve(request: Mapping[str, object], output: IO[bytes]) -> None:
     except LakeError as refused:
         output.write(json.dumps({"refused": str(refused)}).encode() + b"\n")
         return
-    output.write(b"{}\n")
+    output.write(json.dumps({"rows": rows.num_rows}).encode() + b"\n")
     with pyarrow.ipc.new_stream(output, rows.schema) as stream:
         stream.write_table(rows)
 
 
+def main() -> None:
+    """Serve one request, and end without Python's own end.
+
+    A scan that was left early, as by a LIMIT, still has Arrow's threads reading ahead through a file
+    system that is Python: they crash the interpreter, or never return, while it is torn down.
+    """
+    status = 1
+    try:
+        serve(json.load(sys.stdin), sys.stdout.buffer)
+        sys.stdout.flush()
+        status = 0
+    except Exception:  # noqa: BLE001 - it would escape anyway; the other process tells its last line
+        traceback.print_exc()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     without_pandas()
-    serve(json.load(sys.stdin), sys.stdout.buffer)
+    main()

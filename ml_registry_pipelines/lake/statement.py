@@ -2,7 +2,8 @@
 
 The kind of a statement is not enough: to DuckDB 2 `SHOW`, `SUMMARIZE` and a `WITH` that
 holds an `INSERT` or a `COPY ... TO` are SELECTs too. So everything in the tree that could
-name, write or run something has to be on a list here. What is left is run by `sandbox.py`.
+name, write or run something has to be on a list, here or in `sql_functions.py`. What is left
+is run by `sandbox.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.outcomes import LakeError
+from ml_registry_pipelines.lake.sql_functions import ALLOWED, TABLE_FUNCTIONS
 
 if TYPE_CHECKING:
     import duckdb
@@ -27,23 +29,21 @@ _NODES = {
     *("ORDER_DEFAULT", "ASCENDING", "DESCENDING"),
 }
 """Types of the tree's parts that are neither expressions nor types of values."""
-_TABLE_FUNCTIONS = {"range", "generate_series", "unnest", "json_each", "json_tree"}
-"""The others read files, memory, settings or secrets, or run SQL that was not looked at."""
-_NO_FUNCTIONS = {
+_EXPRESSIONS = {
     *(
-        "getenv",
-        "current_setting",
-        "getvariable",
-        "nextval",
-        "currval",
-        "setval",
-        "setseed",
-        "write_log",
-        "sleep_ms",
+        "BETWEEN",
+        "CASE",
+        "CAST",
+        "COLLATE",
+        "COLUMN_REF",
+        "COMPARISON",
+        "CONJUNCTION",
+        "CONSTANT",
+        "FUNCTION",
     ),
-    *("json_serialize_plan", "json_execute_serialized_sql", "to_aggregate_state", "finalize", "combine"),
-    *("combine_aggr", "query", "query_table", "glob", "read_text", "read_blob"),
+    *("LAMBDA", "OPERATOR", "POSITIONAL_REFERENCE", "STAR", "SUBQUERY", "TYPE", "WINDOW"),
 }
+"""Classes of expressions."""
 _SAID = {
     "SHOW_REF": "SHOW, DESCRIBE and SUMMARIZE are",
     "COPY_QUERY_NODE": "COPY is",
@@ -132,17 +132,21 @@ def _parts(tree: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _check_expression(part: dict[str, Any]) -> None:
-    if part["class"] == "PARAMETER":
+    kind = part["class"]
+    if kind == "PARAMETER":
         raise SqlError("the query has a parameter, and none are given; write the value itself")
-    name = str(part.get("function_name", "")).lower()
-    if name in _NO_FUNCTIONS:
-        raise SqlError(f"the function {name} is not allowed here")
+    if kind not in _EXPRESSIONS:
+        raise SqlError(f"{kind} is not allowed here; write one SELECT")
+    if kind in ("FUNCTION", "WINDOW"):
+        name = str(part.get("function_name", "?")).lower()
+        if name not in ALLOWED:
+            raise SqlError(f"the function {name} is not known, or not allowed here")
 
 
 def _check_table_function(part: dict[str, Any]) -> None:
     function = part.get("function", {})
     name = str(function.get("function_name", "?")).lower()
-    if name not in _TABLE_FUNCTIONS:
+    if name not in TABLE_FUNCTIONS:
         raise SqlError(f"the table function {name} is not allowed here; tables are read by name")
 
 

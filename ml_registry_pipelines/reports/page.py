@@ -185,10 +185,10 @@ p { margin: 0.5rem 0; max-width: 46rem; }
 .notice p { margin: 0; max-width: none; }
 .empty { background: var(--soft); padding: 0.9rem 1rem; color: var(--muted); }
 dl.headlines {
-  display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1px;
+  display: flex; flex-wrap: wrap; gap: 1px;
   margin: 1.25rem 0 0; background: var(--line); border: 1px solid var(--line);
 }
-dl.headlines > div { background: var(--paper); padding: 0.8rem 1rem 0.9rem; }
+dl.headlines > div { flex: 1 1 17rem; background: var(--paper); padding: 0.8rem 1rem 0.9rem; }
 dt { color: var(--muted); font-size: 0.85rem; }
 dd { margin: 0; }
 dd strong { font-size: 1.3rem; font-weight: 600; line-height: 1.3; letter-spacing: -0.01em; }
@@ -226,7 +226,7 @@ dl.reading dd { max-width: 46rem; color: var(--muted); }
   body { font-size: 10pt; }
   main { max-width: none; padding: 0; }
   figure, dl.headlines, tr, .notice { break-inside: avoid; }
-  dl.headlines { grid-template-columns: repeat(3, 1fr); }
+  dl.headlines > div { flex-basis: 30%; }
   dd strong { font-size: 1rem; }
   h2 { margin-top: 1.5rem; }
   figure { margin: 1rem 0 1.25rem; }

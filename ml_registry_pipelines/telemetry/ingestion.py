@@ -61,6 +61,14 @@ class IngestionError(MlregError):
     """A batch could not be taken, or an earlier one not be completed."""
 
 
+class FilesUnread(IngestionError):
+    """Some files could not be read to their end; `taken` is what the others held, and their beginnings."""
+
+    def __init__(self, failures: Sequence[str], taken: Taken) -> None:
+        super().__init__("; ".join(failures))
+        self.taken = taken
+
+
 class LostBatch(Exception):
     """Another worker took the batch number; what is left to do has changed."""
 
@@ -163,7 +171,8 @@ class Ingestion:
         comes after them.
 
         Raises:
-            IngestionError: some file could not be read, or the tables not be written.
+            FilesUnread: some file could not be read; everything else was taken.
+            IngestionError: the tables could not be written.
         """
         done = Taken()
         failures: list[str] = []
@@ -178,7 +187,7 @@ class Ingestion:
                 failures.clear()
                 continue
             if failures:
-                raise IngestionError("; ".join(failures))
+                raise FilesUnread(failures, done)
             return done
         raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
 

@@ -60,7 +60,8 @@ def test_a_full_entry_says_everything_about_a_price() -> None:
     assert of["in_audio", 0] == Decimal("0.000001")
     assert of["out_reasoning", 0] == Decimal("0.0000006")
     assert (of["requests", 0], of["n_search", 0]) == (Decimal("0.002"), Decimal("0.01"))
-    assert of["in_audio", 200_000] == Decimal("0.0000003")
+    assert of["in_uncached", 200_000] == Decimal("0.0000003")
+    assert ("in_audio", 200_000) not in of
     assert ("out_text", 200_000) not in of
 
 
@@ -109,12 +110,30 @@ def test_input_and_output_together_price_every_bucket() -> None:
         (entry(per_million_tokens="{input: Infinity}"), "input Infinity is no price"),
         (entry(per_million_tokens="{input: 1e-19}"), "needs more than 24 decimals per unit"),
         (entry(per_unit="{requests: 1000000}"), "is outside 0 to 100000 per unit"),
+        (
+            entry(per_million_tokens="{input: 1e400}"),
+            "input: 1E+400 for 1000000 units is outside 0 to 100000",
+        ),
+        (entry(per_million_tokens="{input: 1e999999999}"), "is outside 0 to 100000 per unit"),
+        (entry(per_million_tokens="{input: 1e-999999999}"), "needs more than 24 decimals per unit"),
+        (entry(per_million_tokens=f"{{input: {'9' * 5000}}}"), "has more than 60 digits; round it"),
+        (entry(valid_from="0001-01-01T00:00:00+14:00"), "is outside the years 1 to 9999 in UTC"),
+        (entry(valid_to="9999-12-31T23:59:59-10:00"), "is outside the years 1 to 9999 in UTC"),
+        (entry(steps=f"[{{over: {'9' * 5000}, per_unit: {{pages: 1}}}}]"), "of at most 12 digits"),
         (entry(steps="{over: 1}"), "steps has to be a list"),
         (
             entry(steps="[{over: 0, per_million_tokens: {input: 1}}]"),
             "step: over is '0'; it has to be a whole",
         ),
         (entry(steps="[{over: 10}]"), "step: names no price"),
+        (
+            entry(
+                per_million_tokens="{input: 1, cached_input: 1, cache_write: 1, in_uncached: 1, in_audio: 1, "
+                "in_image: 1, in_video: 1}",
+                steps="[{over: 9, per_million_tokens: {input: 2}}]",
+            ),
+            "step: changes no price, since narrower names below it price all that it names; name those",
+        ),
         (
             entry(steps="[{over: 9, per_unit: {pages: 1}}, {over: 9, per_unit: {pages: 1}}]"),
             "two steps start over the same number of tokens",
@@ -131,6 +150,22 @@ def test_a_mistake_is_told_in_one_sentence_with_its_place(text: str, sentence: s
     assert sentence in str(told.value)
     assert str(told.value).startswith("prices.yaml")
     assert "\n" not in str(told.value)
+
+
+def test_a_step_leaves_narrower_prices_that_it_does_not_name() -> None:
+    base = '{input: "3", cached_input: "0.3", in_audio: "7", output: "4"}'
+    steps = """
+      - {over: 2000, per_million_tokens: {cached_input: "0.9", output: "50"}}
+      - {over: 1000, per_million_tokens: {input: "30", output: "40"}}
+      - {over: 3000, per_million_tokens: {input: "60"}}"""
+    used = [
+        {"in_uncached": 901, "in_cache_read": 100, "out_text": 10},
+        {"in_uncached": 2000, "in_cache_read": 100, "out_text": 10},
+        {"in_uncached": 3000, "in_cache_read": 100, "in_audio": 1, "out_text": 10},
+    ]
+    calls = [{"provider": "acme", "model": "m", **counts} for counts in used]
+    found = priced(contract_catalogue(entry(per_million_tokens=base, steps=steps)), *calls)
+    assert [row["cost"] for row in found] == [Decimal("0.02746"), Decimal("0.06059"), Decimal("0.180597")]
 
 
 def test_one_model_may_have_prices_that_follow_each_other() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 
 import duckdb
 import pyarrow as pa
@@ -10,8 +11,9 @@ import pytest
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.sandbox import SqlLimits, answer, answer_over, closed_connection, run_sql
+from ml_registry_pipelines.lake.sql_functions import ALLOWED, REFUSED, REFUSED_PREFIXES
 from ml_registry_pipelines.lake.statement import SqlError
-from tests.lake.points import TABLE, one_row, points
+from tests.lake.points import DAY, TABLE, one_row, points
 
 BOUNDED = SqlLimits(seconds=20, memory_mb=256, result_mb=16)
 """For what runs in the process of the tests, where a bomb would hurt."""
@@ -102,6 +104,26 @@ def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home):
     with Lake(str(home)) as lake:
         timed = rows(lake, "SELECT name, process, rows FROM query_timings")
     assert ("sql", "cli", 1) in timed
+
+
+@pytest.fixture(scope="module")
+def many_files(tmp_path_factory):
+    """A lake with a table of 30 files: a reader that stops early leaves most of them."""
+    home = tmp_path_factory.mktemp("many") / "home"
+    with Lake(str(home)) as lake:
+        days = [points(range(2000), day=DAY + timedelta(days=n)) for n in range(30)]
+        lake.append_next(TABLE, pa.concat_tables(days), source="s")
+        yield lake
+
+
+def test_a_query_that_stops_reading_early_is_answered(many_files):
+    for sql in ("SELECT model FROM model_metrics LIMIT 1", "SELECT exists(SELECT 1 FROM model_metrics)"):
+        assert run_sql(many_files, sql, tenant=None).num_rows == 1
+
+
+def test_a_query_that_fails_at_its_first_row_says_why(many_files):
+    with pytest.raises(SqlError, match="the query failed: Could not convert string 'm' to INT32"):
+        run_sql(many_files, "SELECT model::INT FROM model_metrics", tenant=None)
 
 
 def test_columns_keep_their_exact_types(lake):
@@ -318,6 +340,24 @@ SETTINGS = [
     "SELECT getvariable('x')",
     "SELECT nextval('s')",
     "SELECT write_log('x')",
+    "SELECT txid_current()",
+    "SELECT current_query()",
+    "SELECT current_connection_id()",
+    "SELECT version()",
+    "SELECT pg_catalog.pg_get_viewdef(1)",
+    "SELECT system.main.current_setting('threads')",
+    "SELECT list_transform(['threads'], lambda x: current_setting(x))",
+    "SELECT [current_setting(x) FOR x IN ['threads']]",
+    "SELECT 'threads'.current_setting()",
+    "SELECT no_such_function(1)",
+    "SELECT name FROM pg_settings, (WITH pg_settings AS (SELECT 1 a) FROM pg_settings) x",
+    'SELECT name FROM "PG_Settings", (WITH pg_settings AS (SELECT 1 a) FROM pg_settings) x',
+    "WITH pg_settings AS (SELECT 1 AS name) SELECT name FROM main.pg_settings",
+    "WITH pg_settings AS (SELECT name FROM pg_settings) SELECT name FROM pg_settings",
+    "WITH RECURSIVE pg_settings AS (SELECT name FROM pg_settings UNION SELECT name FROM pg_settings) FROM pg_settings",
+    "WITH a AS (SELECT sql FROM duckdb_views), duckdb_views AS (SELECT 1) FROM a",
+    "(WITH duckdb_logs AS (SELECT 1) FROM duckdb_logs) UNION ALL SELECT 1 FROM duckdb_logs",
+    'SELECT * FROM \'secret.csv\', (WITH "secret.csv" AS (SELECT 1) FROM "secret.csv") x',
     "SELECT * FROM local_variable",
     "SELECT * FROM no_such_table",
     "SELECT * FROM model_metrics, no_such_table",
@@ -346,6 +386,29 @@ def test_whatever_is_not_a_select_over_tables_is_refused_in_one_sentence(
     assert local_variable.num_rows == 1
 
 
+def test_a_name_of_with_means_nothing_outside_its_reach(lake):
+    for name in ("local_variable", "ingested_files"):
+        with pytest.raises(SqlError, match=f"the query failed: Table with name {name} does not exist"):
+            rows(lake, f"FROM {name}, (WITH {name} AS (SELECT 1) FROM {name}) x", tenant="acme")
+
+
+def test_each_function_of_the_installed_duckdb_is_allowed_or_refused_by_name(closed):
+    rows = (
+        closed[None]
+        .execute(
+            """
+            SELECT DISTINCT lower(function_name) FROM duckdb_functions()
+            WHERE function_type NOT IN ('table', 'table_macro', 'pragma')
+            """
+        )
+        .fetchall()
+    )
+    known = {name for (name,) in rows}
+    refused = {name for name in known if name in REFUSED or name.startswith(REFUSED_PREFIXES)}
+    assert known - ALLOWED - refused == set(), "judge these, and put each into one of the two lists"
+    assert not refused & ALLOWED
+
+
 def test_a_refusal_says_what_was_asked_for(lake):
     said = {
         "SHOW TABLES": "SHOW, DESCRIBE and SUMMARIZE are not allowed here; write one SELECT",
@@ -355,6 +418,8 @@ def test_a_refusal_says_what_was_asked_for(lake):
         "": "one SELECT is expected, and nothing was given",
         "SELECT $1": "the query has a parameter, and none are given; write the value itself",
         "FROM read_csv('x')": "the table function read_csv is not allowed here; tables are read by name",
+        "SELECT version()": "the function version is not known, or not allowed here",
+        "WITH pg_settings AS (SELECT 1) FROM pg_settings": "WITH gives 'pg_settings' a meaning, and DuckDB",
         "FROM information_schema.tables": "information_schema.tables is outside the lake; tables are read",
         "SELECT 1 +": "the query cannot be read: syntax error",
         "SELECT colour FROM alerts": 'the query failed: Referenced column "colour" not found',
