@@ -250,7 +250,7 @@ class Sources:
                 problems.append(f"source {source.name!r}: {failure}")
                 continue
             for entry in entries:
-                if problem := _unnamable(source, entry.path):
+                if problem := unnamable(source, entry.path):
                     problems.append(problem)
                 else:
                     listed.append(FileRef(source.name, entry.path, entry.size, entry.modified_at, entry.etag))
@@ -377,7 +377,8 @@ def _refuse_no_folder(source: Source) -> None:
     raise FilesError(f"the folder {folder} {said}; make it, or correct `folder`")
 
 
-def _unnamable(source: Source, path: str) -> str | None:
+def unnamable(source: Source, path: str) -> str | None:
+    """Why a file cannot be kept in a table under its name, if so."""
     try:
         path.encode()
     except UnicodeEncodeError:
