@@ -321,16 +321,19 @@ class Decoder:
 
     def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Records that are JSON, and rejects for those that are not."""
+        import pyarrow as pa
+
         self._connection.register("records", in_batches(records))
         good = self._connection.sql("SELECT line, raw FROM records WHERE json_valid(raw)").to_arrow_table()
         malformed = self._connection.sql(
             """
-            SELECT line, 'invalid_json' AS reason,
-                'line ' || line || ': the text is not JSON' AS message,
-                rtrim(raw, chr(13) || chr(10)) AS raw
+            SELECT line, 'invalid_json' AS reason, rtrim(raw, chr(13) || chr(10)) AS raw
             FROM records WHERE NOT json_valid(raw)
             """
         ).to_arrow_table()
+        where = zip(malformed["line"].to_pylist(), malformed["raw"].to_pylist(), strict=True)
+        messages = [f"line {line}: the text is not JSON{_where_not_json(raw)}" for line, raw in where]
+        malformed = malformed.append_column("message", pa.array(messages, pa.string()))
         return good, malformed
 
 
@@ -471,6 +474,17 @@ def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> 
     )
     row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
     return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
+
+
+def _where_not_json(text: str) -> str:
+    """Where a text stops being JSON, unless Python's reader is more lenient."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as failure:
+        return f" from character {failure.pos + 1} on"
+    except RecursionError:
+        pass
+    return ""
 
 
 def _with_values(candidates: pa.Table) -> list[str]:

@@ -365,3 +365,17 @@ def test_a_file_that_nothing_can_decode_is_named_and_the_others_are_taken(world)
     assert world.events() == ["r1", "r2"]
     world.sources = world.sources.with_source(Source("odd", str(world.root / "odd")))
     assert world.take().taken == 1
+
+
+def test_quarantined_rows_that_nothing_can_decode_stay_and_others_are_tried(world):
+    write(world.landing, "a.jsonl", [record(1), "oops"])
+    write(world.root / "odd", "b.jsonl", [record(2), "oops"])
+    odd = Source("odd", str(world.root / "odd"))
+    world.sources = Sources([odd, *world.sources])
+    world.take()
+    before = world.balance()
+    sources = world.sources.with_source(Source("odd", odd.folder, time_zone="Mars/Olympus"))
+    done = replay(Ingestion(world.lake, sources, salt="salt"), open_rows(world.lake, limit=10))
+    assert (done.tried, done.kept, len(done.failures)) == (2, 2, 1)
+    assert done.failures[0].startswith("b.jsonl of source 'odd' cannot be decoded")
+    assert world.balance() == before

@@ -344,20 +344,20 @@ def test_bytes_that_are_not_utf8_cost_their_line_alone():
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "place"),
     [
-        *("\0\0\0", '{"event_id":', "oops", "{} {}", '{"a": "\0"}'),
-        "\ud800".encode("utf-8", "surrogatepass").decode("latin1"),
+        *(("\0\0\0", 1), ('{"event_id":', 13), ("oops", 1), ("{} {}", 4), ('{"a": "\0"}', 8)),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin1"), 1),
     ],
 )
-def test_what_is_not_json_is_rejected_with_its_line_and_text(line: str):
+def test_what_is_not_json_is_rejected_with_its_place_and_text(line: str, place: int):
     found = read([native(1), line, native(2)])
     assert found.ids == ["r1", "r2"]
     assert found.reject == {
         "line": 2,
         "part": 0,
         "reason": "invalid_json",
-        "message": "line 2: the text is not JSON",
+        "message": f"line 2: the text is not JSON from character {place} on",
         "raw": line,
         "tenant": None,
     }

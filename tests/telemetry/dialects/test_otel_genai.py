@@ -408,7 +408,8 @@ def test_a_resource_that_is_not_understood_keeps_no_prompts():
 
 
 def test_empty_parts_of_a_request_are_no_complaint():
-    spans = request(span(1), None)
+    spans = request(span(1))
+    spans["resourceSpans"][0]["scopeSpans"][0]["spans"].append(None)
     spans["resourceSpans"] += [{}, None, {"resource": {}, "schemaUrl": "u"}, {"scopeSpans": [{"scope": {}}]}]
     found = read([spans, {"resourceSpans": [{"scopeSpans": None}]}, {"resourceSpans": []}])
     assert (len(found.rows), found.rejected, found.ignored) == (1, [], 3)
@@ -424,7 +425,13 @@ def test_spans_below_the_older_name_of_their_scope_are_taken_and_a_copy_of_them_
 
 def test_a_count_that_is_no_number_is_refused_and_not_left_out():
     without = attributes({**GENAI, "gen_ai.usage.input_tokens": None})
-    values = ({"arrayValue": {"values": [{"intValue": "5"}]}}, {"intValue": None}, {}, None, 5)
+    values: tuple[Any, ...] = (
+        {"arrayValue": {"values": [{"intValue": "5"}]}},
+        {"intValue": None},
+        {},
+        None,
+        5,
+    )
     spans = [
         {**SPAN, "attributes": [*without, {"key": "gen_ai.usage.input_tokens", "value": v}]} for v in values
     ]
