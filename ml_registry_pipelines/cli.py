@@ -218,11 +218,13 @@ def _sync_prices(lake: Lake) -> CatalogSync:
 
 def _named_file(file: str, source: Source) -> FileRef:
     from ml_registry_pipelines.lake.files import FilesError
-    from ml_registry_pipelines.telemetry.sources import FileRef
+    from ml_registry_pipelines.telemetry.sources import FileRef, unnamable
 
     if not file.strip():
         raise click.UsageError("a FILE has an empty name; leave it out, or name the file")
     path = _plain(file)
+    if problem := unnamable(source, str(path)):
+        raise FilesError(problem)
     if path.is_dir():
         raise FilesError(f"{file} is a folder; name its files, or make it a source")
     entry = source.files.entry(str(path).lstrip("/"))

@@ -43,7 +43,7 @@ class Settings:
         """Read the settings; a relative home is below the current folder.
 
         Raises:
-            SettingsError: `MLREG_ENV` is none of dev, staging, production.
+            SettingsError: `MLREG_ENV` is none of dev, staging, production, or the home is no place to write to.
         """
         given = os.environ.get("MLREG_ENV", "dev").strip().lower() or "dev"
         try:
@@ -54,6 +54,8 @@ class Settings:
             ) from None
         home = os.environ.get("MLREG_HOME", "").strip() or ".mlreg"
         if not home.startswith("s3://"):
+            if "://" in home:
+                raise SettingsError(f"MLREG_HOME is {home!r}; it must be a folder or s3://bucket/prefix")
             home = str(Path(home).expanduser().absolute())
         return cls(
             home=home.rstrip("/"),

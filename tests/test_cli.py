@@ -92,6 +92,24 @@ def test_a_pipe_is_refused_by_name_and_skipped_in_a_source(mlreg: Mlreg, home: P
     assert "1 files: 1 rows in = 1 taken" in said
 
 
+def test_a_file_whose_name_is_not_utf8_is_refused_by_name(mlreg: Mlreg, tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/bad\xff.jsonl", "w"):  # noqa: PTH123 - a path of bytes
+        pass
+    status, said = mlreg("ingest", os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.jsonl"))
+    assert (status, said.count("\n")) == (1, 1)
+    assert "bad\\xff.jsonl of source 'files' has a name that is not UTF-8" in said
+
+
+def test_a_home_in_a_store_that_is_not_known_is_refused(
+    mlreg: Mlreg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLREG_HOME", "gs://bucket/x")
+    assert mlreg("sources") == (
+        1,
+        "mlreg: MLREG_HOME is 'gs://bucket/x'; it must be a folder or s3://bucket/prefix\n",
+    )
+
+
 def test_one_file_under_two_names_counts_once(
     mlreg: Mlreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,14 +39,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from ml_registry_pipelines.costs.prices import COMPONENTS, Component, Price, PriceError, per_unit
 from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, OUTPUT_BUCKETS, TOKEN_BUCKETS
-
-if TYPE_CHECKING:
-    import yaml
+from ml_registry_pipelines.strict_yaml import strict_loader
 
 CONTRACT_PRECEDENCE = 1_000
 """Contract prices start here, above every list price."""
@@ -328,7 +326,7 @@ def _parse(text: str, file: str) -> Mapping[str, Any]:
     import yaml
 
     try:
-        parsed = yaml.load(text, Loader=_strict_loader())  # noqa: S506 - a BaseLoader, which builds texts only
+        parsed = yaml.load(text, Loader=strict_loader(texts=True))  # noqa: S506 - a BaseLoader, which builds texts only
     except yaml.MarkedYAMLError as fault:
         line = fault.problem_mark.line + 1 if fault.problem_mark else 1
         raise ContractError(f"{file}, line {line}: is no valid YAML: {fault.problem}") from None
@@ -337,22 +335,3 @@ def _parse(text: str, file: str) -> Mapping[str, Any]:
     if not isinstance(parsed, dict):
         raise ContractError(f"{file}: has to be a mapping with contract and prices")
     return parsed
-
-
-def _strict_loader() -> type[yaml.BaseLoader]:
-    import yaml
-
-    class Loader(yaml.BaseLoader):
-        """Every scalar a text; a key that stands twice is an error."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key!r} stands twice in one mapping", node.start_mark
-                    )
-            made: dict[Any, Any] = super().construct_mapping(node, deep)
-            return made
-
-    return Loader

@@ -25,7 +25,7 @@ from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
 from ml_registry_pipelines.telemetry.nesting import Nesting
 from ml_registry_pipelines.telemetry.ordinals import Ordinals
-from ml_registry_pipelines.telemetry.reading import Chunk, LogReader, rejects_schema
+from ml_registry_pipelines.telemetry.reading import Chunk, LogReader, ReadingError, rejects_schema
 from ml_registry_pipelines.telemetry.splitting import Limits
 
 if TYPE_CHECKING:
@@ -47,6 +47,27 @@ WORTH_EXPECTING = 20_000
 
 class DialectError(MlregError):
     """A dialect is not made as it must be."""
+
+
+class DecodingError(ReadingError):
+    """Something in a file that no rule foresaw; what was decoded of it before can be taken."""
+
+
+@contextlib.contextmanager
+def naming(origin: Origin) -> Iterator[None]:
+    """Turn errors that what a file holds can raise into one that names it: other files must go on."""
+    import duckdb
+    import pyarrow as pa
+
+    try:
+        yield
+    except (duckdb.Error, pa.ArrowException, ValueError, OverflowError, RecursionError, AssertionError) as e:
+        # Only the first line: behind it errors quote the record, which may hold prompts.
+        said = (str(e).splitlines() or [type(e).__name__])[0][:200]
+        raise DecodingError(
+            f"{origin.file} of source {origin.source!r} cannot be decoded: {said}; "
+            "it stays untaken, correct it or move it away"
+        ) from e
 
 
 @dataclass(frozen=True)
@@ -97,8 +118,12 @@ class Workspace:
     """
 
     def __init__(self, about: int = FEW_ROWS) -> None:
+        self._about = about
+        self._open()
+
+    def _open(self) -> None:
         # Spans are compared along the file, and rows come out as they went in.
-        self.connection = open_duckdb(ordered=True, over=about)
+        self.connection = open_duckdb(ordered=True, over=self._about)
         for macro in (*identity.MACROS, *normalising.MACROS):
             self.connection.execute(macro)
         self._given: dict[str, frozenset[str]] = {}
@@ -144,6 +169,11 @@ class Workspace:
             self.connection.execute(
                 f"SET VARIABLE {name} = CAST($value AS BIGINT)", {"value": _microseconds(instant)}
             )
+
+    def renew(self) -> None:
+        """Begin anew after an error: DuckDB is of no use any more after some of them."""
+        self.close()
+        self._open()
 
     def close(self) -> None:
         self.connection.close()
@@ -291,16 +321,19 @@ class Decoder:
 
     def _well_formed(self, records: pa.Table) -> tuple[pa.Table, pa.Table]:
         """Records that are JSON, and rejects for those that are not."""
+        import pyarrow as pa
+
         self._connection.register("records", in_batches(records))
         good = self._connection.sql("SELECT line, raw FROM records WHERE json_valid(raw)").to_arrow_table()
         malformed = self._connection.sql(
             """
-            SELECT line, 'invalid_json' AS reason,
-                'line ' || line || ': the text is not JSON' AS message,
-                rtrim(raw, chr(13) || chr(10)) AS raw
+            SELECT line, 'invalid_json' AS reason, rtrim(raw, chr(13) || chr(10)) AS raw
             FROM records WHERE NOT json_valid(raw)
             """
         ).to_arrow_table()
+        where = zip(malformed["line"].to_pylist(), malformed["raw"].to_pylist(), strict=True)
+        messages = [f"line {line}: the text is not JSON{_where_not_json(raw)}" for line, raw in where]
+        malformed = malformed.append_column("message", pa.array(messages, pa.string()))
         return good, malformed
 
 
@@ -352,8 +385,13 @@ class LogFile:
     def __iter__(self) -> Iterator[Decoded]:
         self.begin()
         assert self._chunks is not None
-        with contextlib.closing(self._chunks) as chunks:
-            yield from self._decoded(chunks)
+        try:
+            with contextlib.closing(self._chunks) as chunks, naming(self._origin):
+                yield from self._decoded(chunks)
+        except DecodingError:
+            if self._workspace is not None:
+                self._workspace.renew()
+            raise
 
     def _decoded(self, chunks: Iterator[Chunk]) -> Iterator[Decoded]:
         waiting, sample = self._sample(chunks)
@@ -436,6 +474,17 @@ def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> 
     )
     row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
     return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
+
+
+def _where_not_json(text: str) -> str:
+    """Where a text stops being JSON, unless Python's reader is more lenient."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as failure:
+        return f" from character {failure.pos + 1} on"
+    except RecursionError:
+        pass
+    return ""
 
 
 def _with_values(candidates: pa.Table) -> list[str]:

@@ -115,7 +115,7 @@ class _Begun:
 
         Raises:
             FilesError: it could not be opened, or changed while it was read.
-            ReadingError: its bytes could not be got.
+            ReadingError: its bytes could not be got, or not be decoded.
         """
         if self.failure is not None:
             raise self.failure

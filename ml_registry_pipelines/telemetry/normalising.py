@@ -44,15 +44,17 @@ if TYPE_CHECKING:
 EARLIEST = datetime(2015, 1, 1, tzinfo=UTC)
 
 MACROS: tuple[str, ...] = (
-    # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count. What no
-    # count can be is cut to 10^15, so that no sum of counts overflows before the check speaks.
+    # A plain cast rounds 12.7 and reads 1e3, 0x10 and 1_000: only digits are a count, and the zeros
+    # that some write behind a point, unless those may mean thousands: 1.000. What no count can be
+    # is cut to 10^15, so that no sum of counts overflows before the check speaks.
     r"""
     CREATE TEMP MACRO whole_number(text) AS CASE
         WHEN CAST(try_cast(text AS INTEGER) AS VARCHAR) = text
             THEN CAST(try_cast(text AS INTEGER) AS BIGINT)
-        WHEN regexp_full_match(text, '-?\d+(\.0+)?') THEN CAST(greatest(-1e15, least(1e15, coalesce(
-            try_cast(split_part(text, '.', 1) AS BIGINT),
-            CASE WHEN starts_with(text, '-') THEN -1e15 ELSE 1e15 END))) AS BIGINT)
+        WHEN regexp_full_match(text, '-?(\d+(\.(0{1,2}|0{4,}))?|\d{4,}\.000)')
+            THEN CAST(greatest(-1e15, least(1e15, coalesce(
+                try_cast(split_part(text, '.', 1) AS BIGINT),
+                CASE WHEN starts_with(text, '-') THEN -1e15 ELSE 1e15 END))) AS BIGINT)
     END""",
     r"""
     CREATE TEMP MACRO real_number(text) AS CASE

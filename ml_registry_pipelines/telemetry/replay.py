@@ -6,6 +6,7 @@ by a further part of the file in `ingested_files` that takes away what it quaran
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -108,31 +109,41 @@ def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
 
 def _try_file(ingestion: Ingestion, trial: _Trial, part: Part, held: pa.Table) -> None:
     """Decode the held rows of one file into the pending batch, as one part."""
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     of_whole_file = pc.equal(held["line"], 0)
     whole, records = held.filter(of_whole_file), held.filter(pc.invert(of_whole_file))
+    tried = [whole]
     if len(whole):
         # The file as a whole was at fault: it is read again, from where it lies.
         try:
             dialect, decoded = _read_again(ingestion, part.file)
         except (FilesError, ReadingError) as failure:
             trial.leave(whole, failure)
-            held = records
+            tried = []
         else:
             if dialect is not None:
                 # All its other rows are read again with it; to add them to those held would count them twice.
-                held, records = open_of_file(ingestion.lake, part.file.source, part.file.path), records[:0]
+                tried = [open_of_file(ingestion.lake, part.file.source, part.file.path)]
+                records = records[:0]
                 for piece in decoded:
                     part.take(piece, dialect)
                     trial.pending.add(part.file, piece, dialect)
             else:
                 _leave(trial.pending, part, whole)
-    if not len(held):
-        return
     for name in records["dialect"].unique().to_pylist():
         same = pc.is_null(records["dialect"]) if name is None else pc.equal(records["dialect"], name)
-        _add_records(ingestion, trial.pending, part, name, records.filter(same))
+        of_dialect = records.filter(same)
+        try:
+            _add_records(ingestion, trial.pending, part, name, of_dialect)
+        except ReadingError as failure:
+            trial.leave(of_dialect, failure)
+        else:
+            tried.append(of_dialect)
+    if not any(map(len, tried)):
+        return
+    held = pa.concat_tables(tried)
     # What was counted as quarantined before is so no more, and went in before.
     part.last_line = 0
     part.tried_again = len(held)
@@ -146,7 +157,7 @@ def _add_records(
 ) -> None:
     import pyarrow as pa
 
-    from ml_registry_pipelines.telemetry.decoding import Decoder, detect
+    from ml_registry_pipelines.telemetry.decoding import Decoder, detect, naming
     from ml_registry_pipelines.telemetry.dialects import DIALECTS
     from ml_registry_pipelines.telemetry.reading import Chunk, rejects_schema
 
@@ -158,11 +169,9 @@ def _add_records(
         return
     lines = pa.array(range(1, len(held) + 1), pa.int64())
     chunk = Chunk(pa.table({"line": lines, "raw": held["raw"]}), rejects_schema().empty_table(), 1, len(held))
-    decoder = Decoder(chosen, ingestion.origin(part.file))
-    try:
+    origin = ingestion.origin(part.file)
+    with naming(origin), contextlib.closing(Decoder(chosen, origin)) as decoder:
         decoded = decoder.decode(chunk)
-    finally:
-        decoder.close()
     part.take(decoded, chosen.name)
     put_back = replace(
         decoded, rows=_put_back(decoded.rows, held), rejected=_put_back(decoded.rejected, held)

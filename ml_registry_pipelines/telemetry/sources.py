@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -26,6 +26,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import Entry, FilesError, Folder, is_temporary, open_folder
 from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.strict_yaml import strict_loader
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
@@ -245,10 +246,14 @@ class Sources:
             started = time.perf_counter()
             try:
                 entries, whole = _listing(source, scope, now, before.seconds.get(source.name, 0.0))
-                listed.extend(FileRef(source.name, e.path, e.size, e.modified_at, e.etag) for e in entries)
             except FilesError as failure:
                 problems.append(f"source {source.name!r}: {failure}")
                 continue
+            for entry in entries:
+                if problem := unnamable(source, entry.path):
+                    problems.append(problem)
+                else:
+                    listed.append(FileRef(source.name, entry.path, entry.size, entry.modified_at, entry.etag))
             if whole:
                 after.seconds[source.name] = round(time.perf_counter() - started, 3)
         new, changed = self._compare(lake, listed, changes=changes or scope is Scope.ALL)
@@ -372,6 +377,16 @@ def _refuse_no_folder(source: Source) -> None:
     raise FilesError(f"the folder {folder} {said}; make it, or correct `folder`")
 
 
+def unnamable(source: Source, path: str) -> str | None:
+    """Why a file cannot be kept in a table under its name, if so."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        return f"{shown} of source {source.name!r} has a name that is not UTF-8; give it another"
+    return None
+
+
 def _unreadable(source: Source, file: FileRef) -> str | None:
     folder = source.files
     if folder.settles and not os.access(Path(folder.uri) / file.path, os.R_OK):
@@ -426,7 +441,8 @@ def parse_sources(path: Path, *, home: str) -> list[Source]:
     import yaml
 
     try:
-        held = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        held = yaml.load(text, Loader=strict_loader(texts=False))  # noqa: S506 - a SafeLoader
     except OSError as failure:
         raise SourcesError(f"the sources file {path} cannot be read: {failure.strerror}") from failure
     except UnicodeDecodeError as failure:
@@ -471,12 +487,7 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
             near = difflib.get_close_matches(str(key), _KEYS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; it may hold {', '.join(_KEYS)}"
             raise SourcesError(f"{where}: unknown key {key!r}{hint}")
-    for key in ("name", "folder"):
-        if key not in entry:
-            raise SourcesError(f"{where}: `{key}` is missing")
-    for key in _KEYS[:-1]:  # All but the last, a time, are text.
-        if key in entry and entry[key] is not None and not isinstance(entry[key], str):
-            raise SourcesError(f"{where}: `{key}` must be text, not {entry[key]!r}; put it in quotes")
+    _check_texts(where, entry)
     if not _NAME.fullmatch(entry["name"]):
         raise SourcesError(f"{where}: `name` may hold letters, digits, dot, dash and underscore, at most 64")
     if entry.get("tenant") and entry.get("tenant_field"):
@@ -488,7 +499,7 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
         prefix=(entry.get("prefix") or "").strip("/"),
         pattern=entry.get("pattern") or "*",
         dialect=_dialect(where, entry.get("dialect")),
-        tenant=entry.get("tenant"),
+        tenant=_tenant(where, entry.get("tenant")),
         tenant_field=entry.get("tenant_field"),
         time_zone=(zone := _time_zone(where, entry.get("time_zone") or "UTC")),
         base_time=_base_time(where, entry.get("base_time"), zone),
@@ -496,12 +507,45 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
     )
 
 
+def _check_texts(where: str, entry: Mapping[str, object]) -> None:
+    """Whether values are texts, all but the last, a time; some of them must say something."""
+    for key in _KEYS[:-1]:
+        value = entry.get(key)
+        if value is None:
+            if key in ("name", "folder"):
+                raise SourcesError(f"{where}: `{key}` is missing")
+        elif not isinstance(value, str):
+            raise SourcesError(f"{where}: `{key}` must be text, not {value!r}; put it in quotes")
+        elif not value.strip() and key in ("folder", "tenant", "tenant_field"):
+            raise SourcesError(f"{where}: `{key}` is empty; correct it, or take the line out")
+
+
 def _folder(where: str, given: str, base: Path) -> str:
-    if not given.startswith("s3://"):
+    if given.startswith("s3://"):
+        if not given.removeprefix("s3://").split("/")[0].strip():
+            raise SourcesError(f"{where}: `folder` {given!r} names no bucket; write s3://bucket/prefix")
+        return given
+    if "://" in given or "\0" in given:
+        raise SourcesError(
+            f"{where}: `folder` {given!r} is neither a folder of this machine nor s3://bucket/prefix"
+        )
+    try:
         return str(base / Path(given).expanduser())
-    if not given.removeprefix("s3://").split("/")[0].strip():
-        raise SourcesError(f"{where}: `folder` {given!r} names no bucket; write s3://bucket/prefix")
-    return given
+    except RuntimeError:
+        raise SourcesError(f"{where}: `folder` {given!r} names the home of nobody; write it out") from None
+
+
+def _tenant(where: str, given: str | None) -> str | None:
+    """The tenant, trimmed as those of records are; `checking.py` would refuse every row of a wrong one."""
+    from ml_registry_pipelines.telemetry.checking import LONGEST_TENANT
+
+    tenant = None if given is None else given.strip()
+    if tenant is not None and (len(tenant) > LONGEST_TENANT or re.search(r"[\x00-\x1f\x7f]", tenant)):
+        raise SourcesError(
+            f"{where}: `tenant` {tenant[:40]!r} is longer than {LONGEST_TENANT} characters "
+            "or holds control characters; shorten it, or correct it"
+        )
+    return tenant
 
 
 def _dialect(where: str, name: str | None) -> str | None:
@@ -521,11 +565,25 @@ def _dialect(where: str, name: str | None) -> str | None:
 def _time_zone(where: str, name: str) -> str:
     try:
         ZoneInfo(name)
+        known = name == "UTC" or _duckdb_knows(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise SourcesError(
-            f"{where}: no time zone {name!r}; write a name such as UTC or Europe/Berlin"
-        ) from None
+        known = False
+    if not known:
+        raise SourcesError(f"{where}: no time zone {name!r}; write a name such as UTC or Europe/Berlin")
     return name
+
+
+@cache
+def _duckdb_knows(zone: str) -> bool:
+    """Whether DuckDB, which reads the times, has the zone as well: it lacks `localtime` and `right/UTC`."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            connection.execute("SET TimeZone = $zone", {"zone": zone})
+        except duckdb.Error:
+            return False
+    return True
 
 
 def _base_time(where: str, value: object, zone: str) -> datetime | None:
@@ -533,8 +591,8 @@ def _base_time(where: str, value: object, zone: str) -> datetime | None:
         return None
     try:
         given = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-    except ValueError:
+        return (given.replace(tzinfo=ZoneInfo(zone)) if given.tzinfo is None else given).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise SourcesError(
             f"{where}: `base_time` {value!r} is no time; write one such as 2026-10-31T00:00:00Z"
         ) from None
-    return (given.replace(tzinfo=ZoneInfo(zone)) if given.tzinfo is None else given).astimezone(UTC)

@@ -8,15 +8,22 @@ are written in UTC.
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
-from ml_registry_pipelines.telemetry.splitting import LINES_OF_A_CSV_ROW, Limits, Records, Reject
+from ml_registry_pipelines.telemetry.splitting import (
+    LINES_OF_A_CSV_ROW,
+    LONGEST_RECORD,
+    Limits,
+    Records,
+    Reject,
+)
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,16 +95,18 @@ class _Header:
     names: tuple[str, ...]
     delimiter: str
 
-    @property
-    def repeated(self) -> str | None:
-        """A name that two columns have."""
-        name, times = Counter(self.names).most_common(1)[0]
-        return name if times > 1 else None
-
     @cached_property
     def objects(self) -> _Objects:
         """What makes the rows into objects."""
         return _Objects(self.names)
+
+
+def _fault(header: str, names: Sequence[str], kind: str) -> str | None:
+    """Why a file with these columns cannot be read at all."""
+    if "\r" in header:
+        return "its lines end with CR alone; write them with LF"
+    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    return f"its {kind} has two columns {name!r}; give each its own name" if times > 1 else None
 
 
 def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
@@ -111,9 +120,8 @@ def csv_records(pieces: Iterator[Records], name: str) -> Iterator[Records]:
         else:
             first, below = piece.raw[0].as_py(), replace(piece, raw=piece.raw[1:], lines=piece.lines[1:])
             header = _header(first)
-            if header.repeated:
-                message = f"{name}: its header has two columns {header.repeated!r}; give each its own name"
-                rejected = [*piece.rejected, Reject(0, "unreadable_file", message, first)]
+            if fault := _fault(first.rstrip("\r\n"), header.names, "header"):
+                rejected = [*piece.rejected, Reject(0, "unreadable_file", f"{name}: {fault}", first)]
                 yield replace(Records.none(rejected), last_line=piece.last_line)
                 return
             yield _rows(below, header)
@@ -129,6 +137,7 @@ def _header(text: str) -> _Header:
 
 def _fields(text: str, delimiter: str) -> list[str] | None:
     """The fields of one row; None where it is no row."""
+    csv.field_size_limit(LONGEST_RECORD)  # of the whole process, 128 KiB unless told
     try:
         return next(csv.reader([text], delimiter=delimiter, strict=True), None)
     except csv.Error:
@@ -197,8 +206,19 @@ def _parsed(piece: Records, header: _Header) -> tuple[pa.Table, list[tuple[int, 
     left_open = piece.raw[-1].as_py().count('"') % 2 == 1
     if left_open or table.num_rows + len(wrong) != len(piece.raw):
         return None
-    swallowed = any(piece.raw[number].as_py().count("\n") > 1 for number, _ in wrong)
-    return None if swallowed else (table, wrong)
+    # Arrow goes on with a field behind its closing quote: a stray quote draws rows into one of the right width.
+    held = piece.raw.filter(_spans_lines(piece.raw))
+    strict = (_fields(row, header.delimiter) for row in held.to_pylist())
+    whole = all(fields is not None and len(fields) == len(header.names) for fields in strict)
+    return (table, wrong) if whole else None
+
+
+def _spans_lines(raw: pa.Array) -> pa.Array:
+    """Which records hold a line end."""
+    import pyarrow.compute as pc
+
+    inner = pc.subtract(pc.count_substring(raw, "\n"), pc.ends_with(raw, "\n").cast("int32"))
+    return pc.greater(inner, 0)
 
 
 def _mended(piece: Records, header: _Header) -> Records:
@@ -247,6 +267,7 @@ def _row_at(parts: Sequence[str], at: int, header: _Header) -> tuple[list[str] |
 
 def parquet_records(file: IO[bytes], name: str, limits: Limits) -> Iterator[Records]:
     """The rows of a Parquet file, a row group at a time, as JSON objects."""
+    import duckdb
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -254,22 +275,99 @@ def parquet_records(file: IO[bytes], name: str, limits: Limits) -> Iterator[Reco
     done = 0
     try:
         parquet = pq.ParquetFile(file)
-        objects = _Objects(parquet.schema_arrow.names)
+        names = parquet.schema_arrow.names
+        if fault := _fault("", names, "schema"):
+            yield Records.none([Reject(0, "unreadable_file", f"{name}: {fault}", "")])
+            return
+        objects = _Objects(names)
         for batch in parquet.iter_batches(batch_size=min(limits.chunk_rows, _ROWS_AT_ONCE)):
-            raw = objects.texts([_exact(column) for column in batch.columns])
             lines = np.arange(done + 1, done + 1 + batch.num_rows, dtype=np.int64)
-            yield Records(raw, lines, done + 1, done + batch.num_rows)
-            done += batch.num_rows
+            foreign = _not_utf8(batch)
+            rejected = [
+                Reject(done + 1 + row, "not_utf8", *_shown(batch, row, done + 1 + row)) for row in foreign
+            ]
+            kept = np.delete(np.arange(batch.num_rows), foreign)
+            good = batch.take(pa.array(kept)) if foreign else batch
+            raw = objects.texts([_exact(column) for column in good.columns])
+            yield Records(raw, lines[kept], done + 1, done + len(lines), rejected)
+            done += len(lines)
         objects.close()
-    except (pa.ArrowException, OSError) as failure:
+    except (pa.ArrowException, duckdb.Error, OSError) as failure:
         yield _unreadable(name, done, failure)
 
 
 def _exact(column: pa.Array) -> pa.Array:
-    """Decimals as text, which JSON numbers would round."""
+    """Decimals as text, which JSON numbers would round, and half floats, which DuckDB does not know, as floats."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    def exact(of: pa.DataType) -> pa.DataType:
+        if pa.types.is_decimal(of):
+            return pa.string()
+        return pa.float32() if pa.types.is_float16(of) else of
+
+    given, wanted = column.type, _retyped(column.type, exact)
+    if wanted == given:
+        return column
+    text = column.cast(wanted)
+    # A whole number is one whatever the scale of its column: 1.000 in a text may as well be a thousand.
+    return pc.replace_substring_regex(text, r"\.0+$", "") if pa.types.is_decimal(given) else text
+
+
+def _retyped(of: pa.DataType, leaf: Callable[[pa.DataType], pa.DataType]) -> pa.DataType:
+    """The same type with other types at its leaves."""
     import pyarrow as pa
 
-    return column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+    def below(field: pa.Field) -> pa.Field:
+        return field.with_type(_retyped(field.type, leaf))
+
+    types = pa.types
+    if types.is_struct(of):
+        return pa.struct([below(of.field(number)) for number in range(of.num_fields)])
+    if types.is_map(of):
+        return pa.map_(below(of.key_field), below(of.item_field))
+    if types.is_fixed_size_list(of):
+        return pa.list_(below(of.value_field), of.list_size)
+    if types.is_list(of):
+        return pa.list_(below(of.value_field))
+    if types.is_large_list(of):
+        return pa.large_list(below(of.value_field))
+    if types.is_dictionary(of):
+        plain = _retyped(of.value_type, leaf)
+        return of if plain == of.value_type else plain
+    return leaf(of)
+
+
+def _not_utf8(batch: pa.RecordBatch) -> list[int]:
+    """Rows with text that is not UTF-8; they are looked at one by one only where there are some."""
+    import pyarrow as pa
+
+    def is_utf8(rows: pa.RecordBatch) -> bool:
+        try:
+            rows.validate(full=True)
+        except pa.ArrowInvalid as failure:
+            if "UTF8" not in str(failure):
+                raise
+            return False
+        return True
+
+    return [] if is_utf8(batch) else [n for n in range(batch.num_rows) if not is_utf8(batch.slice(n, 1))]
+
+
+def _shown(batch: pa.RecordBatch, row: int, line: int) -> tuple[str, str]:
+    """Message and raw text of a row that is not UTF-8."""
+    import pyarrow as pa
+
+    def as_bytes(of: pa.DataType) -> pa.DataType:
+        return pa.large_binary() if pa.types.is_string(of) or pa.types.is_large_string(of) else of
+
+    def as_text(value: object) -> str:
+        return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
+
+    columns = [column.cast(_retyped(column.type, as_bytes)) for column in batch.slice(row, 1).columns]
+    values = {name: column[0].as_py() for name, column in zip(batch.schema.names, columns, strict=True)}
+    message = f"line {line}: the text is not UTF-8; its raw text has \\x before each foreign byte"
+    return message, json.dumps(values, default=as_text, ensure_ascii=False)
 
 
 def _unreadable(name: str, done: int, failure: Exception) -> Records:

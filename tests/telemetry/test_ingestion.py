@@ -350,3 +350,32 @@ def test_the_time_of_taking_is_recorded(world):
     (row,) = world.rows("SELECT recorded_at, batch FROM inference_events", "inference_events")
     assert before <= row["recorded_at"] <= datetime.now(UTC)
     assert row["batch"] == 1
+
+
+def test_a_file_that_nothing_can_decode_is_named_and_the_others_are_taken(world):
+    """With a time zone that DuckDB does not know, as no checked configuration can say it."""
+    write(world.root / "odd", "b.jsonl", [record(0)])
+    write(world.landing, "a.jsonl", [record(1)])
+    write(world.landing, "c.jsonl", [record(2)])
+    odd = Source("odd", str(world.root / "odd"), time_zone="Mars/Olympus")
+    world.sources = Sources([odd, *world.sources])
+    with pytest.raises(IngestionError, match=r"^b\.jsonl of source 'odd' cannot be decoded: ") as failure:
+        world.take()
+    assert "\n" not in str(failure.value)
+    assert world.events() == ["r1", "r2"]
+    world.sources = world.sources.with_source(Source("odd", str(world.root / "odd")))
+    assert world.take().taken == 1
+
+
+def test_quarantined_rows_that_nothing_can_decode_stay_and_others_are_tried(world):
+    write(world.landing, "a.jsonl", [record(1), "oops"])
+    write(world.root / "odd", "b.jsonl", [record(2), "oops"])
+    odd = Source("odd", str(world.root / "odd"))
+    world.sources = Sources([odd, *world.sources])
+    world.take()
+    before = world.balance()
+    sources = world.sources.with_source(Source("odd", odd.folder, time_zone="Mars/Olympus"))
+    done = replay(Ingestion(world.lake, sources, salt="salt"), open_rows(world.lake, limit=10))
+    assert (done.tried, done.kept, len(done.failures)) == (2, 2, 1)
+    assert done.failures[0].startswith("b.jsonl of source 'odd' cannot be decoded")
+    assert world.balance() == before

@@ -31,7 +31,7 @@ def test_a_preview_counts_and_shows_what_would_be_quarantined(tmp_path: Path):
         "  1 records state no tokens and would not be priced",
         "  1 invalid_json",
         "  1 missing_field",
-        "    invalid_json: line 4: the text is not JSON",
+        "    invalid_json: line 4: the text is not JSON from character 1 on",
         "    missing_field: line 5: `event_id` is missing; `ts` is missing; `provider` is missing; `model` is missing",
         "  nothing was written",
     ]

@@ -187,6 +187,35 @@ def test_a_stray_quote_in_csv_costs_its_own_row_at_most():
     assert found.reasons == [(3, "bad_csv_row")]
 
 
+def test_two_stray_quotes_in_csv_draw_no_rows_into_one_between_them():
+    rows = [csv_row(number) for number in range(1, 6)]
+    rows[0], rows[2] = csv_row(1, '"open'), csv_row(3, '5" disk')
+    rows[3] = csv_row(4, '"two\nlines"')
+    found = read(HEADER + "".join(rows), "a.csv")
+    assert found.ids == ["r2", "r3", "r4", "r5"]
+    assert found.reasons == [(2, "bad_csv_row")]
+
+
+def test_a_long_field_beside_a_stray_quote_in_csv_is_taken():
+    rows = [csv_row(1, "x" * 200_000), csv_row(2, '"never closed'), csv_row(3)]
+    found = read(HEADER + "".join(rows), "a.csv")
+    assert (found.ids, found.reasons) == (["r1", "r3"], [(3, "bad_csv_row")])
+
+
+def test_csv_whose_lines_end_with_cr_alone_is_refused_as_a_whole():
+    found = read((HEADER + csv_row(1)).replace("\n", "\r"), "a.csv")
+    assert (found.rows, found.reasons) == ([], [(0, "unreadable_file")])
+    assert found.reject["message"] == "a.csv: its lines end with CR alone; write them with LF"
+
+
+def test_a_count_in_csv_that_may_mean_thousands_is_refused():
+    counts = ["12.0", "7.00", "1.000", "1.200", "1000.000", "3.0000"]
+    rows = [f"r{n},2026-10-31T12:00:00Z,openai,gpt-4o,{count}\n" for n, count in enumerate(counts)]
+    found = read("event_id,ts,provider,model,usage.in_uncached\n" + "".join(rows), "a.csv")
+    assert [row["in_uncached"] for row in found.rows] == [12, 7, 1000, 3]
+    assert found.reasons == [(4, "wrong_type"), (5, "wrong_type")]
+
+
 def test_a_stray_quote_in_a_long_csv_file_is_given_up_after_a_thousand_lines():
     rows = [csv_row(number) for number in range(1, 5001)]
     rows[99] = csv_row(100, '"never closed')
@@ -256,6 +285,52 @@ def test_amounts_in_parquet_stay_exact():
     assert read(parquet(table), "a.parquet").row["logged_cost"] == amount
 
 
+def test_counts_in_parquet_that_are_decimals_are_whole_numbers():
+    from decimal import Decimal
+
+    table = pa.Table.from_pylist([native()])
+    table = table.set_column(
+        table.schema.get_field_index("usage"),
+        "usage.in_uncached",
+        pa.array([Decimal(7)], pa.decimal128(10, 3)),
+    )
+    assert read(parquet(table), "a.parquet").row["in_uncached"] == 7
+
+
+def test_parquet_columns_of_types_that_are_not_looked_at_keep_no_row_out():
+    import numpy as np
+
+    half = pa.array([np.float16(1.5)], pa.float16())
+    odd = {
+        "half": half,
+        "halves": pa.ListArray.from_arrays([0, 1], half),
+        "wide": pa.StructArray.from_arrays([pa.array([1]).cast(pa.decimal256(50, 12))], ["a"]),
+        "pairs": pa.array([[("k", 1)]], pa.map_(pa.string(), pa.decimal256(50, 12))),
+    }
+    table = pa.Table.from_pylist([native()])
+    for name, column in odd.items():
+        table = table.append_column(name, column)
+    assert read(parquet(table), "a.parquet").ids == ["r1"]
+
+
+def test_parquet_with_a_column_twice_is_refused_as_a_whole():
+    table = pa.Table.from_pylist([native()])
+    found = read(parquet(table.append_column("model", pa.array(["other"]))), "a.parquet")
+    assert (found.rows, found.reasons) == ([], [(0, "unreadable_file")])
+    assert "two columns 'model'" in found.reject["message"]
+
+
+def test_text_in_parquet_that_is_not_utf8_costs_its_row_alone_and_keeps_its_text():
+    table = pa.Table.from_pylist([native(1), native(2), native(3)])
+    models = pa.array([b"a", b"caf\xe9", b"c"]).view(pa.string())
+    table = table.set_column(table.schema.get_field_index("model"), "model", models)
+    found = read(parquet(table), "a.parquet")
+    assert found.ids == ["r1", "r3"]
+    assert found.reasons == [(2, "not_utf8")]
+    assert '"event_id": "r2"' in found.reject["raw"]
+    assert "caf\\\\xe9" in found.reject["raw"]
+
+
 # -- damage ----------------------------------------------------------------------------
 
 
@@ -269,20 +344,20 @@ def test_bytes_that_are_not_utf8_cost_their_line_alone():
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "place"),
     [
-        *("\0\0\0", '{"event_id":', "oops", "{} {}", '{"a": "\0"}'),
-        "\ud800".encode("utf-8", "surrogatepass").decode("latin1"),
+        *(("\0\0\0", 1), ('{"event_id":', 13), ("oops", 1), ("{} {}", 4), ('{"a": "\0"}', 8)),
+        ("\ud800".encode("utf-8", "surrogatepass").decode("latin1"), 1),
     ],
 )
-def test_what_is_not_json_is_rejected_with_its_line_and_text(line: str):
+def test_what_is_not_json_is_rejected_with_its_place_and_text(line: str, place: int):
     found = read([native(1), line, native(2)])
     assert found.ids == ["r1", "r2"]
     assert found.reject == {
         "line": 2,
         "part": 0,
         "reason": "invalid_json",
-        "message": "line 2: the text is not JSON",
+        "message": f"line 2: the text is not JSON from character {place} on",
         "raw": line,
         "tenant": None,
     }
@@ -365,6 +440,7 @@ def test_a_damaged_parquet_file_is_one_reject(cut: int):
     [
         (b"\x28\xb5\x2f\xfd" + b"x" * 90, "compressed with zstd"),
         (b"PK\x03\x04" + b"x" * 90, "a zip archive"),
+        (gz(gz("{}")), "gzipped twice"),
         ("\ufeff{}".encode("utf-16-le"), "UTF-16 text"),
     ],
 )

@@ -158,6 +158,20 @@ def test_a_source_that_cannot_be_listed_does_not_hide_the_others(tmp_path):
     assert "bad" in look.problems[0]
 
 
+def test_a_file_whose_name_is_not_utf8_is_a_problem_and_hides_no_other(world):
+    landing, lake, sources = world
+    (first,) = (put(landing, "a.jsonl"), sources.look(lake, settled=True).files)[1]
+    taken(lake, first)
+    put(landing, "b.jsonl")
+    with open(os.fsencode(landing) + b"/bad\xff.jsonl", "w"):  # noqa: PTH123 - a path of bytes
+        pass
+    look = sources.look(lake, settled=True)
+    assert [file.path for file in look.files] == ["b.jsonl"]
+    assert look.problems == (
+        "bad\\xff.jsonl of source 'landing' has a name that is not UTF-8; give it another",
+    )
+
+
 def test_the_folder_forces_the_dialect_and_the_hour_gives_the_base_time():
     source = Source("s", "/nowhere")
     assert source.dialect_of("llmperf/dt=2026-10-31/hh=05/x.csv", ["llmperf"]) == "llmperf"
@@ -190,7 +204,7 @@ def test_a_full_configuration_is_read(tmp_path):
           - name: local
             folder: logs
             pattern: "*.jsonl"
-            tenant: acme
+            tenant: " acme "
         """,
     )
     gateway, local = parse_sources(path, home="/home")
@@ -216,6 +230,25 @@ def test_a_full_configuration_is_read(tmp_path):
         ("sources: [{name: a, folder: b, base_time: soon}]", "`base_time` 'soon' is no time"),
         ("sources: [{name: a, folder: b, tenant: 5}]", "`tenant` must be text, not 5"),
         ("sources: [{name: 'a b', folder: b}]", "`name` may hold"),
+        ("sources: [{name: null, folder: b}]", "`name` is missing"),
+        ("sources: [{name: a, folder: null}]", "(a): `folder` is missing"),
+        ("sources: [{name: a, folder: ''}]", "(a): `folder` is empty"),
+        ("sources: [{name: a, folder: 'gs://b/c'}]", "'gs://b/c' is neither a folder"),
+        ('sources: [{name: a, folder: "a\\0b"}]', "is neither a folder"),
+        ("sources: [{name: a, folder: ~nosuchuser/x}]", "names the home of nobody"),
+        ("sources: [{name: a, folder: b, tenant: ''}]", "`tenant` is empty"),
+        ("sources: [{name: a, folder: b, tenant: '  '}]", "`tenant` is empty"),
+        ("sources: [{name: a, folder: b, tenant_field: ''}]", "`tenant_field` is empty"),
+        (f"sources: [{{name: a, folder: b, tenant: {'x' * 129}}}]", "longer than 128 characters"),
+        ('sources: [{name: a, folder: b, tenant: "a\\nb"}]', "control characters"),
+        ("sources: [{name: a, folder: b, time_zone: localtime}]", "no time zone 'localtime'"),
+        ("sources: [{name: a, folder: b, time_zone: right/UTC}]", "no time zone 'right/UTC'"),
+        ("sources: [{name: a, folder: b, base_time: 2026-13-45}]", "'2026-13-45' is no time"),
+        ("sources: [{name: a, folder: b, base_time: 2026-10-31T25:00:00Z}]", "is no time"),
+        ("sources: [{name: a, folder: b, base_time: 0001-01-01T00:00:00+14:00}]", "is no time"),
+        ("sources: [{name: a, folder: b, prefix: !!int x}]", "is not YAML at line 1"),
+        ("sources:\n- name: a\n  folder: b\n  folder: c", "line 2, column 3: 'folder' stands twice"),
+        ("[" * 3000, "nested too deeply"),
         ("sources: [{name: a, folder: b}, {name: a, folder: c}]", "two sources called 'a'"),
     ],
 )

@@ -131,7 +131,13 @@ def structure_of(names: Mapping[str, Any]) -> str:
     return "'" + json.dumps(names).replace("'", "''") + "'"
 
 
-def differing(spellings: Sequence[str]) -> str:
-    """SQL: whether a log gives the same count in several places, and not as the same text."""
-    texts = ", ".join(spellings)
-    return f"coalesce(least({texts}) <> greatest({texts}), false)"
+def differing(*counts: Sequence[str]) -> str:
+    """SQL: whether a log gives one of these counts in several places, and not as the same number.
+
+    Texts are compared first: lists, and a lambda over them, cost where some differ only.
+    """
+    texts = [", ".join(spellings) for spellings in counts]
+    some_differ = " OR ".join(f"least({each}) <> greatest({each})" for each in texts)
+    return f"""CASE WHEN {some_differ} THEN list_bool_or(list_transform([{", ".join(f"[{each}]" for each in texts)}],
+        lambda spellings: len(list_distinct(list_transform(spellings,
+            lambda text: coalesce(CAST(try_cast(text AS DOUBLE) AS VARCHAR), text)))) > 1)) ELSE false END"""

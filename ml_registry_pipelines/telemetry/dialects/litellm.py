@@ -168,7 +168,7 @@ LITELLM = Dialect(
                 THEN CAST(whole_number(w) - whole_number(w5) AS VARCHAR)
                 ELSE w1
             END AS in_cache_write_1h,
-            CASE WHEN {differing(_CACHE_READ)} OR {differing(_CACHE_WRITE)} OR {differing(_SEARCHES)}
+            CASE WHEN {differing(_CACHE_READ, _CACHE_WRITE, _SEARCHES)}
                 OR whole_number(w) < coalesce(whole_number(w5), 0) + coalesce(whole_number(w1), 0)
                 OR whole_number(w) > whole_number(w5) + whole_number(w1)
             THEN 'true' END AS contradictory,

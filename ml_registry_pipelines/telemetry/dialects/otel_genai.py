@@ -5,22 +5,25 @@ for the same things are taken too; where two names of one count differ, the usag
 is inconsistent. Cached input counts within `input_tokens` and reasoning within
 `output_tokens`, as the conventions ask. A span that calls no model (an agent, a workflow, a
 tool) repeats or has no usage; a span without any such attribute is about something else and ignored.
+Spans below `instrumentationLibrarySpans`, as `scopeSpans` was called before OTLP 0.15, are taken too.
 Bodies (`gen_ai.input.messages` and the like) are never stored.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_registry_pipelines.telemetry.dialects.dialect import COUNTS, Dialect, differing, structure_of
 
 _VALUE = dict.fromkeys(("stringValue", "intValue", "doubleValue", "boolValue"), "VARCHAR")
 _ATTRIBUTES = [{"key": "VARCHAR", "value": _VALUE}]
+# As JSON a part that should be an object and is a text still is JSON, and so can be looked into.
+_SCOPES = [{"scope": "JSON", "instrumentationLibrary": "JSON", "spans": ["JSON"]}]
 _REQUEST = structure_of(
     {
         "resourceSpans": [
-            {"resource": "VARCHAR", "scopeSpans": [{"scope": "VARCHAR", "spans": ["VARCHAR"]}]},
+            {"resource": "JSON", "scopeSpans": _SCOPES, "instrumentationLibrarySpans": _SCOPES}
         ],
         "resourceMetrics": "VARCHAR",
         "resourceLogs": "VARCHAR",
@@ -102,33 +105,68 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Attribute names of each value, the conventions' own first."""
 
 
-def _ways(names: tuple[str, ...], attributes: str = "a") -> list[str]:
-    """SQL of each of these attributes."""
-    return [f"{attributes}_values[list_position({attributes}_keys, '{name}')]" for name in names]
+_NO_VALUE = "null, a list or an object"
+"""Stands for a value that is none of text, number and truth: a text has none then, an amount is refused."""
+_AMOUNTS = frozenset({*COUNTS, "cost"})
 
 
-def _lookup(names: tuple[str, ...], attributes: str = "a") -> str:
-    """SQL: the first of these attributes that a span has."""
-    ways = _ways(names, attributes)
-    return ways[0] if len(ways) == 1 else f"coalesce({', '.join(ways)})"
+def _text(key: str, attributes: str = "a") -> str:
+    """SQL of the attribute that `key` (SQL) names, where it has a text."""
+    return f"nullif({attributes}_values[list_position({attributes}_keys, {key})], '{_NO_VALUE}')"
+
+
+def _spellings() -> Iterator[str]:
+    """SQL: a column for each attribute, under its name."""
+    for name, spellings in _NAMES.items():
+        for key in spellings:
+            value = f"a_values[list_position(a_keys, '{key}')]" if name in _AMOUNTS else _text(f"'{key}'")
+            yield f'{value} AS "{key}"'
+
+
+def _columns(names: tuple[str, ...]) -> list[str]:
+    return [f'"{name}"' for name in names]
 
 
 def _contradictory() -> str:
     """SQL: whether a span gives one count under two names, and they differ."""
-    ways = [_ways(names) for name, names in _NAMES.items() if name in COUNTS]
-    return " OR ".join(differing(spellings) for spellings in ways if len(spellings) > 1)
+    return differing(
+        *(_columns(names) for name, names in _NAMES.items() if name in COUNTS and len(names) > 1)
+    )
 
 
 def _texts(attributes: str) -> str:
-    """SQL: the values of a list of attributes as text; lists and objects among them are NULL."""
+    """SQL: the values of a list of attributes as text."""
     return (
         f"list_transform({attributes}, lambda a: coalesce(a.value.stringValue, a.value.intValue,"
-        " a.value.doubleValue, a.value.boolValue))"
+        f" a.value.doubleValue, a.value.boolValue, '{_NO_VALUE}'))"
     )
 
 
 def _keys(attributes: str) -> str:
     return f"list_transform({attributes}, lambda a: a.key)"
+
+
+def _is(value: str, kind: str) -> str:
+    """SQL: whether JSON is of a kind, or null or not there."""
+    return f"coalesce(json_type({value}), 'NULL') IN ('NULL', '{kind}')"
+
+
+def _holds_only(value: str, *names: str) -> str:
+    """SQL: whether JSON is an object with no other fields, or null."""
+    return f"{_is(value, 'OBJECT')} AND coalesce(list_has_all([{_quoted(names)}], json_keys({value})), true)"
+
+
+def _whole(resource: str) -> str:
+    """SQL: whether a resource with its spans, as JSON, holds nothing that is not looked for in it."""
+    known = ("scopeSpans", "instrumentationLibrarySpans")
+    lists = " AND ".join(
+        f"""{_is(f"json_extract({resource}, '$.{name}')", "ARRAY")} AND list_bool_and(list_transform(
+            json_extract({resource}, '$.{name}[*]'), lambda j:
+                {_holds_only("j", "scope", "instrumentationLibrary", "schemaUrl", "spans")}
+                AND {_is("json_extract(j, '$.spans')", "ARRAY")})) IS DISTINCT FROM false"""
+        for name in known
+    )
+    return f"({_holds_only(resource, 'resource', 'schemaUrl', *known)} AND {lists})"
 
 
 def _quoted(names: tuple[str, ...]) -> str:
@@ -148,13 +186,24 @@ _FIELDS = {
 _CALLS_A_MODEL = ", ".join(
     name for name in _NAMES if name not in ("session_id", "user_id", "endpoint", "error_type", "service_tier")
 )
+# Scopes in a resource `rs`, and that resource as JSON: it is the one with number `i`.
+_SCOPES_OF = "CASE WHEN len(rs.scopeSpans) > 0 THEN rs.scopeSpans ELSE rs.instrumentationLibrarySpans END"
+_NUMBERED = "json_extract(raw, '$.resourceSpans[' || (i - 1) || ']')"
 # The span alone, as a request of its own, without bodies: so it can be replayed.
 _ALONE = f"""
     CASE WHEN json_type(s.span) = 'OBJECT' THEN json_merge_patch(s.span, json_object(
         'events', NULL,
-        'attributes', list_filter(CAST(json_extract(s.span, '$.attributes') AS JSON[]),
-            lambda a: json_extract_string(a, '$.key') NOT IN ({_quoted(_BODIES)}))
-    )) ELSE CAST(s.span AS JSON) END"""
+        'attributes', CASE json_type(s.span, '$.attributes')
+            WHEN 'ARRAY' THEN CAST(list_filter(json_extract(s.span, '$.attributes[*]'),
+                lambda a: json_extract_string(a, '$.key') NOT IN ({_quoted(_BODIES)})) AS JSON)
+            WHEN 'OBJECT' THEN json_object({", ".join(f"'{body}', NULL" for body in _BODIES)})
+            ELSE json_extract(s.span, '$.attributes') END
+    )) ELSE s.span END"""
+# A resource that is not understood, alone. Where in it bodies are is not known: with any, only its head is kept.
+_ODD = f"""
+    CASE WHEN {" OR ".join(f"contains(CAST(s.odd AS VARCHAR), '{body}')" for body in _BODIES)}
+        THEN json_object('resource', json_extract(s.odd, '$.resource'), 'leftOut', 'spans with prompts or answers')
+        ELSE s.odd END"""
 
 OTEL_GENAI = Dialect(
     name="otel_genai",
@@ -166,8 +215,7 @@ OTEL_GENAI = Dialect(
     extra=("a_keys", "a_values", "r_keys", "r_values"),
     nests=True,
     tenant_lookup=(
-        "coalesce(a_values[list_position(a_keys, getvariable('tenant_field'))],"
-        " r_values[list_position(r_keys, getvariable('tenant_field'))])"
+        f"""coalesce({_text("getvariable('tenant_field')", "a")}, {_text("getvariable('tenant_field')", "r")})"""
     ),
     select=f"""
         WITH requests AS (
@@ -175,12 +223,17 @@ OTEL_GENAI = Dialect(
         ),
         lists AS (
             SELECT line, CASE
-                WHEN r.resourceSpans IS NOT NULL THEN flatten(list_transform(r.resourceSpans,
-                    lambda rs: flatten(list_transform(rs.scopeSpans,
-                        lambda ss: list_transform(ss.spans,
-                            lambda span: {{'span': span, 'resource': rs.resource, 'scope': ss.scope}})))))
-                WHEN r.resourceMetrics IS NULL AND r.resourceLogs IS NULL
-                    THEN [{{'span': raw, 'resource': NULL, 'scope': NULL}}]
+                WHEN r.resourceSpans IS NOT NULL THEN flatten(list_transform(r.resourceSpans, lambda rs, i:
+                    CASE WHEN coalesce(list_bool_or(list_transform({_SCOPES_OF},
+                            lambda ss: ss.spans IS NULL)), true) AND NOT {_whole(_NUMBERED)}
+                        THEN [{{'span': NULL, 'resource': NULL, 'scope': NULL, 'odd': {_NUMBERED}}}]
+                        ELSE flatten(list_transform({_SCOPES_OF}, lambda ss: list_transform(ss.spans,
+                            lambda span: {{'span': span, 'resource': rs.resource,
+                                'scope': coalesce(ss.scope, ss.instrumentationLibrary), 'odd': NULL}})))
+                    END))
+                WHEN (r.resourceMetrics IS NULL AND r.resourceLogs IS NULL)
+                        OR NOT {_is("json_extract(raw, '$.resourceSpans')", "ARRAY")}
+                    THEN [{{'span': CAST(raw AS JSON), 'resource': NULL, 'scope': NULL, 'odd': NULL}}]
             END AS spans
             FROM requests
         ),
@@ -195,17 +248,20 @@ OTEL_GENAI = Dialect(
             FROM unnested
         ),
         keyed AS (
-            SELECT line, part, s, t,
+            SELECT line, part, s, t, e,
                 {_keys("t.attributes")} AS a_keys, {_texts("t.attributes")} AS a_values,
                 {_keys("e.attributes")} AS r_keys, {_texts("e.attributes")} AS r_values
             FROM parsed
         ),
+        spelled AS (
+            SELECT *, {", ".join(_spellings())} FROM keyed
+        ),
         named AS (
-            SELECT *,
+            SELECT line, part, s, t, e, a_keys, a_values, r_keys, r_values,
                 nullif(t.traceId, '') || '/' || nullif(t.spanId, '') AS event_id,
-                {", ".join(f"{_lookup(names)} AS {name}" for name, names in _NAMES.items())},
+                {", ".join(f"coalesce({', '.join(_columns(n))}) AS {name}" for name, n in _NAMES.items())},
                 CASE WHEN {_contradictory()} THEN 'true' END AS contradictory
-            FROM keyed
+            FROM spelled
         ),
         judged_by_span AS (
             SELECT *,
@@ -216,10 +272,11 @@ OTEL_GENAI = Dialect(
         )
         SELECT
             line, part,
-            CAST(CASE WHEN s.resource IS NULL AND s.scope IS NULL THEN {_ALONE} ELSE
-                json_object('resourceSpans', [json_object(
-                    'resource', CAST(s.resource AS JSON),
-                    'scopeSpans', [json_object('scope', CAST(s.scope AS JSON), 'spans', [{_ALONE}])])])
+            CAST(CASE WHEN s.odd IS NOT NULL THEN json_object('resourceSpans', [{_ODD}])
+                WHEN s.resource IS NULL AND s.scope IS NULL THEN {_ALONE}
+                ELSE json_object('resourceSpans', [json_object(
+                    'resource', s.resource,
+                    'scopeSpans', [json_object('scope', s.scope, 'spans', [{_ALONE}])])])
             END AS VARCHAR) AS raw,
             a_keys, a_values, r_keys, r_values,
             event_id,
@@ -228,8 +285,9 @@ OTEL_GENAI = Dialect(
             nullif(t.traceId, '') AS trace_id,
             nullif(t.spanId, '') AS span_id,
             nullif(t.parentSpanId, '') AS parent_id,
-            {_lookup(("service.name",), "r")} AS application,
-            {_lookup(("deployment.environment.name", "deployment.environment"), "r")} AS environment,
+            {_text("'service.name'", "r")} AS application,
+            coalesce({_text("'deployment.environment.name'", "r")}, {_text("'deployment.environment'", "r")})
+                AS environment,
             CASE operation WHEN 'LLM' THEN 'chat' WHEN 'EMBEDDING' THEN 'embeddings' ELSE operation END
                 AS operation,
             CASE WHEN operation IN ({_quoted(_AGGREGATES)}) THEN 'aggregate'
@@ -245,7 +303,15 @@ OTEL_GENAI = Dialect(
             in_audio, in_image, in_video, out_reasoning, out_audio, cost, contradictory,
             CASE WHEN response_id <> '' THEN CAST(json_object('response_id', response_id) AS VARCHAR) END
                 AS tags,
-            CASE WHEN s.span IS NULL OR (event_id IS NOT NULL AND coalesce({_CALLS_A_MODEL}) IS NULL)
+            CASE WHEN s.odd IS NOT NULL THEN 'resourceSpans|holds something else than lists of spans'
+                WHEN t.attributes IS NULL AND NOT {_is("json_extract(s.span, '$.attributes')", "ARRAY")}
+                    THEN 'attributes|is not a list'
+                WHEN e.attributes IS NULL AND s.resource IS NOT NULL AND NOT ({_is("s.resource", "OBJECT")}
+                        AND {_is("json_extract(s.resource, '$.attributes')", "ARRAY")})
+                    THEN 'resource|is not an object with a list of attributes'
+            END AS wrong,
+            CASE WHEN wrong IS NULL
+                    AND (s.span IS NULL OR (event_id IS NOT NULL AND coalesce({_CALLS_A_MODEL}) IS NULL))
                 THEN 'true' END AS ignored
         FROM judged_by_span
     """,

@@ -229,3 +229,10 @@ def test_call_types_become_operations():
     }
     found = read([payload(id=call_type, call_type=call_type) for call_type in operations])
     assert [row["operation"] for row in found.rows] == list(operations.values())
+
+
+def test_one_count_in_two_spellings_of_the_same_number_is_consistent():
+    usage = {"cache_read_input_tokens": 80, "prompt_tokens_details": {"cached_tokens": 80.0}}
+    same = payload(metadata={"usage_object": usage})
+    other = payload(metadata={"usage_object": {**usage, "cache_read_input_tokens": 81}})
+    assert [row["usage_quality"] for row in read([same, other]).rows] == ["exact", "inconsistent"]

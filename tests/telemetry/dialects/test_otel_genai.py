@@ -365,3 +365,87 @@ def test_where_two_names_of_a_spans_count_differ_the_row_is_inconsistent(read_co
     }
     row = read([otel_span(**counts)]).row
     assert (row["in_cache_read"], row["usage_quality"]) == (read_count, quality)
+
+
+def nested(spans: Any, *, below: str = "scopeSpans", resource: Any = None, **others: Any) -> dict[str, Any]:
+    """An export request with parts that are not what they should be."""
+    return {"resourceSpans": [{"resource": resource or {}, below: spans, **others}]}
+
+
+ODD = [
+    (nested([{"spans": ["notaspan"]}]), "`traceId and spanId` is missing"),
+    (nested([{"spans": [""]}]), "`traceId and spanId` is missing"),
+    (request(span(1)) | nested([{"spans": [span(1)]}], resource="foo"), "`resource` is not an object"),
+    (nested([{"spans": [span(1)]}], resource={"attributes": {"a": 1}}), "`resource` is not an object"),
+    (nested([{"spans": [{**span(1), "attributes": {"a": 1}}]}]), "`attributes` is not a list"),
+    (nested([{"spans": [{**span(1), "attributes": "x"}]}]), "`attributes` is not a list"),
+    (nested({"spans": [span(1)]}), "`resourceSpans` holds something else"),
+    (nested([{"spans": span(1)}]), "`resourceSpans` holds something else"),
+    (nested(["x", {"spans": [span(1)]}]), "`resourceSpans` holds something else"),
+    (nested([{"spans": [span(1)]}], below="librarySpans"), "`resourceSpans` holds something else"),
+    ({"resourceSpans": [5]}, "`resourceSpans` holds something else"),
+    ({"resourceSpans": {"a": 1}}, "`traceId and spanId` is missing"),
+    ({"resourceSpans": "x", "resourceMetrics": []}, "`traceId and spanId` is missing"),
+]
+
+
+def test_what_is_not_as_otlp_has_it_is_named_and_keeps_nothing_else_from_being_taken():
+    found = read([*(line for line, _ in ODD), request(span(7))])
+    assert [row["event_id"][-1] for row in found.rows] == ["7"]
+    for (_, said), reject in zip(ODD, found.rejected, strict=True):
+        assert said in reject["message"]
+    again = read([reject["raw"] for reject in found.rejected], dialect="otel_genai")
+    assert (again.rows, again.ignored, len(again.rejected)) == ([], 0, len(ODD))
+
+
+def test_a_resource_that_is_not_understood_keeps_no_prompts():
+    secret = {**span(1), "attributes": attributes({**GENAI, "gen_ai.input.messages": "secret"})}
+    found = read([nested([{"spans": [secret]}], below="librarySpans", resource={"schemaUrl": "u"})])
+    assert "secret" not in found.reject["raw"]
+    assert '"schemaUrl":"u"' in found.reject["raw"]
+    as_object = {**span(2), "attributes": {"gen_ai.input.messages": "secret", "a": 1}}
+    assert "secret" not in read([request(as_object)]).reject["raw"]
+
+
+def test_empty_parts_of_a_request_are_no_complaint():
+    spans = request(span(1))
+    spans["resourceSpans"][0]["scopeSpans"][0]["spans"].append(None)
+    spans["resourceSpans"] += [{}, None, {"resource": {}, "schemaUrl": "u"}, {"scopeSpans": [{"scope": {}}]}]
+    found = read([spans, {"resourceSpans": [{"scopeSpans": None}]}, {"resourceSpans": []}])
+    assert (len(found.rows), found.rejected, found.ignored) == (1, [], 3)
+
+
+def test_spans_below_the_older_name_of_their_scope_are_taken_and_a_copy_of_them_is_not():
+    old = {"instrumentationLibrary": {"name": "tests"}, "spans": [span(1)]}
+    found = read([nested([old], below="instrumentationLibrarySpans", scopeSpans=[])])
+    assert (found.row["in_uncached"], found.rejected) == (176, [])
+    both = nested([{"spans": [span(1)]}], instrumentationLibrarySpans=[old])
+    assert len(read([both]).rows) == 1
+
+
+def test_a_count_that_is_no_number_is_refused_and_not_left_out():
+    without = attributes({**GENAI, "gen_ai.usage.input_tokens": None})
+    values: tuple[Any, ...] = (
+        {"arrayValue": {"values": [{"intValue": "5"}]}},
+        {"intValue": None},
+        {},
+        None,
+        5,
+    )
+    spans = [
+        {**SPAN, "attributes": [*without, {"key": "gen_ai.usage.input_tokens", "value": v}]} for v in values
+    ]
+    says = "`gen_ai.usage.input_tokens` is null, a list or an object: not a whole number"
+    assert [says in reject["message"] for reject in read(spans).rejected] == [True] * len(values)
+
+
+def test_a_text_that_is_a_list_counts_as_absent():
+    found = read([span(1, **{"gen_ai.conversation.id": ["a"], "tenant.id": ["b"]})], tenant_field="tenant.id")
+    assert found.reject["reason"] == "missing_tenant"
+    assert read([span(1, **{"gen_ai.conversation.id": ["a"]})]).row["session_hash"] is None
+
+
+def test_one_count_in_two_spellings_of_the_same_number_is_consistent():
+    same = span(1, **{"gen_ai.usage.prompt_tokens": 1200.0})
+    other = span(2, **{"gen_ai.usage.prompt_tokens": 1200.5})
+    assert [row["usage_quality"] for row in read([same, other]).rows] == ["exact", "inconsistent"]
