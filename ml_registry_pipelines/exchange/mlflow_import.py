@@ -46,8 +46,8 @@ from ml_registry_pipelines.registry.foreign import ForeignVersion, ForeignVersio
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.names import checked_name, typed_tags
+from ml_registry_pipelines.registry.references import check_free
 from ml_registry_pipelines.registry.states import MODEL, State
-from ml_registry_pipelines.registry.things import check_free
 from ml_registry_pipelines.registry.versions import LEADS_TO, Stage
 from ml_registry_pipelines.registry.view import View
 

@@ -28,8 +28,14 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.events import new_id
-from ml_registry_pipelines.registry.names import TagValue, checked_name
-from ml_registry_pipelines.registry.references import dataset_versions_of, version_state
+from ml_registry_pipelines.registry.names import TagValue, checked_instant, checked_name
+from ml_registry_pipelines.registry.references import (
+    dataset_version_name,
+    dataset_versions_of,
+    living,
+    named,
+    version_state,
+)
 from ml_registry_pipelines.registry.relationships import edge, edge_id, end, label, relationship_of
 from ml_registry_pipelines.registry.states import (
     DATASET,
@@ -38,7 +44,7 @@ from ml_registry_pipelines.registry.states import (
     MODEL_VERSION,
     State,
 )
-from ml_registry_pipelines.registry.things import NewThing, Thing, living, named, thing_of
+from ml_registry_pipelines.registry.things import NewThing, Thing, thing_of
 from ml_registry_pipelines.registry.view import View
 
 _INSTANT = timedelta(microseconds=1)
@@ -270,12 +276,15 @@ class LineageTracker(Desk):
             as_of: as far as it had been recorded at this instant.
         """
         if isinstance(when, datetime):
-            if when.tzinfo is None:
-                raise InvalidInput(f"the time {when.isoformat()} has no zone; add one, such as +00:00")
-            start, end = when, when + _INSTANT
+            start, length = checked_instant(when, "time"), _INSTANT
         else:
-            start = datetime.combine(when, time(), UTC)
-            end = start + timedelta(days=1)
+            start, length = datetime.combine(when, time(), UTC), timedelta(days=1)
+        try:
+            end = start + length
+        except OverflowError:
+            raise InvalidInput(
+                f"{when.isoformat()} is the end of the calendar; ask for an earlier time"
+            ) from None
         view = self.view(as_of)
         found = [
             stretch
@@ -488,7 +497,7 @@ def _dataset_changes(
     version_id = new_id()
     version = {
         **NewThing("x").recorded(),
-        "name": f"{first['name'][:480]}@v{number}",
+        "name": dataset_version_name(first["name"], number),
         "parent_id": dataset_id,
         "metadata": {"number": number, **seen.recorded()},
     }
