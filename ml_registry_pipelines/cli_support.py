@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _tag(value: str) -> TagValue:
         except ValueError:
             continue
         if isinstance(found, float) and not math.isfinite(found):
-            raise click.UsageError(
+            raise InvalidInput(
                 f"a tag's number is finite; for the text, write it in double quotes: '\"{value}\"'"
             )
         return found

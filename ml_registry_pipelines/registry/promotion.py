@@ -122,6 +122,7 @@ class Promotion(Desk):
     ) -> Version:
         """Put the version back into production that was there before; the present one goes to `former`.
 
+        A second rollback goes further back: what was rolled back returns by promotion alone.
         The event of the present one says what replaced it.
 
         Raises:
@@ -141,7 +142,8 @@ class Promotion(Desk):
             before = max(((n, s.id, s) for n, s in left if n), default=None)
             if before is None:
                 raise IllegalTransition(
-                    f"model {owner.name!r} had no other version in production that still lives"
+                    f"model {owner.name!r} had no other version in production that still lives and "
+                    "that was not rolled back itself"
                 )
             return _into_production(view, owner, before[2], then)
 
@@ -338,12 +340,12 @@ def _into_production(view: View, model: State, state: State, former: Stage) -> l
 
 
 def _left_production(view: View, version: State) -> int:
-    """The event by which a version last left production; 0 if it never was there."""
+    """The event by which a version last left production; 0 if it never was there, or was rolled back."""
     last, inside = 0, False
     for state in view.history("model_versions", version.id):
         now_inside = state.data["stage"] == Stage.PRODUCTION.value
         if inside and not now_inside:
-            last = state.sequence
+            last = 0 if state.action == "rollback" else state.sequence
         inside = now_inside
     return last
 

@@ -124,6 +124,6 @@ def test_an_odd_rule_gets_one_sentence(log, registry, tracker):
     rules = Attribution(log, actor=registry.actor, tenant=registry.tenant)
     rules.add_rule(NewRule("eu", {"endpoint": "e"}, name="r"))
     with pytest.raises(InvalidInput, match="whole number"):
-        rules.add_rule(NewRule("eu", {"endpoint": "f"}, priority=1.5))
+        rules.add_rule(NewRule("eu", {"endpoint": "f"}, priority=1.5))  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match="text, not a NoneType"):
-        rules.change_rule("r", RuleChange(deployment=None))
+        rules.change_rule("r", RuleChange(deployment=None))  # type: ignore[arg-type]

@@ -189,6 +189,9 @@ def test_rollback_is_one_command_back_to_what_was_there_before(registry):
         registry.promote_to_production(f"fraud@v{n}")
     assert registry.rollback("fraud").number == 3
     assert registry.get_version("fraud@production").number == 3
+    assert registry.rollback("fraud").number == 1, "and not the one that was rolled back just now"
+    with pytest.raises(IllegalTransition, match="that was not rolled back itself"):
+        registry.rollback("fraud")
 
 
 @pytest.mark.parametrize(("first", "then"), [(Stage.ARCHIVED, Stage.SHADOW), (Stage.STAGING, Stage.STAGING)])
