@@ -129,7 +129,7 @@ def test_search_meets_all_conditions_and_a_tag_matches_by_type_and_value(registr
     assert names(min_metrics={"auc": 0.91}) == []
     assert names(stage=Stage.PRODUCTION) == []
     assert names(limit=1) == ["Fraud EU"]
-    assert names(after="Fraud EU", limit=1) == ["fraud US"]
+    assert names(after=registry.get_model("Fraud EU").cursor, limit=1) == ["fraud US"]
 
 
 def test_versions_are_numbered_from_one_and_a_deleted_number_never_comes_again(registry):
