@@ -28,7 +28,7 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.events import new_id
-from ml_registry_pipelines.registry.names import TagValue, checked_instant, checked_name
+from ml_registry_pipelines.registry.names import TagValue, checked_instant, checked_name, checked_share
 from ml_registry_pipelines.registry.references import (
     dataset_version_name,
     dataset_versions_of,
@@ -121,6 +121,25 @@ class Deployed:
     actor: str
 
 
+def oversubscribed(deployed: Iterable[Deployed]) -> dict[tuple[str, str], float]:
+    """Endpoints, by environment, whose deployments claim more than all requests at one time, and how much.
+
+    That is no error: a deployment may come before another one goes, and both are recorded as told.
+    """
+    by_endpoint: dict[tuple[str, str], list[Deployed]] = {}
+    for one in deployed:
+        if one.endpoint:
+            by_endpoint.setdefault((one.environment, one.endpoint), []).append(one)
+    most = {
+        where: max(
+            sum(d.traffic_share for d in those if d.since <= at and (d.until is None or at < d.until))
+            for at in {d.since for d in those}
+        )
+        for where, those in by_endpoint.items()
+    }
+    return {where: share for where, share in most.items() if share > 1 + 1e-9}
+
+
 class LineageTracker(Desk):
     """Lineage of one tenant, for one actor. Every command is one atomic commit."""
 
@@ -193,12 +212,12 @@ class LineageTracker(Desk):
 
         Args:
             version: `fraud@v3`, `fraud@champion` ...
-            traffic_share: part of the endpoint's requests that it gets, 0 to 1.
+            traffic_share: part of the endpoint's requests that it gets, 0 to 1. Of an endpoint that several
+                serve together, `oversubscribed` tells where they sum up to more.
             start: by default now.
             end: not ahead; `end_deployment` ends what is served still.
         """
-        if not 0 <= traffic_share <= 1:
-            raise InvalidInput(f"a traffic share is between 0 and 1, not {traffic_share}")
+        checked_share(traffic_share)
         if end is not None:
             _check_over(name, start, end)
         first = NewThing(name, owners=owners).recorded()

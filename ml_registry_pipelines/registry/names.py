@@ -99,6 +99,13 @@ def checked_instant(moment: datetime, what: str) -> datetime:
     return moment
 
 
+def checked_share(share: Any) -> float:
+    """A part of a whole."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InvalidInput(f"a traffic share is a number between 0 and 1, not {share!r}")
+    return share
+
+
 def checked_key(key: str) -> str:
     if not isinstance(key, str):
         raise InvalidInput(f"an idempotency key is text, not a {type(key).__name__}")

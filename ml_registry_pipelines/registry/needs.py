@@ -33,21 +33,16 @@ def needed_by(view: View, state: State) -> str | None:
     return _learner(view, [s.id for s in sources], but=state.id)
 
 
-def deleted_source(view: View, version: State) -> str | None:
-    """What a version learned from that has been deleted since, in words."""
+def deleted_source(view: View, version: State) -> State | None:
+    """What a version learned from that has been deleted since, by itself or with its dataset or model."""
     data = version.data
-    datasets = view.by_any("things", "id", [*data["trained_on"], *data["evaluated_on"]])
-    bases = view.by_any("model_versions", "id", [data["base_version"]] if data["base_version"] else [])
-    parents = {str(s.data["parent_id"]) for s in datasets} | {str(s.data["model_id"]) for s in bases}
-    wholes = {s.id: s for s in view.by_any("things", "id", sorted(parents))}
-    for state in datasets:
-        if state.deleted or wholes[str(state.data["parent_id"])].deleted:
-            return f"dataset version {state.name!r}, which is deleted"
-    for state in bases:
-        model = wholes[str(state.data["model_id"])]
-        if state.deleted or model.deleted:
-            return f"'{model.name}@v{state.data['version']}', which is deleted"
-    return None
+    sources = view.by_any("things", "id", [*data["trained_on"], *data["evaluated_on"]])
+    sources += view.by_any("model_versions", "id", [data["base_version"]] if data["base_version"] else [])
+    wholes = {str(s.data.get("parent_id") or s.data.get("model_id")) for s in sources}
+    gone = {s.id for s in view.by_any("things", "id", sorted(wholes)) if s.deleted}
+    return next(
+        (s for s in sources if s.deleted or gone & {s.data.get("parent_id"), s.data.get("model_id")}), None
+    )
 
 
 def _use(

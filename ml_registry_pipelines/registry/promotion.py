@@ -17,7 +17,8 @@ from ml_registry_pipelines.registry.errors import (
 )
 from ml_registry_pipelines.registry.names import checked_alias, checked_instant
 from ml_registry_pipelines.registry.needs import deleted_source
-from ml_registry_pipelines.registry.references import check_parent, living, version_state, versions_of
+from ml_registry_pipelines.registry.references import living, version_state, versions_of
+from ml_registry_pipelines.registry.relationships import label
 from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION, State, from_rows
 from ml_registry_pipelines.registry.things import Thing, thing_of
 from ml_registry_pipelines.registry.timeline import Timeline
@@ -94,10 +95,13 @@ class Promotion(Desk):
 
         def decide(view: View) -> list[Change]:
             state = version_state(view, reference)
-            model = check_parent(view, state)
+            model = _model(view, state)
             check_step(_reference(model, state), Stage(state.data["stage"]), Stage.PRODUCTION)
             if gone := deleted_source(view, state):
-                raise IllegalTransition(f"{_reference(model, state)} was made from {gone}; restore it first")
+                raise IllegalTransition(
+                    f"{_reference(model, state)} was made from {label(view, gone.id)!r}, which is deleted; "
+                    "restore it first"
+                )
             return _into_production(view, model, state, then)
 
         change = {"version": reference, "former": then.value, "reason": reason}
@@ -187,7 +191,7 @@ class Promotion(Desk):
 
         def decide(view: View) -> list[Change]:
             state = version_state(view, reference)
-            model = check_parent(view, state)
+            model = _model(view, state)
             aliases = dict(model.data.get("aliases", {}))
             number = state.data["version"]
             if alias in model.data.get("protected_aliases", ()) and aliases.get(alias, number) != number:
@@ -319,9 +323,13 @@ class Promotion(Desk):
         return thing_of(state_of(done))
 
     def _version(self, view: View, state: State) -> Version:
-        model = view.by_id("things", str(state.data["model_id"]))
-        assert model is not None
-        return version_of(state, model.name)
+        return version_of(state, _model(view, state).name)
+
+
+def _model(view: View, version: State) -> State:
+    model = view.by_id("things", str(version.data["model_id"]))
+    assert model is not None
+    return model
 
 
 def _reference(model: State, version: State) -> str:

@@ -69,18 +69,12 @@ def living(view: View, kind: str, given: str) -> State:
     raise NotFound(kind.replace("_", " "), given, view.tenant)
 
 
-def check_parent(view: View, version: State) -> State:
-    """The living model or dataset of a version.
-
-    Raises:
-        Deleted: it is deleted.
-    """
-    kind, field = (MODEL, "model_id") if version.entity_type == MODEL_VERSION else (DATASET, "parent_id")
-    parent = view.by_id("things", str(version.data[field]))
-    assert parent is not None
-    if parent.deleted:
-        raise Deleted(kind, parent.name)
-    return parent
+def check_parent(view: View, version: State) -> None:
+    """Raises `Deleted` when the model or dataset of a version is deleted, and so the version with it."""
+    field = "model_id" if version.entity_type == MODEL_VERSION else "parent_id"
+    parent = view.by_id("things", str(version.data.get(field)))
+    if parent is not None and parent.deleted:
+        raise Deleted(parent.entity_type, parent.name)
 
 
 def check_free(view: View, kind: str, name: str, *, but: str | None = None) -> None:

@@ -460,7 +460,7 @@ class Things(Desk):
 
         def edit(state: State, view: View) -> dict[str, Any]:
             if needed := needed_by(view, state):
-                raise StillNeeded(f"{kind} {state.name!r} cannot be deleted: {needed}")
+                raise StillNeeded(f"{kind.replace('_', ' ')} {state.name!r} cannot be deleted: {needed}")
             return {"deleted": True}
 
         return self.amend(

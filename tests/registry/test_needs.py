@@ -125,7 +125,7 @@ def test_a_model_that_a_live_version_derives_from_is_not_deleted(registry):
 
 def test_what_learned_from_something_deleted_is_not_promoted(registry, things, trained):
     things.delete("dataset", "d")
-    with pytest.raises(IllegalTransition, match="made from dataset version 'd@v1', which is deleted"):
+    with pytest.raises(IllegalTransition, match="made from 'd@v1', which is deleted"):
         registry.promote_to_production("p@v1")
     registry.register_model("child")
     registry.create_model_version("child", HOSTED, VersionFacts(base_model="p@v1"))
