@@ -85,8 +85,9 @@ class Promotion(Desk):
         """Make a version the model's one production version; the former one goes to `former`.
 
         Raises:
-            IllegalTransition: it is in production already, or archived (then `rollback` leads back, the
-                way out of trouble that asks no more than this), or something it learned from is deleted.
+            IllegalTransition: it is in production already, or archived (then `rollback` leads back), or
+                something that it learned from is deleted. `rollback` does not ask for that, being the
+                way out of trouble.
             ModelIsDeprecated: its model is deprecated.
         """
         then = stage_of(former)
@@ -130,7 +131,8 @@ class Promotion(Desk):
         The event of the present one says what replaced it.
 
         Raises:
-            IllegalTransition: nothing is in production, or nothing that lives was before.
+            IllegalTransition: nothing is in production, or nothing that lives was before and was not
+                rolled back itself.
         """
         then = stage_of(former)
         if then is Stage.PRODUCTION:

@@ -19,7 +19,7 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound, shown
 from ml_registry_pipelines.registry.names import checked_kind
-from ml_registry_pipelines.registry.references import check_parent, known, living, version_state
+from ml_registry_pipelines.registry.references import known, living, version_state
 from ml_registry_pipelines.registry.states import (
     DATASET_VERSION,
     DEPLOYMENT,
@@ -250,12 +250,12 @@ def _check_living(view: View, drawn: Sequence[Change]) -> None:
     for change in drawn:
         for side in ("source", "target"):
             ids[table_of(str(change.state[f"{side}_type"]))].add(str(change.state[f"{side}_id"]))
-    for table, wanted in ids.items():
-        for state in view.by_any(table, "id", sorted(wanted)):
-            if state.deleted:
-                raise Deleted(state.entity_type.replace("_", " "), label(view, state.id))
-            if state.entity_type in {MODEL_VERSION, DATASET_VERSION}:
-                check_parent(view, state)
+    ends = [state for table, wanted in ids.items() for state in view.by_any(table, "id", sorted(wanted))]
+    fields = {MODEL_VERSION: "model_id", DATASET_VERSION: "parent_id"}
+    wholes = {str(s.data.get(fields[s.entity_type])) for s in ends if s.entity_type in fields}
+    for state in [*ends, *view.by_any("things", "id", sorted(wholes))]:
+        if state.deleted:
+            raise Deleted(state.entity_type.replace("_", " "), label(view, state.id))
 
 
 def label(view: View, entity: str) -> str:
