@@ -160,6 +160,8 @@ class LineageTracker(Desk):
     ) -> Thing:
         """Record what a dataset is now; return its version. What did not change gets no new version.
 
+        A call that finds nothing new records nothing, and so does not keep its idempotency key.
+
         Args:
             source: a Delta table, a Parquet or CSV file or folder, or a `Uri` with its digest.
             columns: names and types, for a `Uri` alone.
