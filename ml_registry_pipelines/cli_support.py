@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -96,10 +97,10 @@ def act_options(command: Callable[..., None]) -> Callable[..., None]:
     return key_option(since(run))
 
 
-def show_more(names: Sequence[str], limit: int) -> None:
+def show_more(found: Sequence[Thing], limit: int) -> None:
     """Say how to go on, where there is more than was shown."""
-    if len(names) > limit:
-        click.echo(f"there are more: --after {shlex.quote(names[limit - 1])}", err=True)
+    if len(found) > limit:
+        click.echo(f"there are more: --after {shlex.quote(found[limit - 1].cursor)}", err=True)
 
 
 def parsed_tags(given: tuple[str, ...]) -> dict[str, TagValue]:
@@ -122,8 +123,11 @@ def _tag(value: str) -> TagValue:
             found: TagValue = kind(value)
         except ValueError:
             continue
-        if not isinstance(found, float) or math.isfinite(found):
-            return found
+        if isinstance(found, float) and not math.isfinite(found):
+            raise InvalidInput(
+                f"a tag's number is finite; for the text, write it in double quotes: '\"{value}\"'"
+            )
+        return found
     return value
 
 

@@ -21,9 +21,8 @@ from ml_registry_pipelines.registry.actors import Actor, ActorKind
 from ml_registry_pipelines.registry.errors import Deleted
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.registry.references import dataset_versions_of, versions_of
+from ml_registry_pipelines.registry.references import dataset_versions_of, named, versions_of
 from ml_registry_pipelines.registry.states import DATASET, MODEL
-from ml_registry_pipelines.registry.things import named
 from ml_registry_pipelines.registry.versions import Stage, Version, VersionFacts
 from ml_registry_pipelines.services import DEMO_DATA, demo_data, process_exists
 from ml_registry_pipelines.settings import Settings

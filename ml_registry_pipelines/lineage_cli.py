@@ -159,6 +159,8 @@ def deployments_end(name: str, end: datetime | None) -> None:
 @as_of_option
 def deployments_on(when: str, environment: str | None, as_of: datetime | None) -> None:
     """What was served on a day, at any time of it, or at one instant (UTC), and by whose act."""
+    from ml_registry_pipelines.lineage.tracker import oversubscribed
+
     with open_log() as log:
         found = tracker_of(log).deployments_on(_day_or_time(when), environment=environment, as_of=utc(as_of))
     if not found:
@@ -170,6 +172,8 @@ def deployments_on(when: str, environment: str | None, as_of: datetime | None) -
             f"{d.deployment.name}  {d.version}  {d.environment}  {d.traffic_share:.0%}  "
             f"since {d.since:%Y-%m-%d %H:%M}Z{until} by {d.actor}{at}"
         )
+    for (where, endpoint), share in sorted(oversubscribed(found).items()):
+        click.echo(f"{endpoint} in {where} is told to get {share:.0%} of its requests at one time", err=True)
 
 
 def _day_or_time(given: str) -> date | datetime:

@@ -75,7 +75,7 @@ def models_register(
 @click.option("--owner")
 @click.option("--stage", type=click.Choice(STAGES), help="A version is in this stage.")
 @click.option("--alias", help="The model has this alias.")
-@click.option("--after", help="The last name of the page before.")
+@click.option("--after", help="Where the page before ended, as it said.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @as_of_option
 def models_list(
@@ -105,7 +105,7 @@ def models_list(
     for model in found[:limit]:
         aliases = " ".join(f"{name}=v{number}" for name, number in sorted(model.aliases.items()))
         click.echo("  ".join(part for part in (model.name, model.status, aliases) if part))
-    show_more([model.name for model in found], limit)
+    show_more(found, limit)
 
 
 @models.command("show")

@@ -1,47 +1,30 @@
-"""The registry's commands as jobs: a form in the Launchpad, one op, one command.
+"""Commands about models, datasets, deployments and attribution rules as jobs.
 
-What a command does is in the registry and lineage rooms. No form asks who acts: that is
-stamped by the door. A run that is retried or executed again gives its command once.
+What a command does is in the registry and lineage rooms; how it becomes a job, in `command_jobs.py`.
 """
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 from pydantic import Field
 
-from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.command_jobs import (
+    Desks,
+    InTenant,
+    command_job,
+    instant,
+    json_object,
+    tags_of,
+)
 from ml_registry_pipelines.registry.errors import InvalidInput
-from resources.registry import RegistryResource
+from ml_registry_pipelines.things_jobs import things_jobs
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.artifacts import Content, Uri
-    from ml_registry_pipelines.registry.models import ModelRegistry
-    from ml_registry_pipelines.registry.names import TagValue
     from ml_registry_pipelines.registry.things import Thing
     from ml_registry_pipelines.registry.versions import Version
-    from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
-
-
-@dataclass(frozen=True)
-class Desks:
-    """Where a command is given, and the key under which it is given once."""
-
-    models: "ModelRegistry"
-    lineage: "LineageTracker"
-    rules: "Attribution"
-    key: str
-
-
-class InTenant(dg.Config):
-    """What every command may be told."""
-
-    tenant: str = Field(default="default", description="Organisation that it is about.")
+    from ml_registry_pipelines.telemetry.attribution import Rule
 
 
 class NextStage(Enum):
@@ -124,6 +107,13 @@ class SetAlias(InTenant):
     """An alias of a model means a version."""
 
     version: str = Field(description="MODEL@v3, MODEL@production or MODEL@latest.")
+    alias: str
+
+
+class OneAlias(InTenant):
+    """An alias of a model."""
+
+    model: str
     alias: str
 
 
@@ -221,7 +211,7 @@ def _register_model(given: RegisterModel, at: Desks) -> "Thing":
         given.name,
         description=given.description,
         owners=given.owners,
-        tags=_tags(given.tags),
+        tags=tags_of(given.tags),
         idempotency_key=at.key,
     )
 
@@ -231,7 +221,7 @@ def _create_model_version(given: CreateModelVersion, at: Desks) -> "Version":
 
     facts = VersionFacts(
         metrics=given.metrics,
-        parameters=_json(given.parameters, "parameters"),
+        parameters=json_object(given.parameters, "parameters"),
         framework=given.framework,
         licence=given.licence,
         code_commit=given.code_commit,
@@ -244,7 +234,7 @@ def _create_model_version(given: CreateModelVersion, at: Desks) -> "Version":
         _content(given),
         facts,
         description=given.description,
-        tags=_tags(given.tags),
+        tags=tags_of(given.tags),
         idempotency_key=at.key,
     )
 
@@ -260,7 +250,7 @@ def _content(given: CreateModelVersion) -> "Content":
     if given.uri is not None:
         return _address(given.uri, given.sha256)
     return HostedModel(
-        given.provider or "", given.snapshot or "", _json(given.hosted_parameters, "hosted_parameters")
+        given.provider or "", given.snapshot or "", json_object(given.hosted_parameters, "hosted_parameters")
     )
 
 
@@ -304,8 +294,8 @@ def _track_deployment(given: TrackDeployment, at: Desks) -> "Thing":
         environment=given.environment,
         endpoint=given.endpoint,
         traffic_share=given.traffic_share,
-        start=_instant(given.start, "start"),
-        end=_instant(given.end, "end"),
+        start=instant(given.start, "start"),
+        end=instant(given.end, "end"),
         owners=given.owners,
         idempotency_key=at.key,
     )
@@ -320,8 +310,8 @@ def _add_rule(given: AddAttributionRule, at: Desks) -> "Rule":
             given.deployment,
             {condition: getattr(given, condition) for condition in CONDITIONS},
             given.priority,
-            _instant(given.valid_from, "valid_from"),
-            _instant(given.valid_to, "valid_to"),
+            instant(given.valid_from, "valid_from"),
+            instant(given.valid_to, "valid_to"),
             given.note,
             given.name,
         ),
@@ -329,113 +319,59 @@ def _add_rule(given: AddAttributionRule, at: Desks) -> "Rule":
     )
 
 
-def _instant(text: str | None, field: str) -> datetime | None:
-    """A date is its first instant; without a zone it is UTC."""
-    if not text:
-        return None
-    try:
-        given = datetime.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{field} {text!r} is no time; write 2026-09-01 or 2026-09-01T12:00Z") from None
-    return given if given.tzinfo else given.replace(tzinfo=UTC)
-
-
-def _tags(given: Mapping[str, str]) -> "dict[str, TagValue]":
-    from ml_registry_pipelines.cli_support import parsed_tags
-
-    return {name: parsed_tags((f"value={text}",))["value"] for name, text in given.items()}
-
-
-def _json(text: str, field: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as wrong:
-        raise InvalidInput(f"{field} is no JSON: {wrong}") from wrong
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{field} is a JSON {type(value).__name__}; give an object")
-    return value
-
-
 # -- as jobs --------------------------------------------------------------------------------------
-
-
-def _job(
-    name: str, form: type[InTenant], does: "Callable[[Any, Desks], Thing | Version | Rule]", description: str
-) -> dg.JobDefinition:
-    """A job whose configuration is the form itself, without the ops that Dagster would ask for."""
-
-    @dg.op(name=f"{name}_command", description=description)
-    def command(context: dg.OpExecutionContext, config: form, registry: RegistryResource) -> None:  # type: ignore[valid-type]
-        given: InTenant = config
-        run = context.run
-        try:
-            at = Desks(
-                registry.models(given.tenant, run.run_id),
-                registry.lineage(given.tenant, run.run_id),
-                registry.rules(given.tenant, run.run_id),
-                f"run/{run.root_run_id or run.run_id}",
-            )
-            done = does(given, at)
-        except MlregError as wrong:
-            # Asked again, it would be as wrong.
-            raise dg.Failure(str(wrong), allow_retries=False) from None
-        context.add_output_metadata(_told(done))
-
-    @dg.config_mapping
-    def as_form(config: form) -> dict[str, Any]:  # type: ignore[valid-type]
-        asked: InTenant = config
-        values = {k: v.name if isinstance(v, Enum) else v for k, v in asked.model_dump().items()}
-        return {"ops": {f"{name}_command": {"config": values}}}
-
-    @dg.job(name=name, description=description, config=as_form, executor_def=dg.in_process_executor)
-    def job() -> None:
-        command()
-
-    return job
-
-
-def _told(done: "Thing | Version | Rule") -> dict[str, Any]:
-    from ml_registry_pipelines.registry.versions import Version
-    from ml_registry_pipelines.telemetry.attribution import Rule
-
-    if isinstance(done, Rule):
-        return {"name": done.name, "registry id": done.id}
-
-    name = done.reference if isinstance(done, Version) else done.name
-    state = done.stage.value if isinstance(done, Version) else done.status
-    return {"name": name, "state": state, "registry id": done.id, "event": done.sequence}
 
 
 def registry_jobs() -> list[dg.JobDefinition]:
     """The commands that a person gives in the UI."""
     return [
-        _job("register_model", RegisterModel, _register_model, "Registers a model, still without a version."),
-        _job(
+        command_job(
+            "register_model", RegisterModel, _register_model, "Registers a model, still without a version."
+        ),
+        command_job(
             "create_model_version",
             CreateModelVersion,
             _create_model_version,
             "Stores content as the next version of a model, with what it was trained on.",
         ),
-        _job(
+        command_job(
             "promote_to_production",
             PromoteToProduction,
             _promote,
             "Puts a version into production; the present one is archived, or goes where it is told.",
         ),
-        _job(
+        command_job(
             "roll_back_model",
             RollBack,
             lambda g, at: at.models.rollback(g.model, reason=g.reason, idempotency_key=at.key),
             "Puts the version back into production that was there before.",
         ),
-        _job("set_model_stage", SetStage, _set_stage, "Moves a version to another stage."),
-        _job(
+        command_job("set_model_stage", SetStage, _set_stage, "Moves a version to another stage."),
+        command_job(
             "set_model_alias",
             SetAlias,
             lambda g, at: at.models.set_alias(g.version, g.alias, idempotency_key=at.key),
             "Lets an alias of a model mean a version.",
         ),
-        _job(
+        command_job(
+            "remove_model_alias",
+            OneAlias,
+            lambda g, at: at.models.remove_alias(g.model, g.alias, idempotency_key=at.key),
+            "Takes an alias away from a model.",
+        ),
+        command_job(
+            "protect_model_alias",
+            OneAlias,
+            lambda g, at: at.models.protect_alias(g.model, g.alias, idempotency_key=at.key),
+            "Lets an alias neither be moved nor removed until it is unprotected.",
+        ),
+        command_job(
+            "unprotect_model_alias",
+            OneAlias,
+            lambda g, at: at.models.unprotect_alias(g.model, g.alias, idempotency_key=at.key),
+            "Takes the protection of an alias back.",
+        ),
+        command_job(
             "deprecate_model",
             DeprecateModel,
             lambda g, at: at.models.deprecate_model(
@@ -443,66 +379,69 @@ def registry_jobs() -> list[dg.JobDefinition]:
             ),
             "Marks a model as deprecated: no new versions, no promotion; what runs, runs on.",
         ),
-        _job(
+        command_job(
             "reinstate_model",
             OneModel,
             lambda g, at: at.models.reinstate_model(g.name, idempotency_key=at.key),
             "Takes back a deprecation.",
         ),
-        _job(
+        command_job(
             "tag_model",
             TagModel,
-            lambda g, at: at.models.tag_model(g.name, _tags(g.tags), remove=g.remove, idempotency_key=at.key),
+            lambda g, at: at.models.tag_model(
+                g.name, tags_of(g.tags), remove=g.remove, idempotency_key=at.key
+            ),
             "Sets some tags of a model and removes others.",
         ),
-        _job(
+        command_job(
             "delete_model",
             OneModel,
             lambda g, at: at.models.delete_model(g.name, idempotency_key=at.key),
             "Deletes a model with its versions, so that it can be restored.",
         ),
-        _job(
+        command_job(
             "restore_model",
             OneModel,
             lambda g, at: at.models.restore_model(g.name, idempotency_key=at.key),
             "Takes back the deletion of a model.",
         ),
-        _job(
+        command_job(
             "track_dataset",
             TrackDataset,
             _track_dataset,
             "Records what a dataset is now: a Delta table, Parquet or CSV, or an address with its digest.",
         ),
-        _job(
+        command_job(
             "track_deployment",
             TrackDeployment,
             _track_deployment,
             "Records that a deployment serves a version, or served it until an end.",
         ),
-        _job(
+        command_job(
             "end_deployment",
             EndDeployment,
             lambda g, at: at.lineage.end_deployment(
-                g.name, end=_instant(g.end, "end"), idempotency_key=at.key
+                g.name, end=instant(g.end, "end"), idempotency_key=at.key
             ),
             "Records that a deployment serves nothing any more.",
         ),
-        _job(
+        command_job(
             "add_attribution_rule",
             AddAttributionRule,
             _add_rule,
             "Assigns logged requests to a deployment, and so to the version that it served.",
         ),
-        _job(
+        command_job(
             "end_attribution_rule",
             EndAttributionRule,
-            lambda g, at: at.rules.end_rule(g.rule, end=_instant(g.end, "end"), idempotency_key=at.key),
+            lambda g, at: at.rules.end_rule(g.rule, end=instant(g.end, "end"), idempotency_key=at.key),
             "Lets a rule hold no longer than to some instant.",
         ),
-        _job(
+        command_job(
             "remove_attribution_rule",
             OneRule,
             lambda g, at: at.rules.remove_rule(g.rule, idempotency_key=at.key),
             "Takes back a rule that was never right.",
         ),
+        *things_jobs(),
     ]

@@ -105,7 +105,7 @@ def things_register_many(kind: str, file: Path, key: str | None) -> None:
 @click.option("--owner")
 @click.option("--status", type=click.Choice(["active", "deprecated"]))
 @click.option("--deleted", is_flag=True, help="The deleted ones.")
-@click.option("--after", help="The last name of the page before.")
+@click.option("--after", help="Where the page before ended, as it said.")
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True)
 @as_of_option
 def things_list(
@@ -116,7 +116,7 @@ def things_list(
         found = _things(log).find(kind, tags=parsed_tags(tags), limit=limit + 1, as_of=utc(as_of), **wanted)
     for thing in found[:limit]:
         click.echo(f"{thing.kind}  {thing.name}  {'deleted' if thing.deleted else thing.status}")
-    show_more([thing.name for thing in found], limit)
+    show_more(found, limit)
 
 
 @things.command("show")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
     from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.registry.relationships import Relationships
     from ml_registry_pipelines.telemetry.attribution import Attribution
 
 
@@ -49,6 +50,12 @@ class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
         from ml_registry_pipelines.telemetry.attribution import Attribution
 
         return Attribution(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
+
+    def edges(self, tenant: str, run_id: str) -> Relationships:
+        """Commands about relationships, for a run."""
+        from ml_registry_pipelines.registry.relationships import Relationships
+
+        return Relationships(self.log(), actor=actor_of_a_run(), tenant=tenant, run_id=run_id)
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         if context.run is not None:

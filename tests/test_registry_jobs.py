@@ -18,6 +18,7 @@ from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.registry.relationships import Relationships
 from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.settings import Environment, Settings
@@ -110,6 +111,43 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
     )
 
 
+def test_things_and_relationships_have_forms_of_their_own(run, models, tmp_path):
+    (tmp_path / "things.jsonl").write_text('{"name": "till"}\n{"name": "app"}\n')
+    (tmp_path / "edges.jsonl").write_text('{"source": "model:fraud", "target": "application:app"}\n')
+    assert run("register_many", kind="application", path=str(tmp_path / "things.jsonl")).success
+    assert run("register_thing", kind="model", name="scorer", metadata='{"a": 1}', tags={"n": "1"}).success
+    assert run("rename_thing", kind="model", name="scorer", to="fraud").success
+    assert run("describe_thing", kind="model", name="fraud", description="cards").success
+    assert run("set_owners", kind="model", name="fraud", owners=["team:risk"]).success
+    assert run("tag_thing", kind="model", name="fraud", tags={"x": "true"}, remove=["n"]).success
+    assert run("set_metadata", kind="model", name="fraud", metadata='{"b": 2}').success
+    assert run("deprecate_thing", kind="application", name="till", reason="old", replacement="app").success
+    assert run("reinstate_thing", kind="application", name="till").success
+    assert run("delete_thing", kind="application", name="till").success
+    assert run("restore_thing", kind="application", name="till").success
+    ends = {"type": "used_by", "source": "model:fraud", "target": "application:till"}
+    assert run("relate", **ends, properties='{"n": 1}', flow="TO_TARGET").success
+    assert run("unrelate", **ends).success
+    assert run("relate_many", type="used_by", path=str(tmp_path / "edges.jsonl")).success
+    assert run("create_model_version", model="fraud", provider="p", snapshot="s").success
+    assert run("set_model_alias", version="fraud@v1", alias="champion").success
+    assert run("protect_model_alias", model="fraud", alias="champion").success
+    assert "is protected" in reason(run("remove_model_alias", model="fraud", alias="champion"))
+    assert run("unprotect_model_alias", model="fraud", alias="champion").success
+    assert run("remove_model_alias", model="fraud", alias="champion").success
+    model = models.get_model("fraud")
+    assert (model.description, model.owners, model.tags, model.metadata, model.aliases) == (
+        "cards",
+        ("team:risk",),
+        {"x": True},
+        {"b": 2},
+        {},
+    )
+    edges = Relationships(models.log, actor=Actor("reader"))
+    assert [r.type for r in edges.list("application", "app")] == ["used_by"]
+    assert edges.list("application", "till") == []
+
+
 @pytest.mark.parametrize(
     ("job", "form", "sentence"),
     [
@@ -121,6 +159,10 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
         ("promote_to_production", {"version": "fraud"}, "is no version; write"),
         ("track_dataset", {"name": "d", "source": "/nowhere.csv"}, "is no file and no folder"),
         ("end_deployment", {"name": "d", "end": "soon"}, "is no time; write"),
+        ("register_model", {"name": "m", "tags": {"z": "NaN"}}, "a tag's number is finite"),
+        ("register_thing", {"kind": "team", "name": "t", "metadata": "[1]"}, "give an object"),
+        ("relate", {"type": "feeds", "source": "nowhere", "target": "team:t"}, "nowhere"),
+        ("register_many", {"kind": "team", "path": "/nowhere.jsonl"}, "/nowhere.jsonl"),
         ("add_attribution_rule", {"deployment": "d", "model": "m"}, "there is no deployment 'd'"),
         (
             "track_deployment",

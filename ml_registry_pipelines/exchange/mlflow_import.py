@@ -40,12 +40,12 @@ from ml_registry_pipelines.registry.foreign import ForeignVersions, NumberTaken
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.names import checked_name
+from ml_registry_pipelines.registry.references import check_free
 from ml_registry_pipelines.registry.states import MODEL, State
-from ml_registry_pipelines.registry.things import check_free
 from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry.view import View
 
-LIVE = (Stage.PRODUCTION, Stage.STAGING, Stage.SHADOW)
+LIVE = tuple(Stage(name) for name in LIVE_STAGES)
 
 
 class AnotherServer(MlregError):

@@ -11,8 +11,9 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from ml_registry_pipelines.lineage.staleness import LIVE_STAGES, Behind, DatasetVersion, Standing, compare
+from ml_registry_pipelines.lineage.staleness import Behind, DatasetVersion, Standing, compare
 from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.needs import LIVE_STAGES
 from ml_registry_pipelines.registry.states import (
     DATASET,
     DATASET_VERSION,

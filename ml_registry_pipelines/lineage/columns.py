@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ml_registry_pipelines.registry.errors import NotFound
+from ml_registry_pipelines.registry.references import named
 from ml_registry_pipelines.registry.relationships import Relationship, edges_at
 from ml_registry_pipelines.registry.states import DATASET_VERSION, State
-from ml_registry_pipelines.registry.things import named
 from ml_registry_pipelines.registry.view import View
 
 EVERYTHING = "*"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.registry.artifacts import Uri, checked_sha256
+from ml_registry_pipelines.registry.artifacts import Uri, checked_sha256, checked_uri
 from ml_registry_pipelines.registry.canonical import digest
 from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
 
@@ -61,7 +61,8 @@ def fingerprint(
         DatasetUnreadable: there is nothing, or nothing that can be read.
     """
     if isinstance(source, Uri):
-        return Fingerprint("uri", source.uri, checked_sha256(source.sha256), tuple(columns), None)
+        given = checked_uri(source)
+        return Fingerprint("uri", given.uri, checked_sha256(given.sha256), tuple(columns), None)
     if columns:
         raise InvalidInput("columns are read from the data; give them for an address with a digest alone")
     text = str(source)

@@ -11,12 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from ml_registry_pipelines.registry.desk import Desk
-from ml_registry_pipelines.registry.references import version_state, versions_of
+from ml_registry_pipelines.registry.needs import LIVE_STAGES
+from ml_registry_pipelines.registry.references import living, version_state, versions_of
 from ml_registry_pipelines.registry.states import DATASET_VERSION, DEPLOYMENT, MODEL, MODEL_VERSION, State
-from ml_registry_pipelines.registry.things import living
 from ml_registry_pipelines.registry.view import View
-
-LIVE_STAGES = ("production", "staging", "shadow")
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,14 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.events import new_id
-from ml_registry_pipelines.registry.names import TagValue, checked_name
-from ml_registry_pipelines.registry.references import dataset_versions_of, version_state
+from ml_registry_pipelines.registry.names import TagValue, checked_instant, checked_name, checked_share
+from ml_registry_pipelines.registry.references import (
+    dataset_version_name,
+    dataset_versions_of,
+    living,
+    named,
+    version_state,
+)
 from ml_registry_pipelines.registry.relationships import (
     edge,
     edge_id,
@@ -45,7 +51,7 @@ from ml_registry_pipelines.registry.states import (
     MODEL_VERSION,
     State,
 )
-from ml_registry_pipelines.registry.things import NewThing, Thing, living, named, thing_of
+from ml_registry_pipelines.registry.things import NewThing, Thing, thing_of
 from ml_registry_pipelines.registry.view import View
 
 _INSTANT = timedelta(microseconds=1)
@@ -122,6 +128,25 @@ class Deployed:
     actor: str
 
 
+def oversubscribed(deployed: Iterable[Deployed]) -> dict[tuple[str, str], float]:
+    """Endpoints, by environment, whose deployments claim more than all requests at one time, and how much.
+
+    That is no error: a deployment may come before another one goes, and both are recorded as told.
+    """
+    by_endpoint: dict[tuple[str, str], list[Deployed]] = {}
+    for one in deployed:
+        if one.endpoint:
+            by_endpoint.setdefault((one.environment, one.endpoint), []).append(one)
+    most = {
+        where: max(
+            sum(d.traffic_share for d in those if d.since <= at and (d.until is None or at < d.until))
+            for at in {d.since for d in those}
+        )
+        for where, those in by_endpoint.items()
+    }
+    return {where: share for where, share in most.items() if share > 1 + 1e-9}
+
+
 class LineageTracker(Desk):
     """Lineage of one tenant, for one actor. Every command is one atomic commit."""
 
@@ -141,6 +166,8 @@ class LineageTracker(Desk):
         valid_from: datetime | None = None,
     ) -> Thing:
         """Record what a dataset is now; return its version, a new one only where content or origin is new.
+
+        A call that finds nothing new records nothing, and so does not keep its idempotency key.
 
         Args:
             source: a Delta table, a Parquet or CSV file or folder, or a `Uri` with its digest.
@@ -194,12 +221,12 @@ class LineageTracker(Desk):
 
         Args:
             version: `fraud@v3`, `fraud@champion` ...
-            traffic_share: part of the endpoint's requests that it gets, 0 to 1.
+            traffic_share: part of the endpoint's requests that it gets, 0 to 1. Of an endpoint that several
+                serve together, `oversubscribed` tells where they sum up to more.
             start: by default now.
             end: not ahead; `end_deployment` ends what is served still.
         """
-        if not 0 <= traffic_share <= 1:
-            raise InvalidInput(f"a traffic share is between 0 and 1, not {traffic_share}")
+        checked_share(traffic_share)
         if end is not None:
             _check_over(name, start, end)
         first = NewThing(name, owners=owners).recorded()
@@ -282,12 +309,15 @@ class LineageTracker(Desk):
             as_of: as far as it had been recorded at this instant.
         """
         if isinstance(when, datetime):
-            if when.tzinfo is None:
-                raise InvalidInput(f"the time {when.isoformat()} has no zone; add one, such as +00:00")
-            start, end = when, when + _INSTANT
+            start, length = checked_instant(when, "time"), _INSTANT
         else:
-            start = datetime.combine(when, time(), UTC)
-            end = start + timedelta(days=1)
+            start, length = datetime.combine(when, time(), UTC), timedelta(days=1)
+        try:
+            end = start + length
+        except OverflowError:
+            raise InvalidInput(
+                f"{when.isoformat()} is the end of the calendar; ask for an earlier time"
+            ) from None
         view = self.view(as_of)
         found = [
             stretch
@@ -505,7 +535,7 @@ def _dataset_changes(
     version_id = new_id()
     version = {
         **NewThing("x").recorded(),
-        "name": f"{first['name'][:480]}@v{number}",
+        "name": dataset_version_name(first["name"], number),
         "parent_id": dataset_id,
         "metadata": {"number": number, **seen.recorded()},
     }

@@ -41,6 +41,7 @@ from ml_registry_pipelines.registry.content import (
     Stored,
     Uploaded,
     Uri,
+    check_no_secret,
     checked_path,
     checked_paths,
     checked_sha256,
@@ -70,6 +71,7 @@ __all__ = [
     "Uri",
     "checked_path",
     "checked_sha256",
+    "checked_uri",
 ]
 
 FILES_AT_ONCE = 4
@@ -130,7 +132,7 @@ class ArtifactStore:
         """
         match content:
             case Uri():
-                return self._store_description("uri", described_uri(content), content.size)
+                return self._store_description("uri", described_uri(checked_uri(content)), content.size)
             case HostedModel():
                 return self._store_description("hosted", described_model(content), None)
             case Uploaded():
@@ -429,6 +431,21 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
                 yield f"{prefix}{entry.name}", path
             else:
                 raise ArtifactRefused(f"{path} is neither file nor folder")
+
+
+def checked_uri(content: Uri) -> Uri:
+    """An address that may be recorded.
+
+    Raises:
+        InvalidInput: it holds a secret.
+        ArtifactRefused: it leads to a file of this machine that has another digest.
+    """
+    check_no_secret(content.uri)
+    sha256 = checked_sha256(content.sha256)
+    path = Path(content.uri.removeprefix("file://"))
+    if path.is_absolute() and path.is_file() and (found := sha256_of(path)) != sha256:
+        raise ArtifactRefused(f"{content.uri} has SHA-256 {found}, not {sha256}; say what it is now")
+    return content
 
 
 @contextmanager

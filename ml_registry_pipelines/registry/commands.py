@@ -30,7 +30,8 @@ class Command:
     """One act of one actor.
 
     `change` is what was asked for, as a value: it stands in the first event, and a command
-    that comes again under the same idempotency key must have the same.
+    that comes again under the same idempotency key must have the same. A command that finds nothing
+    to do leaves no event, and so nothing that could keep its key: it decides anew when it comes again.
     """
 
     tenant: str

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
 from ml_registry_pipelines.registry.canonical import digest
 from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError, shown
@@ -40,7 +41,10 @@ class ArtifactElsewhere(ArtifactError):
 
 @dataclass(frozen=True)
 class Uri:
-    """Content that stays where it is. Its digest is given, and checked where the registry can read it."""
+    """Content that stays where it is. Its digest is given, and checked where the registry can read it.
+
+    What lies on this machine is checked at once, what lies in a bucket when it is verified or fetched.
+    """
 
     uri: str
     sha256: str
@@ -49,7 +53,7 @@ class Uri:
 
 @dataclass(frozen=True)
 class HostedModel:
-    """A model behind somebody's endpoint: which snapshot, with which parameters and prompt."""
+    """A model behind somebody's endpoint: which snapshot, with which parameters and SHA-256 of the prompt."""
 
     provider: str
     snapshot: str
@@ -128,9 +132,25 @@ def checked_paths(paths: list[str]) -> list[str]:
 
 def checked_sha256(text: str) -> str:
     """A SHA-256 in hex, in small letters."""
-    if len(text) != 64 or not all(c in "0123456789abcdefABCDEF" for c in text):
-        raise InvalidInput(f"{shown(text)} is no SHA-256: 64 hexadecimal digits are")
+    if type(text) is not str or len(text) != 64 or not all(c in "0123456789abcdefABCDEF" for c in text):
+        raise InvalidInput(f"{shown(str(text))} is no SHA-256: 64 hexadecimal digits are")
     return text.lower()
+
+
+def check_no_secret(uri: str) -> None:
+    """Raises `InvalidInput` for an address that lets in whoever reads it, since the log cannot forget.
+
+    The text before an `@` names a container in some stores, but a user on the web.
+    """
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise InvalidInput(f"{shown(uri)} is no address") from None
+    if parts.password is not None or (parts.username is not None and parts.scheme in {"http", "https"}):
+        bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        raise InvalidInput(
+            f"the address {shown(bare)} holds a user or password, which would be kept; leave it out"
+        )
 
 
 def described_uri(content: Uri) -> dict[str, Any]:
@@ -144,12 +164,13 @@ def described_model(content: HostedModel) -> dict[str, Any]:
     """What the manifest says of a hosted model."""
     if not content.provider or not content.snapshot:
         raise InvalidInput("a hosted model needs a provider and a snapshot")
+    prompt = None if content.prompt_digest is None else checked_sha256(content.prompt_digest)
     return {
         "provider": content.provider,
         "snapshot": content.snapshot,
         "parameters": dict(content.parameters),
         "parameters_digest": digest(dict(content.parameters)),
-        "prompt_digest": content.prompt_digest,
+        "prompt_digest": prompt,
     }
 
 

@@ -9,7 +9,7 @@ from ml_registry_pipelines.registry.actors import ANY, READ, Actor, Request
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.names import checked_tenant
+from ml_registry_pipelines.registry.names import checked_instant, checked_key, checked_tenant
 from ml_registry_pipelines.registry.states import State, from_rows
 from ml_registry_pipelines.registry.view import View
 
@@ -36,6 +36,8 @@ class Desk:
         Raises:
             NotAllowed: the policy does not let the actor read.
         """
+        if as_of is not None:
+            checked_instant(as_of, "time")
         self.log.ask(Request(self.actor, self.tenant, READ, ANY))
         return self.log.view(self.tenant, as_of=as_of)
 
@@ -54,6 +56,8 @@ class Desk:
         valid_from: datetime | None = None,
     ) -> Done:
         """Give a command."""
+        if valid_from is not None:
+            checked_instant(valid_from, "effective time")
         return self.log.run(
             Command(
                 self.tenant,
@@ -66,6 +70,12 @@ class Desk:
                 valid_from=valid_from,
                 run_id=self.run_id,
             )
+        )
+
+    def given_before(self, action: str, idempotency_key: str | None) -> bool:
+        """Whether a command was given under the key, so that giving it again looks nothing up anew."""
+        return idempotency_key is not None and bool(
+            self.log.done_under(self.tenant, action, checked_key(idempotency_key))
         )
 
 

@@ -8,6 +8,7 @@ integers in decimal, times as microseconds since 1970. Any SHA-256 and a few lin
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -28,6 +29,7 @@ BULK = "bulk"
 """Entity type of an event that stands for many entities, which a file lists."""
 MAX_PAYLOAD = 4 * 1024 * 1024
 """Bytes of one event's payload, and of one state that a bulk event's file lists."""
+_ID = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -125,6 +127,11 @@ def hash_sql(sequence: str = "sequence") -> str:
 def new_id() -> str:
     """A random id that sorts by the time of its making: milliseconds, then 80 random bits."""
     return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(10)}"
+
+
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an id that `new_id` makes."""
+    return _ID.fullmatch(text) is not None
 
 
 def now() -> datetime:

@@ -18,10 +18,16 @@ from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import InvalidInput, ModelIsDeprecated, shown
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import TagValue, checked_kind, checked_text, typed_tags
-from ml_registry_pipelines.registry.references import dataset_versions_of, versions_of
+from ml_registry_pipelines.registry.references import (
+    dataset_version_name,
+    dataset_versions_of,
+    living,
+    named,
+    versions_of,
+)
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION, MODEL, MODEL_VERSION, State
-from ml_registry_pipelines.registry.things import NewThing, living, named
+from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.versions import Stage, VersionFacts
 from ml_registry_pipelines.registry.view import View
 
@@ -177,6 +183,7 @@ def _dataset(
     for state in versions:
         if state.data["metadata"]["digest"] == dataset.digest and not state.deleted:
             return state.id, []
+    name = known.name if known else _apart(dataset) if _living(view, dataset.name) else dataset.name
     if key in made:
         identity, number = made[key]
     elif known is not None:
@@ -184,13 +191,11 @@ def _dataset(
         number = max((int(s.data["metadata"]["number"]) for s in versions), default=0)
     else:
         identity = new_id()
-        taken = {name for name in (dataset.name, _apart(dataset)) if _living(view, name)}
-        name = dataset.name if dataset.name not in taken else _apart(dataset)
         of = {"foreign": {"name": dataset.name, "identity": dataset.identity}}
         changes.append(Change(DATASET, identity, NewThing(name, metadata=of).recorded()))
     version = new_id()
     state_of_version = {
-        **NewThing(f"{dataset.name[:480]}@v{number + 1}").recorded(),
+        **NewThing(dataset_version_name(name, number + 1)).recorded(),
         "parent_id": identity,
         "metadata": {
             "number": number + 1,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
+from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import state_of
 from ml_registry_pipelines.registry.errors import (
@@ -23,18 +24,19 @@ from ml_registry_pipelines.registry.errors import (
 from ml_registry_pipelines.registry.events import Event, new_id
 from ml_registry_pipelines.registry.links import Links
 from ml_registry_pipelines.registry.log import Log
-from ml_registry_pipelines.registry.names import TagValue, checked_text, typed_tags
-from ml_registry_pipelines.registry.needs import live_user
-from ml_registry_pipelines.registry.references import dataset_state, version_state, versions_of
+from ml_registry_pipelines.registry.names import TagValue, checked_text, tag_names, typed_tags
+from ml_registry_pipelines.registry.needs import needed_by
+from ml_registry_pipelines.registry.references import dataset_state, living, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
-from ml_registry_pipelines.registry.things import NewThing, Thing, Things, living
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things
 from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
     Artifact,
     Stage,
     Version,
     VersionFacts,
+    stage_of,
     united,
     version_of,
 )
@@ -120,7 +122,7 @@ class ModelRegistry(VersionArtifacts):
     def list_models(
         self, *, after: str | None = None, limit: int | None = None, as_of: datetime | None = None
     ) -> list[Thing]:
-        """Living models by name; `after` is the last name of the page before."""
+        """Living models by name; `after` is the cursor of the last one of the page before."""
         return self.things.find(MODEL, after=after, limit=limit, as_of=as_of)
 
     def search_models(
@@ -130,7 +132,7 @@ class ModelRegistry(VersionArtifacts):
         tags: Mapping[str, TagValue] | None = None,
         owner: str | None = None,
         status: str | None = None,
-        stage: Stage | None = None,
+        stage: Stage | str | None = None,
         alias: str | None = None,
         framework: str | None = None,
         min_metrics: Mapping[str, float] | None = None,
@@ -165,11 +167,12 @@ class ModelRegistry(VersionArtifacts):
 
     def _with_version(
         self,
-        stage: Stage | None,
+        stage: Stage | str | None,
         framework: str | None,
         metrics: Mapping[str, float],
         as_of: datetime | None,
     ) -> list[str]:
+        canonical({"framework": framework})  # Else it is no text that a framework could have.
         states = self.view(as_of).select(
             "registry.search_versions",
             "model_versions",
@@ -177,7 +180,7 @@ class ModelRegistry(VersionArtifacts):
             NOT deleted AND ($stage IS NULL OR stage = $stage)
             AND ($framework IS NULL OR framework = $framework)
             """,
-            parameters={"stage": stage.value if stage else None, "framework": framework},
+            parameters={"stage": stage_of(stage).value if stage else None, "framework": framework},
         )
         return sorted(
             {
@@ -269,7 +272,7 @@ class ModelRegistry(VersionArtifacts):
         """Delete a model with its versions, so that it can be restored.
 
         Raises:
-            StillNeeded: a version is in production.
+            StillNeeded: a version is in production or deployed, or a live version was made from one.
         """
         return self.things.delete(MODEL, name, idempotency_key=idempotency_key, valid_from=valid_from)
 
@@ -319,7 +322,8 @@ class ModelRegistry(VersionArtifacts):
         recorded = facts.recorded()
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
-        living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
+        if not self.given_before("create_model_version", idempotency_key):
+            living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
         kinds = [checked_artifact_kind(a.kind) for a in artifacts]
         stored = self.stored(content)
         others = [
@@ -406,7 +410,7 @@ class ModelRegistry(VersionArtifacts):
         valid_from: datetime | None = None,
     ) -> Version:
         """Set some tags of a version and remove others."""
-        added, removed = typed_tags(tags or {}), sorted(remove)
+        added, removed = typed_tags(tags or {}), tag_names(remove)
 
         def edit(state: State, _: View) -> dict[str, Any]:
             return {"tags": {**{k: v for k, v in state.data["tags"].items() if k not in removed}, **added}}
@@ -427,29 +431,8 @@ class ModelRegistry(VersionArtifacts):
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
-            if state.data["stage"] in {"production", "staging", "shadow"}:
-                raise StillNeeded(f"{reference} is in {state.data['stage']}; archive it first")
-            model = view.by_id("things", str(state.data["model_id"]))
-            held = [
-                a
-                for a, n in (model.data.get("aliases", {}) if model else {}).items()
-                if n == state.data["version"]
-            ]
-            if held:
-                raise StillNeeded(f"{reference} has the alias {', '.join(sorted(held))}; remove it first")
-            for drawn in view.by_column("relationships", "source_id", state.id):
-                deployment = view.by_id("things", str(drawn.data["target_id"]))
-                if (
-                    drawn.data["type"] == "deployed_to"
-                    and not drawn.deleted
-                    and deployment
-                    and not deployment.deleted
-                ):
-                    raise StillNeeded(
-                        f"{reference} is deployed to {deployment.name!r}; end the deployment first"
-                    )
-            if user := live_user(view, state):
-                raise StillNeeded(f"{reference} cannot be deleted: {user}")
+            if needed := needed_by(view, state):
+                raise StillNeeded(f"{reference} cannot be deleted: {needed}")
             return {"deleted": True}
 
         return self.amend_version(

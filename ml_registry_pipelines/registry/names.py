@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 
+from ml_registry_pipelines.registry.canonical import SAFE_INTEGER
 from ml_registry_pipelines.registry.errors import InvalidInput, shown
 
 MAX_NAME = 500
@@ -52,6 +53,8 @@ def checked_name(name: str, what: str = "name") -> str:
 
 def sought(name: str) -> str | None:
     """A name that is looked for, in the form that names are kept in; None for what no name can be."""
+    if not isinstance(name, str):
+        raise InvalidInput(f"a name or id is text, not a {type(name).__name__}")
     if len(name) > MAX_NAME:
         return None
     try:
@@ -87,7 +90,29 @@ def checked_text(text: str, what: str) -> str:
     return text
 
 
+def checked_instant(moment: datetime, what: str) -> datetime:
+    """A time with a zone, so that it means one instant."""
+    if not isinstance(moment, datetime):
+        raise InvalidInput(f"the {what} {shown(str(moment))} is a {type(moment).__name__}; give a datetime")
+    if moment.tzinfo is None:
+        raise InvalidInput(f"the {what} {moment.isoformat()} has no zone; add one, such as +00:00")
+    return moment
+
+
+def checked_share(share: Any) -> float:
+    """A part of a whole."""
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+        raise InvalidInput(f"a traffic share is a number between 0 and 1, not {share!r}")
+    return share
+
+
 def checked_key(key: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidInput(f"an idempotency key is text, not a {type(key).__name__}")
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"the idempotency key {shown(key)} holds a lone surrogate") from None
     if not key or len(key) > MAX_NAME:
         raise InvalidInput(f"an idempotency key has 1 to {MAX_NAME} characters")
     return key
@@ -121,6 +146,13 @@ def checked_alias(alias: str) -> str:
     return alias
 
 
+def tag_names(names: Iterable[str]) -> list[str]:
+    """Names of tags that are to go, each once, in order and in the form that they are kept in."""
+    if isinstance(names, str):
+        raise InvalidInput(f"tags to remove are a list of names, not the text {shown(names)}")
+    return sorted({name for given in names if (name := sought(given)) is not None})
+
+
 def typed_tags(tags: Mapping[str, TagValue]) -> dict[str, dict[str, Any]]:
     """Tags as they are recorded: the type beside the value."""
     if len(tags) > MAX_TAGS:
@@ -133,8 +165,8 @@ def _typed(name: str, value: TagValue) -> dict[str, Any]:
         case bool():
             return {"type": "boolean", "value": value}
         case int() | float():
-            # One spelling per number, so that a search for 1 finds 1.0.
-            whole = isinstance(value, float) and value.is_integer()
+            # One spelling per number, so that a search for 1 finds 1.0, as far as whole numbers go.
+            whole = isinstance(value, float) and value.is_integer() and abs(value) < SAFE_INTEGER
             return {"type": "number", "value": int(value) if whole else value}
         case str():
             if len(value) > MAX_TAG:

@@ -10,18 +10,19 @@ from typing import Any
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
 from ml_registry_pipelines.registry.errors import (
-    Deleted,
     IllegalTransition,
     InvalidInput,
     ModelIsDeprecated,
     ProtectedAlias,
 )
-from ml_registry_pipelines.registry.names import checked_alias
-from ml_registry_pipelines.registry.references import version_state, versions_of
+from ml_registry_pipelines.registry.names import checked_alias, checked_instant
+from ml_registry_pipelines.registry.needs import deleted_source
+from ml_registry_pipelines.registry.references import living, version_state, versions_of
+from ml_registry_pipelines.registry.relationships import label
 from ml_registry_pipelines.registry.states import MODEL, MODEL_VERSION, State, from_rows
-from ml_registry_pipelines.registry.things import Thing, living, thing_of
+from ml_registry_pipelines.registry.things import Thing, thing_of
 from ml_registry_pipelines.registry.timeline import Timeline
-from ml_registry_pipelines.registry.versions import Stage, Version, check_step, version_of
+from ml_registry_pipelines.registry.versions import Stage, Version, check_step, stage_of, version_of
 from ml_registry_pipelines.registry.view import View
 
 
@@ -50,7 +51,7 @@ class Promotion(Desk):
     def set_stage(
         self,
         reference: str,
-        stage: Stage,
+        stage: Stage | str,
         *,
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
@@ -60,22 +61,23 @@ class Promotion(Desk):
         Raises:
             IllegalTransition: no step leads there.
         """
-        if stage is Stage.PRODUCTION:
+        to = stage_of(stage)
+        if to is Stage.PRODUCTION:
             raise InvalidInput("a version goes into production by promote_to_production alone")
 
         def edit(state: State, _: View) -> dict[str, Any]:
-            check_step(reference, Stage(state.data["stage"]), stage)
-            return {"stage": stage.value}
+            check_step(reference, Stage(state.data["stage"]), to)
+            return {"stage": to.value}
 
         return self.amend_version(
-            "set_stage", reference, {"stage": stage.value}, edit, idempotency_key, valid_from=valid_from
+            "set_stage", reference, {"stage": to.value}, edit, idempotency_key, valid_from=valid_from
         )
 
     def promote_to_production(
         self,
         reference: str,
         *,
-        former: Stage = Stage.ARCHIVED,
+        former: Stage | str = Stage.ARCHIVED,
         reason: str = "",
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
@@ -83,19 +85,27 @@ class Promotion(Desk):
         """Make a version the model's one production version; the former one goes to `former`.
 
         Raises:
-            IllegalTransition: it is in production already, or archived (then `rollback` leads back).
+            IllegalTransition: it is in production already, or archived (then `rollback` leads back), or
+                something that it learned from is deleted. `rollback` does not ask for that, being the
+                way out of trouble.
             ModelIsDeprecated: its model is deprecated.
         """
-        if former is Stage.PRODUCTION:
+        then = stage_of(former)
+        if then is Stage.PRODUCTION:
             raise InvalidInput("the former version cannot stay in production; choose another stage for it")
 
         def decide(view: View) -> list[Change]:
             state = version_state(view, reference)
             model = _model(view, state)
             check_step(_reference(model, state), Stage(state.data["stage"]), Stage.PRODUCTION)
-            return _into_production(view, model, state, former)
+            if gone := deleted_source(view, state):
+                raise IllegalTransition(
+                    f"{_reference(model, state)} was made from {label(view, gone.id)!r}, which is deleted; "
+                    "restore it first"
+                )
+            return _into_production(view, model, state, then)
 
-        change = {"version": reference, "former": former.value, "reason": reason}
+        change = {"version": reference, "former": then.value, "reason": reason}
         done = self.do(
             "promote_to_production",
             MODEL_VERSION,
@@ -110,19 +120,22 @@ class Promotion(Desk):
         self,
         model: str,
         *,
-        former: Stage = Stage.ARCHIVED,
+        former: Stage | str = Stage.ARCHIVED,
         reason: str = "",
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Version:
         """Put the version back into production that was there before; the present one goes to `former`.
 
+        A second rollback goes further back: what was rolled back returns by promotion alone.
         The event of the present one says what replaced it.
 
         Raises:
-            IllegalTransition: nothing is in production, or nothing that lives was before.
+            IllegalTransition: nothing is in production, or nothing that lives was before and was not
+                rolled back itself.
         """
-        if former is Stage.PRODUCTION:
+        then = stage_of(former)
+        if then is Stage.PRODUCTION:
             raise InvalidInput("the former version cannot stay in production; choose another stage for it")
 
         def decide(view: View) -> list[Change]:
@@ -135,11 +148,12 @@ class Promotion(Desk):
             before = max(((n, s.id, s) for n, s in left if n), default=None)
             if before is None:
                 raise IllegalTransition(
-                    f"model {owner.name!r} had no other version in production that still lives"
+                    f"model {owner.name!r} had no other version in production that still lives and "
+                    "that was not rolled back itself"
                 )
-            return _into_production(view, owner, before[2], former)
+            return _into_production(view, owner, before[2], then)
 
-        change = {"model": model, "former": former.value, "reason": reason}
+        change = {"model": model, "former": then.value, "reason": reason}
         done = self.do(
             "rollback", MODEL_VERSION, change, decide, idempotency_key=idempotency_key, valid_from=valid_from
         )
@@ -149,8 +163,7 @@ class Promotion(Desk):
         self, model: str, instant: datetime, *, as_of: datetime | None = None
     ) -> InProduction | None:
         """What was in production at an instant, by effective time, as known now or at `as_of`."""
-        if instant.tzinfo is None:
-            raise InvalidInput(f"the time {instant.isoformat()} has no zone; add one, such as +00:00")
+        checked_instant(instant, "time")
         view = self.view(as_of)
         owner = living(view, MODEL, model)
         held = _in_production(view, owner.id).at(instant)
@@ -276,7 +289,6 @@ class Promotion(Desk):
 
         def decide(view: View) -> list[Change]:
             state = version_state(view, reference, deleted=deleted)
-            _model(view, state)
             return [Change(MODEL_VERSION, state.id, {**state.data, **edit(state, view)})]
 
         done = self.do(
@@ -313,17 +325,12 @@ class Promotion(Desk):
         return thing_of(state_of(done))
 
     def _version(self, view: View, state: State) -> Version:
-        model = view.by_id("things", str(state.data["model_id"]))
-        assert model is not None
-        return version_of(state, model.name)
+        return version_of(state, _model(view, state).name)
 
 
 def _model(view: View, version: State) -> State:
-    """The living model of a version."""
     model = view.by_id("things", str(version.data["model_id"]))
     assert model is not None
-    if model.deleted:
-        raise Deleted(MODEL, model.name)
     return model
 
 
@@ -343,12 +350,12 @@ def _into_production(view: View, model: State, state: State, former: Stage) -> l
 
 
 def _left_production(view: View, version: State) -> int:
-    """The event by which a version last left production; 0 if it never was there."""
+    """The event by which a version last left production; 0 if it never was there, or was rolled back."""
     last, inside = 0, False
     for state in view.history("model_versions", version.id):
         now_inside = state.data["stage"] == Stage.PRODUCTION.value
         if inside and not now_inside:
-            last = state.sequence
+            last = 0 if state.action == "rollback" else state.sequence
         inside = now_inside
     return last
 

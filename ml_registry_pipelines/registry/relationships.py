@@ -19,15 +19,16 @@ from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, LineageCycle, NotFound, shown
 from ml_registry_pipelines.registry.names import checked_kind
-from ml_registry_pipelines.registry.references import dataset_state, version_state
+from ml_registry_pipelines.registry.references import known, living, version_state
 from ml_registry_pipelines.registry.states import (
     DATASET_VERSION,
+    DEPLOYMENT,
     MODEL_VERSION,
     RELATIONSHIP,
     State,
     table_of,
 )
-from ml_registry_pipelines.registry.things import MAX_MANY, bulk_change, living
+from ml_registry_pipelines.registry.things import MAX_MANY, bulk_change
 from ml_registry_pipelines.registry.view import View
 
 
@@ -36,6 +37,28 @@ class Flow(Enum):
 
     TO_TARGET = "to_target"
     TO_SOURCE = "to_source"
+
+
+OWN_VERBS = {
+    "trained_on": "create_model_version",
+    "evaluated_on": "create_model_version",
+    "derived_from": "create_model_version",
+    "deployed_to": "track_deployment",
+}
+"""Types of edges that other verbs record, where they tell of a model version or a deployment."""
+
+
+def flow_of(given: Flow | str | None) -> Flow | None:
+    """A flow, or its name.
+
+    Raises:
+        InvalidInput: there is no such flow.
+    """
+    try:
+        return None if given is None else Flow(given)
+    except ValueError:
+        known = " and ".join(flow.value for flow in Flow)
+        raise InvalidInput(f"{shown(str(given))} is no flow; there are {known}") from None
 
 
 TO_TARGET = frozenset({"deployed_to", "used_by", "produces", "feeds"})
@@ -117,7 +140,7 @@ def edge(
     target: tuple[str, str],
     *,
     properties: Mapping[str, Any] | None = None,
-    flow: Flow | None = None,
+    flow: Flow | str | None = None,
 ) -> Change:
     """The change that draws an edge; ends are (kind, id)."""
     by_type = Flow.TO_TARGET if type_ in TO_TARGET else Flow.TO_SOURCE
@@ -127,11 +150,25 @@ def edge(
         "source_id": source[1],
         "target_type": target[0],
         "target_id": target[1],
-        "flow": (flow or by_type).value,
+        "flow": (flow_of(flow) or by_type).value,
         "properties": dict(properties or {}),
         "deleted": False,
     }
     return Change(RELATIONSHIP, edge_id(type_, source[1], target[1]), state, {"type": type_})
+
+
+def _check_open(type_: str, source_kind: str, target_kind: str) -> None:
+    """Raises `InvalidInput` for edges that other verbs record, and that nobody draws or removes by hand.
+
+    What a version was made from never changes, and where it is deployed its deployment says.
+    """
+    checked_kind(type_)
+    ends = {source_kind, target_kind} if type_ == "deployed_to" else {source_kind}
+    if type_ in OWN_VERBS and ends & {MODEL_VERSION, DEPLOYMENT}:
+        raise InvalidInput(
+            f"nobody can draw or remove {type_} between a {source_kind} and a {target_kind} by hand; "
+            f"{OWN_VERBS[type_]} records it"
+        )
 
 
 def edges_at(view: View, ids: Sequence[str]) -> list[Relationship]:
@@ -185,7 +222,7 @@ def _circle(below: Mapping[str, set[str]]) -> list[str] | None:
     return None
 
 
-def _drawn(view: View, type_: str, edges: Sequence[NewEdge], flow: Flow | None) -> list[Change]:
+def _drawn(view: View, type_: str, edges: Sequence[NewEdge], flow: Flow | str | None) -> list[Change]:
     """The changes that draw the edges; ends that occur often are looked up once."""
     wanted = {end for e in edges for end in (e.source, e.target)}
     found: dict[tuple[str, str], tuple[str, str]] = {}
@@ -208,15 +245,17 @@ def _drawn(view: View, type_: str, edges: Sequence[NewEdge], flow: Flow | None) 
 
 
 def _check_living(view: View, drawn: Sequence[Change]) -> None:
-    """Raises `Deleted` when an end was deleted since it was looked up."""
+    """Raises `Deleted` when an end, or what it is a version of, was deleted since it was looked up."""
     ids: dict[str, set[str]] = {"things": set(), "model_versions": set()}
     for change in drawn:
         for side in ("source", "target"):
             ids[table_of(str(change.state[f"{side}_type"]))].add(str(change.state[f"{side}_id"]))
-    for table, wanted in ids.items():
-        for state in view.by_any(table, "id", sorted(wanted)):
-            if state.deleted:
-                raise Deleted(state.entity_type.replace("_", " "), label(view, state.id))
+    ends = [state for table, wanted in ids.items() for state in view.by_any(table, "id", sorted(wanted))]
+    fields = {MODEL_VERSION: "model_id", DATASET_VERSION: "parent_id"}
+    wholes = {str(s.data.get(fields[s.entity_type])) for s in ends if s.entity_type in fields}
+    for state in [*ends, *view.by_any("things", "id", sorted(wholes))]:
+        if state.deleted:
+            raise Deleted(state.entity_type.replace("_", " "), label(view, state.id))
 
 
 def label(view: View, entity: str) -> str:
@@ -231,11 +270,7 @@ def label(view: View, entity: str) -> str:
 
 def end(view: View, kind: str, given: str) -> State:
     """The living entity at one end of an edge, by id or, for a thing, by name."""
-    if kind == MODEL_VERSION:
-        return version_state(view, given)
-    if kind == DATASET_VERSION:
-        return dataset_state(view, given)
-    return living(view, kind, given)
+    return version_state(view, given) if kind == MODEL_VERSION else living(view, kind, given)
 
 
 class Relationships(Desk):
@@ -248,7 +283,7 @@ class Relationships(Desk):
         target: tuple[str, str],
         *,
         properties: Mapping[str, Any] | None = None,
-        flow: Flow | None = None,
+        flow: Flow | str | None = None,
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Relationship:
@@ -262,7 +297,8 @@ class Relationships(Desk):
         """
         from ml_registry_pipelines.lineage.index import index_of
 
-        checked_kind(type_)
+        _check_open(type_, source[0], target[0])
+        way = flow_of(flow)
         index = index_of(self.log)
 
         def decide(view: View) -> list[Change]:
@@ -282,7 +318,7 @@ class Relationships(Desk):
             "source": list(source),
             "target": list(target),
             "properties": dict(properties or {}),
-            "flow": flow.value if flow else None,
+            "flow": way.value if way else None,
         }
         done = self.do(
             f"relate_{type_}",
@@ -299,7 +335,7 @@ class Relationships(Desk):
         type_: str,
         edges: Iterable[NewEdge],
         *,
-        flow: Flow | None = None,
+        flow: Flow | str | None = None,
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> int:
@@ -312,14 +348,18 @@ class Relationships(Desk):
         """
         from ml_registry_pipelines.lineage.index import index_of
 
-        checked_kind(type_)
+        way = flow_of(flow)
         index = index_of(self.log)
         given = list(islice(edges, MAX_MANY + 1))
+        for ends in {(e.source[0], e.target[0]) for e in given}:
+            _check_open(type_, *ends)
         if len(given) > MAX_MANY:
             raise InvalidInput(f"more than {MAX_MANY:,} relationships in one command; give them in parts")
         if not given:
             return 0
-        drawn = _drawn(self.now(), type_, given, flow)
+        action = f"relate_many_{type_}"
+        before = self.given_before(action, idempotency_key)
+        drawn = [] if before else _drawn(self.now(), type_, given, flow)
         texts = [(RELATIONSHIP, change.entity_id, canonical(change.state)) for change in drawn]
         parts = [texts[n : n + MAX_ROWS] for n in range(0, len(texts), MAX_ROWS)]
         files = [(len(part), self.log.bulk.write(part)) for part in parts]
@@ -334,10 +374,10 @@ class Relationships(Desk):
             "type": type_,
             "entities": len(given),
             "edges": digest(asked),
-            "flow": flow.value if flow else None,
+            "flow": way.value if way else None,
         }
         self.do(
-            f"relate_many_{type_}",
+            action,
             RELATIONSHIP,
             change,
             decide,
@@ -360,7 +400,7 @@ class Relationships(Desk):
         Raises:
             NotFound: there is no such edge.
         """
-        checked_kind(type_)
+        _check_open(type_, source[0], target[0])
 
         def decide(view: View) -> list[Change]:
             identity = edge_id(type_, _any_end(view, *source), _any_end(view, *target))
@@ -397,5 +437,4 @@ def _any_end(view: View, kind: str, given: str) -> str:
     try:
         return end(view, kind, given).id
     except Deleted:
-        states = view.by_column("things", "name", given) if kind != MODEL_VERSION else []
-        return next((s.id for s in states if s.entity_type == kind), given)
+        return next((s.id for s in known(view, kind, given)), given)

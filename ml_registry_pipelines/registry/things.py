@@ -6,6 +6,7 @@ are in `relationships.py`.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,11 +14,10 @@ from datetime import datetime
 from typing import Any
 
 from ml_registry_pipelines.registry.bulk import MAX_ROWS
-from ml_registry_pipelines.registry.canonical import canonical, digest
+from ml_registry_pipelines.registry.canonical import canonical, digest, spelled
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, effective, state_of
 from ml_registry_pipelines.registry.errors import (
-    Deleted,
     IllegalTransition,
     InvalidInput,
     NameTaken,
@@ -32,16 +32,23 @@ from ml_registry_pipelines.registry.names import (
     checked_name,
     checked_owners,
     checked_text,
-    sought,
+    tag_names,
     tag_values,
     typed_tags,
 )
-from ml_registry_pipelines.registry.needs import live_user
+from ml_registry_pipelines.registry.needs import needed_by
+from ml_registry_pipelines.registry.references import (
+    check_free,
+    check_parent,
+    dataset_version_name,
+    dataset_versions_of,
+    known,
+    living,
+)
 from ml_registry_pipelines.registry.states import (
     DATASET,
     DATASET_VERSION,
     DEPLOYMENT,
-    MODEL,
     State,
 )
 from ml_registry_pipelines.registry.view import View
@@ -54,7 +61,6 @@ OWN_VERBS = {
     "webhook": "`mlreg webhooks add`",
 }
 """Kinds whose content other verbs record, and nothing else may."""
-LIVE_STAGES = frozenset({"production", "staging", "shadow"})
 MAX_MANY = 1_000_000
 """Things of one command: their states, some 300 bytes each, are in memory until they are written."""
 
@@ -80,6 +86,11 @@ class Thing:
     recorded_at: datetime
     valid_from: datetime
     actor: str
+
+    @property
+    def cursor(self) -> str:
+        """Its place in a list by name; names alone leave open which of several is meant."""
+        return spelled([self.name, self.kind, self.id])
 
 
 @dataclass(frozen=True)
@@ -153,44 +164,24 @@ def thing_of(state: State) -> Thing:
     )
 
 
-def named(view: View, kind: str, name: str) -> list[State]:
-    """All things of a kind with the name, deleted ones included; of the living there is one at most."""
-    looked_for = sought(name)
-    if looked_for is None:
-        return []
-    return [state for state in view.by_column("things", "name", looked_for) if state.entity_type == kind]
-
-
-def living(view: View, kind: str, given: str) -> State:
-    """The living thing with that name or id.
-
-    Raises:
-        NotFound: there is none and never was.
-        Deleted: it is deleted.
-    """
-    found = named(view, kind, given)
-    by_id = view.by_id("things", given) if not found and sought(given) else None
-    if by_id is not None and by_id.entity_type == kind:
-        found = [by_id]
-    for state in found:
-        if not state.deleted:
-            return state
-    if found:
-        raise Deleted(kind, found[0].name)
-    raise NotFound(kind.replace("_", " "), given, view.tenant)
-
-
-def check_free(view: View, kind: str, name: str, *, but: str | None = None) -> None:
-    """Raises `NameTaken` when a living thing, other than `but`, has the name."""
-    if any(not state.deleted and state.id != but for state in named(view, kind, name)):
-        raise NameTaken(kind.replace("_", " "), name, view.tenant)
-
-
 def _check_open(kind: str, verb: str) -> None:
     checked_kind(kind)
     if kind in OWN_VERBS:
         name = kind.replace("_", " ")
         raise InvalidInput(f"nobody can {verb} a {name} by hand; {OWN_VERBS[kind]} records it")
+
+
+def _place(cursor: str) -> tuple[str, str, str]:
+    """What a thing's cursor says."""
+    try:
+        match json.loads(cursor):
+            case [str(name), str(kind), str(id_)]:
+                return name, kind, id_
+    except ValueError:
+        pass
+    raise InvalidInput(
+        f"{shown(cursor)} is no place in a list; give the cursor of the last thing of the page before"
+    )
 
 
 class Things(Desk):
@@ -257,7 +248,9 @@ class Things(Desk):
             raise NameTaken(kind.replace("_", " "), twice, self.tenant)
         if not states:
             return 0
-        parts = [states[n : n + MAX_ROWS] for n in range(0, len(states), MAX_ROWS)]
+        action = f"register_many_{kind}"
+        new = [] if self.given_before(action, idempotency_key) else states
+        parts = [new[n : n + MAX_ROWS] for n in range(0, len(new), MAX_ROWS)]
         files = [(len(part), self.log.bulk.write([(kind, new_id(), s) for _, s in part])) for part in parts]
 
         def decide(view: View) -> list[Change]:
@@ -267,7 +260,7 @@ class Things(Desk):
             return [bulk_change(kind, entities, file) for entities, file in files]
 
         change = {"entities": len(states), "states": digest([state for _, state in states])}
-        self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=idempotency_key)
+        self.do(action, kind, change, decide, idempotency_key=idempotency_key)
         return len(states)
 
     def rename(
@@ -279,24 +272,36 @@ class Things(Desk):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Thing:
-        """Give a thing another name; what refers to it follows, since references are by id."""
+        """Give a thing another name; what refers to it follows, since references are by id.
+
+        The versions of a dataset are named after it, and follow in the same command.
+        """
         new = checked_name(to)
         if kind == DATASET_VERSION:
             raise InvalidInput("a dataset version has the name of its dataset; rename the dataset")
 
-        def edit(state: State, view: View) -> dict[str, Any]:
+        def decide(view: View) -> list[Change]:
+            state = living(view, kind, name)
             check_free(view, kind, new, but=state.id)
-            return {"name": new}
+            names = {state.id: (state, new)}
+            if kind == DATASET:
+                for version in dataset_versions_of(view, state.id, deleted=True):
+                    number = version.data["metadata"]["number"]
+                    names[version.id] = (version, dataset_version_name(new, number))
+            return [
+                Change(of.entity_type, of.id, {**of.data, "name": to}, {"to": to})
+                for of, to in names.values()
+            ]
 
-        return self.amend(
-            f"rename_{kind}",
+        done = self.do(
+            f"rename_{checked_kind(kind)}",
             kind,
-            name,
-            {"to": new},
-            edit,
+            {"of": name, "to": new},
+            decide,
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
+        return thing_of(state_of(done))
 
     def describe(
         self,
@@ -330,7 +335,7 @@ class Things(Desk):
         valid_from: datetime | None = None,
     ) -> Thing:
         """Set some tags and remove others."""
-        added, removed = typed_tags(tags or {}), sorted(remove)
+        added, removed = typed_tags(tags or {}), tag_names(remove)
 
         def edit(state: State, _: View) -> dict[str, Any]:
             kept = {k: v for k, v in state.data.get("tags", {}).items() if k not in removed}
@@ -403,7 +408,9 @@ class Things(Desk):
 
         Raises:
             IllegalTransition: it is deprecated already, or would replace itself.
+            InvalidInput: its status is what other verbs record, as that of a deployment.
         """
+        _check_open(kind, "deprecate")
 
         def edit(state: State, view: View) -> dict[str, Any]:
             if state.data["status"] == "deprecated":
@@ -437,6 +444,7 @@ class Things(Desk):
         Raises:
             IllegalTransition: it is not deprecated.
         """
+        _check_open(kind, "reinstate")
 
         def edit(state: State, _: View) -> dict[str, Any]:
             if state.data["status"] != "deprecated":
@@ -453,12 +461,12 @@ class Things(Desk):
         """Delete a thing so that it can be restored; its name becomes free.
 
         Raises:
-            StillNeeded: a live version learned from it, or it is deployed.
+            StillNeeded: a live version learned from it or from a part of it, or it is deployed.
         """
 
         def edit(state: State, view: View) -> dict[str, Any]:
-            if needed := needed_by(view, state) or live_user(view, state):
-                raise StillNeeded(f"{kind} {state.name!r} cannot be deleted: {needed}")
+            if needed := needed_by(view, state):
+                raise StillNeeded(f"{kind.replace('_', ' ')} {state.name!r} cannot be deleted: {needed}")
             return {"deleted": True}
 
         return self.amend(
@@ -473,21 +481,18 @@ class Things(Desk):
         Raises:
             NotFound: nothing deleted has that name or id.
             NameTaken: another thing has taken the name since.
+            Deleted: it is a version of a dataset that is deleted itself.
         """
 
         def decide(view: View) -> list[Change]:
-            found = [s for s in named(view, kind, name) if s.deleted]
-            if (
-                sought(name)
-                and (by_id := view.by_id("things", name)) is not None
-                and by_id.entity_type == kind
-                and by_id.deleted
-            ):
-                found = [by_id]
+            found = [s for s in known(view, kind, name) if s.deleted]
             if not found:
                 raise NotFound(f"deleted {kind}", name, view.tenant)
             state = max(found, key=lambda s: s.sequence)
-            check_free(view, kind, state.name)
+            if kind == DATASET_VERSION:
+                check_parent(view, state)
+            else:
+                check_free(view, kind, state.name)
             return [Change(kind, state.id, {**state.data, "deleted": False})]
 
         done = self.do(
@@ -575,10 +580,14 @@ class Things(Desk):
             owner: is among the owners.
             alias: is one of its aliases.
             deleted: find the deleted ones and not the living.
-            after: the name of the last one of the page before.
+            after: the `cursor` of the last one of the page before.
         """
-        if limit is not None and limit < 1:
-            raise InvalidInput("a limit is at least 1")
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InvalidInput(f"a limit is a whole number from 1 on, not {limit!r}")
+        canonical(
+            {"kind": kind, "text": text, "status": status}
+        )  # Else it is no text that a name could hold.
+        name, type_, id_ = (None, None, None) if after is None else _place(after)
         rows = self.view(as_of).select(
             "registry.find",
             "things",
@@ -593,7 +602,7 @@ class Things(Desk):
             AND ($status IS NULL OR status = $status)
             AND ($alias IS NULL OR json_contains(json_keys(json_extract(state, '$.aliases'))::JSON, $alias))
             AND ($ids::VARCHAR[] IS NULL OR id IN (SELECT unnest($ids::VARCHAR[])))
-            AND ($after IS NULL OR name > $after)
+            AND ($name IS NULL OR (name, type, id) > ($name, $type, $id))
             """,
             order="name, type, id",
             limit=limit,
@@ -606,7 +615,9 @@ class Things(Desk):
                 "status": status,
                 "alias": canonical(alias) if alias else None,
                 "ids": None if ids is None else list(ids),
-                "after": after,
+                "name": name,
+                "type": type_,
+                "id": id_,
             },
         )
         return [thing_of(state) for state in rows]
@@ -614,8 +625,7 @@ class Things(Desk):
     def history(self, kind: str, name: str, *, as_of: datetime | None = None) -> list[Event]:
         """Every event about a thing, oldest first; a bulk event stands for its part in it."""
         view = self.view(as_of)
-        by_id = view.by_id("things", name) if sought(name) else None
-        found = named(view, kind, name) or [s for s in [by_id] if s is not None and s.entity_type == kind]
+        found = known(view, kind, name)
         if not found:
             raise NotFound(kind, name, self.tenant)
         states = [s for state in found for s in view.history("things", state.id)]
@@ -624,42 +634,3 @@ class Things(Desk):
     def history_of(self, table: str, entity: str) -> Iterator[State]:
         """Every state of any entity by id, oldest first."""
         yield from self.view().history(table, entity)
-
-
-def needed_by(view: View, state: State) -> str | None:
-    """Why a thing cannot be deleted now: what lives and depends on it."""
-    if state.entity_type == DEPLOYMENT and state.data["status"] == "live":
-        return "it is live; end it first"
-    if state.entity_type == DATASET:
-        parts = [s.id for s in view.by_column("things", "parent_id", state.id) if not s.deleted]
-    else:
-        parts = [state.id]
-    for edge in view.by_any("relationships", "target_id", parts):
-        if edge.deleted or edge.data["type"] not in {"trained_on", "evaluated_on", "derived_from"}:
-            continue
-        user = view.by_id("model_versions", str(edge.data["source_id"]))
-        if user is not None and not user.deleted and user.data["stage"] in LIVE_STAGES:
-            model = view.by_id("things", str(user.data["model_id"]))
-            if model is not None and model.deleted:
-                continue
-            name = model.name if model else user.data["model_id"]
-            return (
-                f"version v{user.data['version']} of {name!r} is in {user.data['stage']} "
-                f"and was {edge.data['type']} it"
-            )
-    return _model_needed_by(view, state) if state.entity_type == MODEL else None
-
-
-def _model_needed_by(view: View, model: State) -> str | None:
-    versions = {s.id: s for s in view.by_column("model_versions", "model_id", model.id) if not s.deleted}
-    for version in versions.values():
-        if version.data["stage"] == "production":
-            return f"version v{version.data['version']} is in production; archive it first"
-    for edge in view.by_any("relationships", "source_id", list(versions)):
-        if edge.deleted or edge.data["type"] != "deployed_to":
-            continue
-        deployment = view.by_id("things", str(edge.data["target_id"]))
-        if deployment is not None and not deployment.deleted:
-            number = versions[str(edge.data["source_id"])].data["version"]
-            return f"version v{number} is deployed to {deployment.name!r}; end the deployment first"
-    return None

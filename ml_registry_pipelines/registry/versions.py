@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from ml_registry_pipelines.registry.artifacts import Content
-from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
+from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, shown
 from ml_registry_pipelines.registry.names import TagValue, tag_values
 from ml_registry_pipelines.registry.states import State
 
@@ -20,6 +20,19 @@ class Stage(Enum):
     SHADOW = "shadow"
     PRODUCTION = "production"
     ARCHIVED = "archived"
+
+
+def stage_of(given: Stage | str) -> Stage:
+    """A stage, or its name.
+
+    Raises:
+        InvalidInput: there is no such stage.
+    """
+    try:
+        return Stage(given)
+    except ValueError:
+        known = ", ".join(stage.value for stage in Stage)
+        raise InvalidInput(f"{shown(str(given))} is no stage; there are {known}") from None
 
 
 LEADS_TO: Mapping[Stage, frozenset[Stage]] = {

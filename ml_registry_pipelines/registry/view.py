@@ -103,7 +103,7 @@ class View:
         parameters: Mapping[str, object] | None = None,
     ) -> list[State]:
         """The newest states that a condition holds for."""
-        most = 2**62 if limit is None else int(limit)
+        most = 2**62 if limit is None else min(int(limit), 2**62)
         # Which states are the newest is asked about those alone that meet the condition.
         sql = f"""
         , found AS (

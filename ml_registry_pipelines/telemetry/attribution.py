@@ -32,8 +32,8 @@ from ml_registry_pipelines.registry.errors import (
 )
 from ml_registry_pipelines.registry.events import new_id, now
 from ml_registry_pipelines.registry.names import checked_name, checked_text
+from ml_registry_pipelines.registry.references import living, named
 from ml_registry_pipelines.registry.states import ATTRIBUTION_RULE, DEPLOYMENT, State
-from ml_registry_pipelines.registry.things import living, named
 from ml_registry_pipelines.registry.view import View
 
 T = TypeVar("T")
@@ -142,8 +142,10 @@ class NewRule:
         start, end = _utc(self.valid_from, "valid_from"), _utc(self.valid_to, "valid_to")
         if start is not None and end is not None and start >= end:
             raise InvalidInput(f"a rule from {start.isoformat()} to {end.isoformat()} never holds")
-        if isinstance(self.priority, bool) or abs(self.priority) > MOST_PRIORITY:
-            raise InvalidInput(f"a priority is between -{MOST_PRIORITY:,} and {MOST_PRIORITY:,}")
+        if type(self.priority) is not int or abs(self.priority) > MOST_PRIORITY:
+            raise InvalidInput(
+                f"a priority is a whole number between -{MOST_PRIORITY:,} and {MOST_PRIORITY:,}"
+            )
         name = None if self.name is None else checked_name(self.name)
         note = checked_text(self.note, "note")
         return NewRule(self.deployment, conditions, self.priority, start, end, note, name)

@@ -19,8 +19,9 @@ from ml_registry_pipelines.registry.desk import Desk, state_of
 from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
 from ml_registry_pipelines.registry.events import Event, new_id
 from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.references import check_free
 from ml_registry_pipelines.registry.states import State
-from ml_registry_pipelines.registry.things import NewThing, Thing, Things, check_free, thing_of
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things, thing_of
 from ml_registry_pipelines.registry.view import View
 from ml_registry_pipelines.webhooks.addresses import Allowed, checked_url
 

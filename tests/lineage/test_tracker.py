@@ -11,7 +11,7 @@ import pytest
 from deltalake import write_deltalake
 
 from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable
-from ml_registry_pipelines.lineage.tracker import LineageTracker
+from ml_registry_pipelines.lineage.tracker import LineageTracker, oversubscribed
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
 from ml_registry_pipelines.registry.errors import (
@@ -326,6 +326,21 @@ def test_what_was_deployed_on_a_day_and_by_whom(registry, tracker):
         registry.delete_version("fraud@v2")
     with pytest.raises(InvalidInput, match="between 0 and 1"):
         tracker.track_deployment("x", "fraud@v1", environment="production", traffic_share=1.5)
+
+
+def test_an_endpoint_that_is_told_to_get_more_than_all_its_requests_is_named(registry, tracker):
+    registry.register_model("m")
+    registry.create_model_version("m", HOSTED)
+    for name, share, start in (("a", 0.8, 1), ("b", 0.8, 3), ("c", 0.2, 5)):
+        tracker.track_deployment(
+            name, "m@v1", environment="prod", endpoint="e", traffic_share=share, start=day(start)
+        )
+    tracker.end_deployment("a", end=day(4))
+    tracker.track_deployment("d", "m@v1", environment="prod", endpoint="f", start=day(1))
+    told = [oversubscribed(tracker.deployments_on(date(2026, 3, n))) for n in (2, 3, 6)]
+    assert told == [{}, {("prod", "e"): 1.6}, {}]
+    with pytest.raises(InvalidInput, match="a number between 0 and 1"):
+        tracker.track_deployment("a", "m@v1", environment="prod", traffic_share="0.5")
 
 
 def test_a_day_tells_all_that_was_served_on_it_and_when_each_thing_ended(registry, tracker):

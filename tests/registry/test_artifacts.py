@@ -130,13 +130,32 @@ def test_an_address_is_checked_where_it_can_be_read(registry, tmp_path):
         registry.verify_version("m@v2")
     with pytest.raises(InvalidInput, match="no SHA-256"):
         registry.create_model_version("m", Uri("https://example.com/w.bin", "abc"))
+    with pytest.raises(InvalidInput, match="no SHA-256"):
+        registry.create_model_version("m", HostedModel("p", "s", prompt_digest="abc"))
+
+
+def test_an_address_that_is_wrong_now_or_holds_a_secret_is_refused(registry, tracker, tmp_path):
+    registry.register_model("m")
+    (tmp_path / "w.bin").write_bytes(b"weights")
+    wrong = Uri(f"file://{tmp_path}/w.bin", "ab" * 32)
+    secret = Uri("https://user:geheim@example.com/d", "ab" * 32)
+    for give in (
+        lambda uri: registry.create_model_version("m", uri),
+        lambda uri: tracker.track_dataset("d", uri),
+    ):
+        with pytest.raises(ArtifactRefused, match=f"not {wrong.sha256}; say what it is now"):
+            give(wrong)
+        with pytest.raises(InvalidInput, match="leave it out") as refused:
+            give(secret)
+        assert "geheim" not in str(refused.value)
+        give(Uri("abfss://container@account.dfs.core.windows.net/d", "ab" * 32))
 
 
 def test_a_hosted_model_is_told_by_snapshot_parameters_and_prompt(registry):
     registry.register_model("m")
-    first = registry.create_model_version("m", HostedModel("p", "s", {"t": 0}, "aa"))
-    same = registry.create_model_version("m", HostedModel("p", "s", {"t": 0}, "aa"))
-    other = registry.create_model_version("m", HostedModel("p", "s", {"t": 1}, "aa"))
+    first = registry.create_model_version("m", HostedModel("p", "s", {"t": 0}, "aa" * 32))
+    same = registry.create_model_version("m", HostedModel("p", "s", {"t": 0}, "aa" * 32))
+    other = registry.create_model_version("m", HostedModel("p", "s", {"t": 1}, "aa" * 32))
     assert first.content_digest == same.content_digest != other.content_digest
     with pytest.raises(ArtifactElsewhere, match="hosted model"):
         registry.verify_version("m@v1")

@@ -129,7 +129,7 @@ def test_search_meets_all_conditions_and_a_tag_matches_by_type_and_value(registr
     assert names(min_metrics={"auc": 0.91}) == []
     assert names(stage=Stage.PRODUCTION) == []
     assert names(limit=1) == ["Fraud EU"]
-    assert names(after="Fraud EU", limit=1) == ["fraud US"]
+    assert names(after=registry.get_model("Fraud EU").cursor, limit=1) == ["fraud US"]
 
 
 def test_versions_are_numbered_from_one_and_a_deleted_number_never_comes_again(registry):
@@ -189,6 +189,9 @@ def test_rollback_is_one_command_back_to_what_was_there_before(registry):
         registry.promote_to_production(f"fraud@v{n}")
     assert registry.rollback("fraud").number == 3
     assert registry.get_version("fraud@production").number == 3
+    assert registry.rollback("fraud").number == 1, "and not the one that was rolled back just now"
+    with pytest.raises(IllegalTransition, match="that was not rolled back itself"):
+        registry.rollback("fraud")
 
 
 @pytest.mark.parametrize(("first", "then"), [(Stage.ARCHIVED, Stage.SHADOW), (Stage.STAGING, Stage.STAGING)])

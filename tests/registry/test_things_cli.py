@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 from tests.registry.test_registry_cli import mlreg
 
@@ -86,8 +87,14 @@ def test_a_list_that_is_longer_than_the_page_says_how_to_go_on(mlreg):
     for name in ("a", "b c", "d"):
         mlreg("models", "register", name)
     first = mlreg("models", "list", "--limit", "2")
-    assert first.splitlines() == ["a  active", "b c  active", "there are more: --after 'b c'"]
-    assert mlreg("models", "list", "--limit", "2", "--after", "b c") == "d  active\n"
+    *shown, more = first.splitlines()
+    assert shown == ["a  active", "b c  active"]
+    assert (
+        mlreg("models", "list", "--limit", "2", *shlex.split(more.removeprefix("there are more: ")))
+        == "d  active\n"
+    )
+    assert "is no place in a list" in mlreg("models", "list", "--after", "b c", fails=True)
+    assert "a tag's number is finite" in mlreg("models", "register", "x", "--tag", "z=NaN", fails=True)
 
 
 def test_a_models_other_verbs_work_from_a_shell(mlreg, tmp_path):

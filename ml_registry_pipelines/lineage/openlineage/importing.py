@@ -29,10 +29,10 @@ from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import InvalidInput, shown
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.names import checked_name
-from ml_registry_pipelines.registry.references import dataset_versions_of
+from ml_registry_pipelines.registry.references import dataset_version_name, dataset_versions_of, named
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET, DATASET_VERSION
-from ml_registry_pipelines.registry.things import NewThing, named
+from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.view import View
 
 RUN, JOB = "run", "job"
@@ -373,7 +373,7 @@ class Batch:
         }
         if given.version is not None:
             metadata["openlineage"]["version"] = given.version
-        name = f"{dataset.state['name'][:480]}@v{number}"
+        name = dataset_version_name(dataset.state["name"], number)
         made = self.draft(DATASET_VERSION, name, metadata, parent_id=dataset.id)
         known.append(made)
         return made

@@ -1,0 +1,127 @@
+"""What all commands as jobs share: a form in the Launchpad becomes one op, which gives one command.
+
+The forms are in `registry_jobs.py` and `things_jobs.py`. No form asks who acts: that is
+stamped by the door. A run that is retried or executed again gives its command once.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+from pydantic import Field
+
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry.errors import InvalidInput
+from resources.registry import RegistryResource
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
+    from ml_registry_pipelines.registry.models import ModelRegistry
+    from ml_registry_pipelines.registry.names import TagValue
+    from ml_registry_pipelines.registry.relationships import Relationship, Relationships
+    from ml_registry_pipelines.registry.things import Thing
+    from ml_registry_pipelines.registry.versions import Version
+    from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
+
+    Done = Thing | Version | Rule | Relationship | int
+    """What a command gives: what it is about now, or how many."""
+
+
+@dataclass(frozen=True)
+class Desks:
+    """Where a command is given, and the key under which it is given once."""
+
+    models: "ModelRegistry"
+    lineage: "LineageTracker"
+    rules: "Attribution"
+    edges: "Relationships"
+    key: str
+
+
+class InTenant(dg.Config):
+    """What every command may be told."""
+
+    tenant: str = Field(default="default", description="Organisation that it is about.")
+
+
+def instant(text: str | None, field: str) -> datetime | None:
+    """A date is its first instant; without a zone it is UTC."""
+    if not text:
+        return None
+    try:
+        given = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"{field} {text!r} is no time; write 2026-09-01 or 2026-09-01T12:00Z") from None
+    return given if given.tzinfo else given.replace(tzinfo=UTC)
+
+
+def tags_of(given: Mapping[str, str]) -> "dict[str, TagValue]":
+    from ml_registry_pipelines.cli_support import parsed_tags
+
+    return {name: parsed_tags((f"value={text}",))["value"] for name, text in given.items()}
+
+
+def json_object(text: str, field: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as wrong:
+        raise InvalidInput(f"{field} is no JSON: {wrong}") from wrong
+    if not isinstance(value, dict):
+        raise InvalidInput(f"{field} is a JSON {type(value).__name__}; give an object")
+    return value
+
+
+def command_job(
+    name: str, form: type[InTenant], does: "Callable[[Any, Desks], Done]", description: str
+) -> dg.JobDefinition:
+    """A job whose configuration is the form itself, without the ops that Dagster would ask for."""
+
+    @dg.op(name=f"{name}_command", description=description)
+    def command(context: dg.OpExecutionContext, config: form, registry: RegistryResource) -> None:  # type: ignore[valid-type]
+        given: InTenant = config
+        run = context.run
+        try:
+            at = Desks(
+                registry.models(given.tenant, run.run_id),
+                registry.lineage(given.tenant, run.run_id),
+                registry.rules(given.tenant, run.run_id),
+                registry.edges(given.tenant, run.run_id),
+                f"run/{run.root_run_id or run.run_id}",
+            )
+            done = does(given, at)
+        except MlregError as wrong:
+            # Asked again, it would be as wrong.
+            raise dg.Failure(str(wrong), allow_retries=False) from None
+        context.add_output_metadata(_told(done))
+
+    @dg.config_mapping
+    def as_form(config: form) -> dict[str, Any]:  # type: ignore[valid-type]
+        asked: InTenant = config
+        values = {k: v.name if isinstance(v, Enum) else v for k, v in asked.model_dump().items()}
+        return {"ops": {f"{name}_command": {"config": values}}}
+
+    @dg.job(name=name, description=description, config=as_form, executor_def=dg.in_process_executor)
+    def job() -> None:
+        command()
+
+    return job
+
+
+def _told(done: "Done") -> dict[str, Any]:
+    from ml_registry_pipelines.registry.relationships import Relationship
+    from ml_registry_pipelines.registry.versions import Version
+    from ml_registry_pipelines.telemetry.attribution import Rule
+
+    if isinstance(done, int):
+        return {"entities": done}
+    if isinstance(done, Rule):
+        return {"name": done.name, "registry id": done.id}
+    if isinstance(done, Relationship):
+        return {"type": done.type, "state": "removed" if done.removed else "drawn", "registry id": done.id}
+    name = done.reference if isinstance(done, Version) else done.name
+    state = done.stage.value if isinstance(done, Version) else done.status
+    return {"name": name, "state": state, "registry id": done.id, "event": done.sequence}
