@@ -18,6 +18,7 @@ from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import parse
 from ml_registry_pipelines.registry.events import BULK, hash_sql
 from ml_registry_pipelines.registry.log_table import TABLE
+from ml_registry_pipelines.registry.placing import Misplaced, misplaced
 from ml_registry_pipelines.registry.stretches import AT_ONCE, INSIDE, hashes, portions
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class Verdict:
 def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] = ()) -> list[Verdict]:
     """Check the chains of all tenants, or of one, against themselves and against anchors.
 
-    One pass computes every hash; the links between events are followed in portions, which
-    read short columns only.
+    One pass computes every hash; the links between events, and their places over all tenants,
+    are followed in portions, which read short columns only.
     """
     with lake.read(TABLE) as reading:
         rows = {
@@ -84,6 +85,9 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
         for name, found in damages.items():
             if (by_anchor := _against(reading, name, anchors)) is not None:
                 found.append(by_anchor)
+        place = misplaced(reading, AT_ONCE)
+        if place is not None and not place.lost and place.tenant in damages:
+            damages[place.tenant].append(Damage(place.tenant, place.sequence, "reordered", place.text))
         verdicts = [
             Verdict(
                 name,
@@ -94,13 +98,12 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
             )
             for name, row in rows.items()
         ]
-        lost = _lost_positions(reading) if tenant is None else []
-    return _with_lost(verdicts, lost, anchors, tenant)
+    return _with_lost(verdicts, place, anchors, tenant)
 
 
 _HASHES = f"""
 SELECT tenant, count(*) AS events, arg_max(hash, sequence) AS head,
-  min(sequence) FILTER (hash <> {hash_sql()}) AS bad
+  min(sequence) FILTER (hash IS DISTINCT FROM {hash_sql()}) AS bad
 FROM {TABLE}
 WHERE $tenant IS NULL OR tenant = $tenant
 GROUP BY tenant
@@ -119,7 +122,7 @@ WITH linked AS (
 )
 SELECT tenant,
   min(sequence) FILTER (
-    sequence <> before_sequence + 1 OR previous_hash <> before_hash
+    sequence <> before_sequence + 1 OR previous_hash IS DISTINCT FROM before_hash
     OR position <= before_position OR recorded_at < before_recorded
   ) AS bad,
   arg_max({{'sequence': sequence, 'hash': hash, 'position': position, 'recorded': recorded_at}}, sequence) AS last
@@ -300,49 +303,8 @@ def _bulk_damage(lake: Lake, reading: Reading, tenant: str | None) -> Iterator[D
             found.add(name)
 
 
-def _lost_positions(reading: Reading) -> list[tuple[int, int]]:
-    """The first stretch of positions that no event has, though later ones do."""
-    low = 1
-    while True:
-        row = reading.query(
-            "registry.verify_positions",
-            f"""
-            SELECT count(DISTINCT position) FILTER (position < $low + $size) AS n,
-              max(position) FILTER (position < $low + $size) AS last, max(position) AS newest
-            FROM {TABLE}
-            WHERE position >= $low
-            """,
-            {"low": low, "size": AT_ONCE},
-        ).to_pylist()[0]
-        if row["newest"] is None:
-            return []
-        upto = min(row["newest"], low + AT_ONCE - 1)
-        if row["n"] != upto - low + 1:
-            return [_hole(reading, low)]
-        low = upto + 1
-
-
-def _hole(reading: Reading, low: int) -> tuple[int, int]:
-    row = reading.query(
-        "registry.verify_hole",
-        f"""
-        SELECT before + 1 AS first, position - 1 AS last
-        FROM (
-          SELECT position, lag(position, 1, $low - 1) OVER (ORDER BY position) AS before FROM {TABLE}
-          WHERE position >= $low AND position <= coalesce(
-            (SELECT min(position) FROM {TABLE} WHERE position >= $low + {AT_ONCE}), $low + {AT_ONCE})
-        )
-        WHERE position > before + 1
-        ORDER BY first
-        LIMIT 1
-        """,
-        {"low": low},
-    ).to_pylist()[0]
-    return row["first"], row["last"]
-
-
 def _with_lost(
-    verdicts: list[Verdict], lost: list[tuple[int, int]], anchors: Sequence[Anchor], tenant: str | None
+    verdicts: list[Verdict], place: Misplaced | None, anchors: Sequence[Anchor], tenant: str | None
 ) -> list[Verdict]:
     """Add tenants that only an anchor knows, and events that only their positions tell of."""
     known = {verdict.tenant for verdict in verdicts}
@@ -350,8 +312,6 @@ def _with_lost(
         newest = max(anchor.heads[name][0] for anchor in anchors if name in anchor.heads)
         gone = Damage(name, 1, "dropped", f"all {newest} events are missing, which an anchor has seen")
         verdicts.append(Verdict(name, 0, "", newest, gone))
-    if lost and not any(verdict.damage for verdict in verdicts):
-        first, last = lost[0]
-        text = f"the log has no event at positions {first} to {last}: a tenant's newest events are missing"
-        verdicts.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", text)))
+    if tenant is None and place is not None and place.lost and not any(v.damage for v in verdicts):
+        verdicts.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", place.text)))
     return verdicts

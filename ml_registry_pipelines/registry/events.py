@@ -151,5 +151,9 @@ def from_arrow(rows: pa.Table) -> list[Event]:
 
 
 def _with_block(row: dict[str, Any]) -> dict[str, Any]:
-    # Before blocks were recorded, each had 512 events.
-    return row if row["block"] is not None else {**row, "block": (row["position"] - 1) // 512 + 1}
+    return row if row["block"] is not None else {**row, "block": old_block(row["position"])}
+
+
+def old_block(position: int) -> int:
+    """The block of an event from before blocks were recorded, when each had 512 events."""
+    return (position - 1) // 512 + 1

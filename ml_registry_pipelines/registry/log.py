@@ -25,7 +25,7 @@ from ml_registry_pipelines.registry.actors import Policy, Request, permissive
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
-from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
+from ml_registry_pipelines.registry.errors import RESTORE, InvalidInput, KeyReused, LogDamaged, NotAllowed
 from ml_registry_pipelines.registry.events import (
     BULK,
     MAX_PAYLOAD,
@@ -39,7 +39,7 @@ from ml_registry_pipelines.registry.events import (
 from ml_registry_pipelines.registry.log_table import TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
-from ml_registry_pipelines.registry.tail import Tail, too_many, whole_blocks
+from ml_registry_pipelines.registry.tail import Tail, follow, too_many, whole_blocks
 from ml_registry_pipelines.registry.turns import turn
 from ml_registry_pipelines.registry.view import View
 
@@ -51,10 +51,6 @@ GATHER_SECONDS = 0.002
 STORE_TRIES = 3
 
 _logger = logging.getLogger(__name__)
-
-
-class LogDamaged(RegistryError):
-    """Events are missing from the log, or doubled: nothing can be decided on it."""
 
 
 class _Waiting:
@@ -503,16 +499,19 @@ class Log:
     def _begin(self) -> tuple[Snapshot, int]:
         """The projections, and the position up to which they hold all."""
         snapshot = Snapshot(self.lake)
-        return snapshot, self._table.start_of(snapshot.block + 1) - 1
+        self._table.refresh()  # At least as new as what others have folded of it.
+        base = self._table.start_of(snapshot.block + 1) - 1
+        last = self._table.between(base, base) if base else []
+        if (last[0].block if last else 0) != snapshot.block or snapshot.end() > base:
+            raise LogDamaged(
+                f"the projections hold {snapshot.block} blocks of the log, the last of which does not end at "
+                f"position {base} there; {RESTORE}, or run `mlreg audit rebuild` where it is whole"
+            )
+        return snapshot, base
 
     def _take(self, events: Iterable[Event]) -> None:
         new = [event for event in events if event.position > self._tail.head]
-        for expected, event in enumerate(new, start=self._tail.head + 1):
-            if event.position != expected:
-                raise LogDamaged(
-                    f"{TABLE} has no event at position {expected} but one at {event.position}; "
-                    "run `mlreg audit verify` and restore the table"
-                )
+        follow(new, self._tail.filling.copy(), after=self._tail.head)
         self._tail.add(new)
         for event in new:
             self._heads[event.tenant] = (event.sequence, event.hash, event.recorded_at)

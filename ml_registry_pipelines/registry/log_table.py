@@ -16,7 +16,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.registry.events import Event, from_arrow
-from ml_registry_pipelines.registry.tail import whole_blocks
+from ml_registry_pipelines.registry.tail import BLOCK, Filling, follow, whole_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -121,9 +121,15 @@ class LogTable:
         return int(pc.min(found["position"]).as_py()) if len(found) else None
 
     def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
-        """The full blocks from number `first` on, in order, read many events at a time."""
+        """The full blocks from number `first` on, in order, read many events at a time.
+
+        Raises:
+            LogDamaged: an event is missing, or stands in another block than it must.
+        """
         position, held = self.start_of(first), list[Event]()
+        filling = Filling(first - 1, BLOCK)
         while events := self.between(position, position + SPAN - 1):
+            follow(events, filling, after=position - 1)
             position = events[-1].position + 1
             held += events
             last = held[-1].block

@@ -106,6 +106,16 @@ class Snapshot:
             self._places = {table: places for table, places in grown.items() if places is not None}
         self._registered: dict[str, pa.Table] = {}
 
+    def end(self) -> int:
+        """Position of the last event that the tables which are not ahead hold a state of."""
+        found = [0]
+        for table in STATES:
+            if self.blocks[table] == self.block:
+                files = self._reading.files(table)
+                if "max.position" in files.column_names:
+                    found += [int(last) for last in files["max.position"].to_pylist() if last is not None]
+        return max(found)
+
     def by_id(self, table: str, tenant: str, entity: str, at: int | None) -> State | None:
         """The newest state of an entity up to event `at` of the tenant."""
         if not self.blocks[table]:

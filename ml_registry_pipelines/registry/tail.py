@@ -14,7 +14,8 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.registry.bulk import BulkFiles, Listed
-from ml_registry_pipelines.registry.events import BULK, Event
+from ml_registry_pipelines.registry.errors import RESTORE, LogDamaged
+from ml_registry_pipelines.registry.events import BULK, Event, old_block
 from ml_registry_pipelines.registry.states import INDEXES, State, begun, rows_of
 
 if TYPE_CHECKING:
@@ -55,6 +56,28 @@ class Filling:
 
     def copy(self) -> Filling:
         return Filling(self.block, self.events, self.weight)
+
+
+def follow(events: Iterable[Event], filling: Filling, *, after: int) -> None:
+    """See that events come right after a position, each in the block that it must be in; `filling` moves on.
+
+    Raises:
+        LogDamaged: the first one that does not. Were it folded, it would be lost, or others would.
+    """
+    for expected, event in enumerate(events, start=after + 1):
+        if event.position != expected:
+            raise LogDamaged(
+                f"the log has no event at position {expected} but one at {event.position}; {RESTORE}"
+            )
+        block = filling.block + (filling.full or not filling.block)
+        if event.block != block and not (
+            event.block == old_block(expected) and event.block in {filling.block, filling.block + 1}
+        ):
+            raise LogDamaged(
+                f"event {event.sequence} of tenant {event.tenant!r} stands in block {event.block} of the log "
+                f"and not in block {block}; {RESTORE}"
+            )
+        filling.take(event)
 
 
 def too_many(events: int) -> bool:

@@ -17,8 +17,10 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry import chain, stretches
 from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
 from ml_registry_pipelines.registry.chain import Damage, Verdict, verify
+from ml_registry_pipelines.registry.errors import LogDamaged
 from ml_registry_pipelines.registry.events import event_hash
-from ml_registry_pipelines.registry.log import Log, LogDamaged
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.log_table import LogTable
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
 from tests.registry.conftest import ACTOR
@@ -270,6 +272,52 @@ def test_commands_are_refused_on_a_log_with_a_hole(root, rewrite):
     rewrite(lambda rows: rows[:6] + rows[7:])
     with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
         ModelRegistry(log, actor=ACTOR, tenant="a").register_model("x")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("block", 77, "event 7 stands in block 77 and not in block 1"),
+        ("block", 2, "event 7 stands in block 2 and not in block 1"),
+        ("block", 0, "event 7 stands in block 0 and not in block 1"),
+        ("position", 6, "event 7 lies at position 6, where another event lies"),
+        ("position", 0, "event 7 lies at 0"),
+    ],
+)
+def test_an_event_in_another_place_is_found_before_it_is_lost_to_readers(root, rewrite, column, value, said):
+    rewrite(lambda rows: [r | {column: value} if r["sequence"] == 7 else r for r in rows])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert damage.sequence == 7
+    if column == "block":
+        assert damage.text.startswith(said)
+    with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
+        ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
+
+
+def test_an_event_whose_block_was_taken_away_is_found(root, rewrite):
+    rewrite(lambda rows: [r | {"block": None} if r["sequence"] == 7 else r for r in rows])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (7, "reordered")
+
+
+def test_a_log_with_moved_events_is_not_folded_anew(root, rewrite):
+    def move(rows: Rows) -> Rows:
+        return [r | {"block": r["position"] // 4 + 1} for r in rows]
+
+    rewrite(move)
+    with Lake(str(root)) as lake, pytest.raises(LogDamaged, match="stands in block 2 of the log"):
+        list(LogTable(lake).blocks(1))
+
+
+def test_projections_of_a_log_that_lost_its_end_are_not_taken_for_its_own(root, rewrite):
+    with Lake(str(root)) as lake, Log(lake) as log:
+        things = [NewThing(f"t{n}") for n in range(10_000)]  # fills a block
+        ModelRegistry(log, actor=ACTOR, tenant="a").things.register_many("feature", things)
+    rewrite(lambda rows: [r for r in rows if r["position"] < 16])
+    with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="hold 1 blocks"):
+        ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
 
 
 def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):
