@@ -70,16 +70,8 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
     are followed in portions, which read short columns only.
     """
     with lake.read(TABLE) as reading:
-        rows = {
-            row["tenant"]: row
-            for row in reading.query("registry.verify", _HASHES, {"tenant": tenant}).to_pylist()
-        }
-        sizes = {name: int(row["events"]) for name, row in rows.items()}
-        bad = {name: row["bad"] for name, row in rows.items() if row["bad"] is not None}
-        _follow_links(reading, sizes, bad)
-        damages: dict[str, list[Damage]] = {name: [] for name in rows}
-        for name, sequence in bad.items():
-            damages[name].append(_classify(reading, name, sequence, sizes[name]))
+        chains = check_chains(reading, tenant)
+        rows, damages = chains.rows, chains.damages
         for damage in _bulk_damage(lake, reading, tenant):
             damages[damage.tenant].append(damage)
         for name, found in damages.items():
@@ -91,7 +83,7 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
         verdicts = [
             Verdict(
                 name,
-                sizes[name],
+                int(row["events"]),
                 row["head"],
                 max((a.heads[name][0] for a in anchors if name in a.heads), default=0),
                 min(damages[name], key=lambda d: d.sequence, default=None),
@@ -101,9 +93,39 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
     return _with_lost(verdicts, place, anchors, tenant)
 
 
+@dataclass(frozen=True)
+class Chains:
+    """What a relation of events holds, by tenant: number of events and head, and what is wrong with its chain."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+    damages: dict[str, list[Damage]]
+
+
+def check_chains(reading: Reading, tenant: str | None = None) -> Chains:
+    """Check hashes and links of the events that are called `governance_events` in a reading."""
+    rows = {
+        row["tenant"]: row
+        for row in reading.query("registry.verify", _HASHES, {"tenant": tenant}).to_pylist()
+    }
+    sizes = {name: int(row["events"]) for name, row in rows.items()}
+    bad = {name: row["bad"] for name, row in rows.items() if row["bad"] is not None}
+    _follow_links(reading, sizes, bad)
+    damages: dict[str, list[Damage]] = {name: [] for name in rows}
+    for name, sequence in bad.items():
+        damages[name].append(_classify(reading, name, sequence, sizes[name]))
+    for name, row in rows.items():
+        if (sequence := row["unreadable"]) is not None:
+            text = f"event {sequence} cannot be read: its payload has no `change` and `state`"
+            damages[name].append(Damage(name, sequence, "changed", text))
+    return Chains(rows, damages)
+
+
 _HASHES = f"""
 SELECT tenant, count(*) AS events, arg_max(hash, sequence) AS head,
-  min(sequence) FILTER (hash IS DISTINCT FROM {hash_sql()}) AS bad
+  min(sequence) FILTER (hash IS DISTINCT FROM {hash_sql()}) AS bad,
+  min(sequence) FILTER (
+    TRY(json_type(payload, ['$.change', '$.state'])) IS DISTINCT FROM ['OBJECT', 'OBJECT']
+  ) AS unreadable
 FROM {TABLE}
 WHERE $tenant IS NULL OR tenant = $tenant
 GROUP BY tenant

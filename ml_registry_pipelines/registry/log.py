@@ -12,20 +12,26 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import CommitUnknown, Lake, LostRace
 from ml_registry_pipelines.registry.actors import Policy, Request, permissive
-from ml_registry_pipelines.registry.bulk import BulkFiles
+from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
-from ml_registry_pipelines.registry.errors import RESTORE, InvalidInput, KeyReused, LogDamaged, NotAllowed
+from ml_registry_pipelines.registry.errors import (
+    RESTORE,
+    EventUnreadable,
+    InvalidInput,
+    KeyReused,
+    LogDamaged,
+    NotAllowed,
+)
 from ml_registry_pipelines.registry.events import (
     BULK,
     MAX_PAYLOAD,
@@ -42,6 +48,9 @@ from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, fo
 from ml_registry_pipelines.registry.tail import Tail, follow, too_many, whole_blocks
 from ml_registry_pipelines.registry.turns import turn
 from ml_registry_pipelines.registry.view import View
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GROUP = 500
 """Commands of one commit at most."""
@@ -120,6 +129,7 @@ class Log:
         with self._state_lock:
             self._refresh()
             assert self._snapshot is not None
+            self._check_readable(tenant)
             at = None if as_of is None else self._sequence_at(tenant, as_of)
             return View(tenant, self._snapshot, (self._tail,), at, self._tail.head)
 
@@ -332,6 +342,7 @@ class Log:
             command = waiting.command
             view = View(command.tenant, self._snapshot, (self._tail, draft))
             try:
+                self._check_readable(command.tenant)
                 if (done := self._done_before(view, waiting)) is not None:
                     waiting.outcome = done
                     continue
@@ -412,12 +423,15 @@ class Log:
             made.append(event)
         return tuple(made)
 
-    def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:
-        """Append a tenant's whole history in one commit, as it is but for the positions.
+    def append_verbatim(
+        self, rows: pa.Table, weights: Mapping[int, int], *, absent: Callable[[View], None]
+    ) -> None:
+        """Append a tenant's whole history, by sequence, in one commit, as it is but for its places.
 
-        For imports alone, which have verified the chain; `absent` raises if the tenant is there.
+        For imports alone, which have verified it; `weights` says how many entities its bulk events
+        are about, by sequence; `absent` raises if the tenant is there.
         """
-        tenant = events[0].tenant
+        tenant, last, digest = (rows[name][-1].as_py() for name in ("tenant", "sequence", "hash"))
         deadline = time.monotonic() + PATIENCE_SECONDS
         tries = 0
         while True:
@@ -425,19 +439,16 @@ class Log:
                 absent(self.view(tenant))
                 with self._state_lock:
                     version, head, filling = self._version, self._tail.head, self._tail.filling.copy()
-                placed = [
-                    replace(event, position=head + n, block=filling.place(event.weight))
-                    for n, event in enumerate(events, start=1)
-                ]
+                placed = _placed(rows, head, [filling.place(weights.get(n, 1)) for n in range(1, last + 1)])
                 try:
-                    self.lake.append_expecting(TABLE, to_arrow(placed), version=version)
+                    self.lake.append_expecting(TABLE, placed, version=version)
                     break
                 except LostRace:
                     if time.monotonic() > deadline:
                         raise
                 except CommitUnknown:
                     # Nobody but this import could have written its last hash.
-                    if self.head(tenant) == (events[-1].sequence, events[-1].hash):
+                    if self.head(tenant) == (last, digest):
                         break
                     tries += 1
                     if tries >= STORE_TRIES or time.monotonic() > deadline:
@@ -449,6 +460,10 @@ class Log:
         self._fold_soon()
 
     # -- what is known -------------------------------------------------------------------
+
+    def _check_readable(self, tenant: str) -> None:
+        if (failure := self._tail.unreadable.get(tenant)) is not None:
+            raise failure
 
     def _head(self, tenant: str) -> tuple[int, str, datetime]:
         if tenant not in self._heads:
@@ -484,17 +499,24 @@ class Log:
         snapshot, base = self._begin()
         if too_many(self._table.last_position() - base):
             # The projections were dropped, or an import was large: no process holds all that in memory.
-            fold_blocks(self.lake, self._table.blocks(snapshot.block + 1), self.bulk)
+            self._fold_now(self._table.blocks(snapshot.block + 1))
             snapshot, base = self._begin()
         new = self._table.after(base)
         full = list(whole_blocks(new, last=new[-1].block)) if new else []
         if any(event.entity_type == BULK for _, events in full for event in events):
             # Somebody was killed before a bulk command was folded.
-            fold_blocks(self.lake, full, self.bulk)
+            self._fold_now(full)
             snapshot, base = self._begin()
             new = self._table.after(base)
         self._snapshot, self._tail, self._heads = snapshot, Tail(base, self.bulk, block=snapshot.block), {}
         self._take(new)
+
+    def _fold_now(self, blocks: Iterable[tuple[int, Sequence[Event]]]) -> None:
+        try:
+            fold_blocks(self.lake, blocks, self.bulk)
+        except (EventUnreadable, BulkFileDamaged) as failure:
+            # Its tenant is told so; the others go on, with what cannot be folded in memory.
+            _logger.warning("the log was not folded to its end: %s", failure)
 
     def _begin(self) -> tuple[Snapshot, int]:
         """The projections, and the position up to which they hold all."""
@@ -512,7 +534,7 @@ class Log:
     def _take(self, events: Iterable[Event]) -> None:
         new = [event for event in events if event.position > self._tail.head]
         follow(new, self._tail.filling.copy(), after=self._tail.head)
-        self._tail.add(new)
+        self._tail.take(new)
         for event in new:
             self._heads[event.tenant] = (event.sequence, event.hash, event.recorded_at)
 
@@ -577,3 +599,12 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _placed(rows: pa.Table, head: int, blocks: Sequence[int]) -> pa.Table:
+    """A tenant's events behind position `head`, in those blocks."""
+    import pyarrow as pa
+
+    for name, values in {"position": range(head + 1, head + len(rows) + 1), "block": blocks}.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(values, pa.int64()))
+    return rows

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry.events import BULK
 from ml_registry_pipelines.registry.log_table import TABLE
-from ml_registry_pipelines.registry.tail import BLOCK, HEAVY
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
@@ -59,8 +59,8 @@ WITH weights AS (
     lag(block, 1, $block) OVER w AS before_block,
     lag(known, 1, $known) OVER w AS before_known,
     lag(block, 1, $block) OVER w
-      + if(lag(block, 1, $block) OVER w = 0 OR lag(events, 1, $events) OVER w >= {BLOCK}
-           OR lag(weighs, 1, $weight) OVER w >= {HEAVY}, 1, 0) AS due
+      + if(lag(block, 1, $block) OVER w = 0 OR lag(events, 1, $events) OVER w >= $full_events
+           OR lag(weighs, 1, $weight) OVER w >= $full_weight, 1, 0) AS due
   FROM counted
   WINDOW w AS (ORDER BY position, tenant, sequence)
 )
@@ -83,7 +83,13 @@ def misplaced(reading: Reading, at_once: int) -> Misplaced | None:
     """The first event that does not lie where it must; None where all do."""
     before, low = _NOTHING, -(2**62)
     while True:
-        parameters = {**before, "low": low, "upto": max(low, 1) + at_once}
+        parameters = {
+            **before,
+            "low": low,
+            "upto": max(low, 1) + at_once,
+            "full_events": tail.BLOCK,
+            "full_weight": tail.HEAVY,
+        }
         row = reading.query("registry.verify_places", _PLACED, parameters).to_pylist()[0]
         if row["bad"] is not None:
             return _said(row["bad"])

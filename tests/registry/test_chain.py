@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry import chain, stretches
+from ml_registry_pipelines.registry import chain, stretches, tail
 from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
 from ml_registry_pipelines.registry.chain import Damage, Verdict, verify
-from ml_registry_pipelines.registry.errors import LogDamaged
+from ml_registry_pipelines.registry.errors import EventUnreadable, LogDamaged
 from ml_registry_pipelines.registry.events import event_hash
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.log_table import LogTable
@@ -318,6 +319,33 @@ def test_projections_of_a_log_that_lost_its_end_are_not_taken_for_its_own(root, 
     rewrite(lambda rows: [r for r in rows if r["position"] < 16])
     with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="hold 1 blocks"):
         ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
+
+
+@pytest.mark.parametrize("payload", ["{}", "nope", '{"change":{},"state":{}}'])
+def test_an_event_that_cannot_be_read_stops_its_tenant_alone(root, rewrite, payload, monkeypatch):
+    monkeypatch.setattr(tail, "BLOCK", 4)  # The blocks before it can be folded, and no later one.
+
+    def forge(rows: Rows) -> Rows:
+        rows[14]["payload"] = payload
+        rows[14]["hash"] = event_hash(rows[14])
+        return [r | {"block": (r["position"] - 1) // 4 + 1} for r in rows]
+
+    rewrite(forge)
+    for _ in range(2):
+        with Lake(str(root)) as lake, Log(lake) as log:
+            sound = ModelRegistry(log, actor=ACTOR, tenant="a")
+            for _ in range(5):
+                sound.register_model(f"n{log.head('a')[0]}")
+            log.settle()
+            assert len(sound.list_models()) == log.head("a")[0]
+            damaged = ModelRegistry(log, actor=ACTOR, tenant="b")
+            for act in (damaged.list_models, partial(damaged.register_model, "x")):
+                with pytest.raises(EventUnreadable, match="event 3 of tenant 'b' cannot be read"):
+                    act()
+    if payload != '{"change":{},"state":{}}':
+        damage = found(root)["b"]
+        assert damage is not None
+        assert damage.text.startswith("event 3 cannot be read")
 
 
 def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):
