@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.lake import Lake, LakeError
 from ml_registry_pipelines.registry.anchors import LINK, Anchor
 from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import parse
+from ml_registry_pipelines.registry.errors import LogDamaged
 from ml_registry_pipelines.registry.events import BULK, hash_sql
-from ml_registry_pipelines.registry.log_table import TABLE
+from ml_registry_pipelines.registry.log_table import TABLE, lost_file
 from ml_registry_pipelines.registry.placing import Misplaced, misplaced
 from ml_registry_pipelines.registry.stretches import AT_ONCE, INSIDE, hashes, portions
 
@@ -68,7 +69,19 @@ def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] =
 
     One pass computes every hash; the links between events, and their places over all tenants,
     are followed in portions, which read short columns only.
+
+    Raises:
+        LogDamaged: a file of the log is gone or damaged; the text says which events it held.
     """
+    try:
+        return _verified(lake, tenant, anchors)
+    except LakeError as failure:
+        if (lost := lost_file(lake)) is not None:
+            raise LogDamaged(f"{lost}; restore the file") from failure
+        raise
+
+
+def _verified(lake: Lake, tenant: str | None, anchors: Sequence[Anchor]) -> list[Verdict]:
     with lake.read(TABLE) as reading:
         chains = check_chains(reading, tenant)
         rows, damages = chains.rows, chains.damages

@@ -6,12 +6,14 @@ in `log.py`, checking the chain in `chain.py`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.committing import as_declared
+from ml_registry_pipelines.lake.files import FilesError, open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
@@ -57,6 +59,7 @@ class LogTable:
 
     def between(self, first: int, last: int) -> list[Event]:
         """Events whose position is first to last, in order."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         for again in (True, False):
@@ -64,9 +67,11 @@ class LogTable:
             try:
                 rows = self._rows(handle, first, last)
                 break
-            except store_errors() as failure:
+            except (*store_errors(), pa.ArrowException) as failure:
                 if not again:
-                    raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
+                    raise LakeError(
+                        f"{TABLE} cannot be read: {reason(failure)}; `mlreg audit verify` says which events are lost"
+                    ) from failure
                 # Upkeep may have removed the files of an old version.
                 self._handle = None
                 self.refresh()
@@ -211,3 +216,26 @@ class LogTable:
             rows = reading.query("registry.tenants", f"SELECT DISTINCT tenant FROM {TABLE} ORDER BY tenant")
         found: list[str] = rows["tenant"].to_pylist()
         return found
+
+
+def lost_file(lake: Lake) -> str | None:
+    """The first file of the log that is gone or damaged, and which events it held; None where all can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = open_folder(lake.uri(TABLE), lake.storage_options)
+    files = pa.table(lake.snapshot(TABLE).get_add_actions(flatten=True)).to_pylist()
+    for file in sorted(files, key=lambda file: file.get("min.position") or 0):
+        path = unquote(file["path"])
+        try:
+            pq.read_table(io.BytesIO(folder.read(path)))
+        except (FilesError, OSError, pa.ArrowException) as failure:
+            tenants = {file.get("min.tenant"), file.get("max.tenant")}
+            of = f" of tenant {tenants.pop()!r}" if len(tenants) == 1 else ""
+            return (
+                f"{folder.uri}/{path} is gone or damaged ({reason(failure)}): it held "
+                f"{file['num_records']:,} events, at positions {file.get('min.position')} to "
+                f"{file.get('max.position')} of the log, numbers {file.get('min.sequence')} to "
+                f"{file.get('max.sequence')}{of}"
+            )
+    return None

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone
+from ml_registry_pipelines.lake.outcomes import LakeError, reason
 from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
@@ -30,6 +31,7 @@ LOADED_AT_ONCE = 100_000
 """Rows of which an index takes a tenth of a second; that of more is made beside the callers."""
 FEW = 500
 """Values that are looked up one by one; for more, a scan by DuckDB costs less."""
+REBUILD = "`mlreg audit rebuild` computes it anew from the log"
 STATES = ("things", "relationships", "model_versions", "approvals")
 PROJECTIONS = (*STATES, "idempotency_keys")
 
@@ -310,9 +312,12 @@ class Snapshot:
         with self._lock:
             try:
                 rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
-            except duckdb.IOException:
+            except (duckdb.IOException, duckdb.InvalidInputException):
                 self._renew()
-                rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                try:
+                    rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                except (duckdb.IOException, duckdb.InvalidInputException) as failure:
+                    raise LakeError(f"{table} cannot be read: {reason(failure)}; {REBUILD}") from failure
         return [state_of(table, *row) for row in rows]
 
     def _register(self, name: str, rows: pa.Table) -> None:

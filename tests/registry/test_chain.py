@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.lake import Lake, LakeError
 from ml_registry_pipelines.registry import chain, stretches, tail
 from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
 from ml_registry_pipelines.registry.chain import Damage, Verdict, verify
@@ -346,6 +346,25 @@ def test_an_event_that_cannot_be_read_stops_its_tenant_alone(root, rewrite, payl
         damage = found(root)["b"]
         assert damage is not None
         assert damage.text.startswith("event 3 cannot be read")
+
+
+@pytest.mark.parametrize("data", [b"PAR1garbage", b"x" * 5000, None])
+def test_a_lost_or_damaged_file_is_named_with_the_events_that_it_held(root, data):
+    file = next(
+        action["path"]
+        for action in pa.table(
+            DeltaTable(str(root / "tables" / "governance_events")).get_add_actions(flatten=True)
+        ).to_pylist()
+        if action["min.position"] == 4
+    )
+    path = root / "tables" / "governance_events" / file
+    path.unlink() if data is None else path.write_bytes(data)
+    with Lake(str(root)) as lake, Log(lake) as log:
+        said = f"{file} is gone or damaged .* 1 events, at positions 4 to 4 .* numbers 4 to 4 of tenant 'a'"
+        with pytest.raises(LogDamaged, match=said):
+            verify(lake)
+        with pytest.raises(LakeError, match="mlreg audit verify"):
+            ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
 
 
 def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):
