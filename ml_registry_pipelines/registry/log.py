@@ -58,6 +58,8 @@ PATIENCE_SECONDS = 60.0
 GATHER_SECONDS = 0.002
 """How long a leader that had company waits for more, against a commit of some 10 ms."""
 STORE_TRIES = 3
+UNSEEN = -2
+"""Version of a log that was not looked at; -1 is that of one which nobody has written yet."""
 
 _logger = logging.getLogger(__name__)
 
@@ -115,7 +117,7 @@ class Log:
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
         self._heads: dict[str, tuple[int, str, datetime]] = {}
-        self._version = -1
+        self._version = UNSEEN
         self._snapshot: Snapshot | None = None
         self._tail = Tail(0, self.bulk)
         self._folding: Future[None] | None = None
@@ -455,7 +457,7 @@ class Log:
                         raise
         with self._state_lock:
             # A long history is folded before anything is held of it.
-            self._snapshot, self._version = None, -1
+            self._snapshot, self._version = None, UNSEEN
         self.view(tenant)
         self._fold_soon()
 

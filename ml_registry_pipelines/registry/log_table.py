@@ -38,7 +38,7 @@ class LogTable:
         self._opened_at = 0
 
     def refresh(self) -> int:
-        """Look at the newest version; return its number."""
+        """Look at the newest version; return its number, -1 where nobody has written yet."""
         handle = self._handle
         if handle is not None and self._lake.is_newest(TABLE, handle.version()):
             return int(handle.version())
@@ -49,8 +49,8 @@ class LogTable:
                 return int(handle.version())
             except store_errors():
                 pass
-        self._handle = handle = self._lake.snapshot(TABLE)
-        self._opened_at = int(handle.version())
+        self._handle = handle = self._lake.find(TABLE)
+        self._opened_at = -1 if handle is None else int(handle.version())
         return self._opened_at
 
     def after(self, position: int) -> list[Event]:
@@ -63,7 +63,9 @@ class LogTable:
         import pyarrow.compute as pc
 
         for again in (True, False):
-            handle = self._handle or self._lake.snapshot(TABLE)
+            handle = self._handle or self._lake.find(TABLE)
+            if handle is None:
+                return []
             try:
                 rows = self._rows(handle, first, last)
                 break
@@ -84,17 +86,19 @@ class LogTable:
         """Position of the newest event; 0 without any."""
         import pyarrow as pa
 
-        handle = self._handle or self._lake.snapshot(TABLE)
-        files = pa.table(handle.get_add_actions(flatten=True))
-        if not len(files):
+        handle = self._handle or self._lake.find(TABLE)
+        if handle is None:
             return 0
-        return int(max(files["max.position"].to_pylist()))
+        files = pa.table(handle.get_add_actions(flatten=True))
+        return max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
 
     def start_of(self, block: int) -> int:
         """Position of the first event of a block or a later one; one after the newest event without any."""
         import pyarrow as pa
 
-        handle = self._handle or self._lake.snapshot(TABLE)
+        handle = self._handle or self._lake.find(TABLE)
+        if handle is None:
+            return 1
         files = pa.table(handle.get_add_actions(flatten=True))
         after = max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
         names = ("min.block", "max.block", "null_count.block", "min.position")
