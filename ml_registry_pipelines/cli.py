@@ -247,7 +247,7 @@ def sources() -> None:
             f"{source.name}  {where}  {source.pattern}  dialect {source.dialect or 'detected'}  "
             f"tenant {source.tenant or named}"
         )
-    with open_lake() as lake:
+    with open_lake(needed=False) as lake:
         look = configured.look(lake, scope=Scope.ALL, settled=True)
     click.echo(f"{len(look.files) + look.waiting:,} files wait to be taken")
     for line in [*(c.message for c in look.changed), *look.problems]:

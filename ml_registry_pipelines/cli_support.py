@@ -42,8 +42,8 @@ def open_log() -> Iterator[Log]:
 
 
 @contextmanager
-def open_lake() -> Iterator[Lake]:
-    """The lake at MLREG_HOME. Commands that write make it; after one that only reads, it has to be there.
+def open_lake(*, needed: bool = True) -> Iterator[Lake]:
+    """The lake at MLREG_HOME. Commands that write make it; after one that needs it, it has to be there.
 
     Raises:
         SettingsError: there is none.
@@ -57,7 +57,7 @@ def open_lake() -> Iterator[Lake]:
             yield lake
         except MlregError as wrong:
             failure = wrong
-    if not home.startswith("s3://") and not Path(home).is_dir():
+    if needed and not home.startswith("s3://") and not Path(home).is_dir():
         raise SettingsError(f"there is no registry at {home}; check MLREG_HOME") from failure
     if failure is not None:
         raise failure

@@ -308,9 +308,9 @@ def audit() -> None:
 
 @audit.command("verify")
 @click.option("--tenant", "only", help="Only this organisation.")
-@click.option("--anchors", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--anchors", help="Folder or s3://bucket/prefix of the anchors.")
 @click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def audit_verify(only: str | None, anchors: Path | None, public_key: Path | None) -> None:
+def audit_verify(only: str | None, anchors: str | None, public_key: Path | None) -> None:
     """Check every chain; exit status 1 and the first damaged event if one is not whole."""
     from ml_registry_pipelines.registry.anchors import read_anchors
     from ml_registry_pipelines.registry.chain import verify
@@ -320,6 +320,8 @@ def audit_verify(only: str | None, anchors: Path | None, public_key: Path | None
         raise click.UsageError("--anchors and --public-key belong together")
     with open_log() as log:
         known = read_anchors(anchors, public_key) if anchors and public_key else []
+        if anchors and not known:
+            raise click.UsageError(f"there is no anchor in {anchors}")
         verdicts = verify(log.lake, tenant=only, anchors=known)
         differs = difference(log.lake) if only is None and not any(v.damage for v in verdicts) else None
     for verdict in verdicts:
@@ -378,11 +380,11 @@ def audit_keys(private: Path, public: Path) -> None:
 
 
 @audit.command("anchor")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder")
 @click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--public-key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def audit_anchor(folder: Path, key: Path, public_key: Path) -> None:
-    """Sign the heads of all chains into FOLDER, which lies outside MLREG_HOME."""
+def audit_anchor(folder: str, key: Path, public_key: Path) -> None:
+    """Sign the heads of all chains into FOLDER (or s3://bucket/prefix), outside MLREG_HOME."""
     from ml_registry_pipelines.registry.anchors import write_anchor
 
     with open_log() as log:

@@ -319,6 +319,7 @@ class Relationships(Desk):
             raise InvalidInput(f"more than {MAX_MANY:,} relationships in one command; give them in parts")
         if not given:
             return 0
+        self.ask(f"relate_many_{type_}", RELATIONSHIP, {"type": type_, "entities": len(given)})
         drawn = _drawn(self.now(), type_, given, flow)
         texts = [(RELATIONSHIP, change.entity_id, canonical(change.state)) for change in drawn]
         parts = [texts[n : n + MAX_ROWS] for n in range(0, len(texts), MAX_ROWS)]

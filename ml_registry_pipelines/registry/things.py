@@ -251,6 +251,8 @@ class Things(Desk):
             raise NameTaken(kind.replace("_", " "), twice, self.tenant)
         if not states:
             return 0
+        change = {"entities": len(states), "states": digest([state for _, state in states])}
+        self.ask(f"register_many_{kind}", kind, change)
         parts = [states[n : n + MAX_ROWS] for n in range(0, len(states), MAX_ROWS)]
         files = [(len(part), self.log.bulk.write([(kind, new_id(), s) for _, s in part])) for part in parts]
 
@@ -260,7 +262,6 @@ class Things(Desk):
                     raise NameTaken(kind.replace("_", " "), state.name, view.tenant)
             return [bulk_change(kind, entities, file) for entities, file in files]
 
-        change = {"entities": len(states), "states": digest([state for _, state in states])}
         self.do(f"register_many_{kind}", kind, change, decide, idempotency_key=idempotency_key)
         return len(states)
 
