@@ -46,9 +46,9 @@ def test_anchors_lie_in_a_bucket_and_not_below_the_root(s3_root: str, tmp_path: 
     make_keys(private, public)
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
         ModelRegistry(log, actor=ACTOR).register_model("fraud")
-        for _ in range(2):
+        for number in (1, 2):
             written = write_anchor(lake, s3_root, private, public=public, now=datetime.now(UTC))
-        assert written == f"{s3_root}/anchor-00000002.json"
+            assert written == f"{s3_root}/anchor-0000000{number}.json"
         (verdict,) = verify(lake, anchors=read_anchors(s3_root, public))
         assert (verdict.anchored, verdict.caveat) == (1, None)
     with Lake(s3_root) as lake, pytest.raises(AnchorError, match="is inside"):
