@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry.errors import NotFound
 from ml_registry_pipelines.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def open_lake(*, needed: bool = True) -> Iterator[Lake]:
             yield lake
         except MlregError as wrong:
             failure = wrong
-    if needed and not home.startswith("s3://") and not Path(home).is_dir():
+    missing = needed and not home.startswith("s3://") and not Path(home).is_dir()
+    if missing and (failure is None or isinstance(failure, NotFound)):
         raise SettingsError(f"there is no registry at {home}; check MLREG_HOME") from failure
     if failure is not None:
         raise failure

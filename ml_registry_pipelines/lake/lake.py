@@ -349,7 +349,7 @@ class Lake:
         """
         with self._lock:
             timings, self._timings = self._timings, []
-        if not timings or (self.is_local and not Path(self.root).exists()):
+        if not timings or (self.is_local and not Path(self.root).is_dir()):
             return
         import pyarrow as pa
 
