@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines import attribution_cli, exchange_cli, registry_cli, webhooks_cli
+from ml_registry_pipelines.cli_support import open_lake
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.settings import Environment, Settings
@@ -57,14 +57,6 @@ def main() -> None:
         # The reader of our output has gone; nothing more to say to it.
         sys.stderr.close()
         sys.exit(0)
-
-
-@contextmanager
-def _lake() -> Iterator[Lake]:
-    from ml_registry_pipelines.lake.lake import Lake
-
-    with Lake(Settings.from_environment().home, process="cli") as lake:
-        yield lake
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -152,7 +144,7 @@ def ingest(
     if files and rescan:
         raise click.UsageError("--rescan is about the configured sources; leave out the files")
     sources = Sources.load(Settings.from_environment())
-    with _lake() as lake:
+    with open_lake() as lake:
         if files:
             refs = list({ref.path: ref for ref in (_named_file(file, named) for file in files)}.values())
             done, wrong = _take(lake, sources.with_source(named), refs)
@@ -265,7 +257,7 @@ def sources() -> None:
             f"{source.name}  {where}  {source.pattern}  dialect {source.dialect or 'detected'}  "
             f"tenant {source.tenant or named}"
         )
-    with _lake() as lake:
+    with open_lake(needed=False) as lake:
         look = configured.look(lake, scope=Scope.ALL, settled=True)
     click.echo(f"{len(look.files) + look.waiting:,} files wait to be taken")
     for line in [*(c.message for c in look.changed), *look.problems]:
@@ -288,7 +280,7 @@ def quarantine_list(reason: str | None, source: str | None, limit: int, tenant: 
     """List open rows by reason, then one by one."""
     from ml_registry_pipelines.telemetry.quarantine import listing, summary
 
-    with _lake() as lake:
+    with open_lake() as lake:
         overview = summary(lake, tenant=tenant)
         if not len(overview):
             click.echo("quarantine is empty")
@@ -309,7 +301,7 @@ def quarantine_show(quarantine_id: str, tenant: str | None) -> None:
     """Show one row, its raw text included."""
     from ml_registry_pipelines.telemetry.quarantine import show
 
-    with _lake() as lake:
+    with open_lake() as lake:
         for name, value in show(lake, quarantine_id, tenant=tenant).items():
             click.echo(f"{name:>14}  {value}")
 
@@ -331,7 +323,7 @@ def quarantine_replay(
 
     if not (ids or reason or source or everything):
         raise click.UsageError("say which rows: ids, --reason, --source or --all")
-    with _lake() as lake:
+    with open_lake() as lake:
         tried = open_rows(lake, ids=ids, reason=reason, source=source, limit=limit)
         done = replay(Ingestion(lake, Sources.load(Settings.from_environment())), tried)
         records = done.taken + done.duplicates + done.kept + done.ignored
@@ -354,7 +346,7 @@ def tables() -> None:
     """List the tables: rows, files, bytes, version, and what they need."""
     import pyarrow as pa
 
-    with _lake() as lake:
+    with open_lake() as lake:
         found = lake.status()
     if not found:
         click.echo(
@@ -415,7 +407,7 @@ def sql(query: str, tenant: str | None, form: str, output: Path | None, timeout:
         )
     if form == "parquet" and output is None:
         raise click.UsageError("--format parquet needs --output FILE")
-    with _lake() as lake:
+    with open_lake() as lake:
         rows = run_sql(lake, query, tenant=tenant, limits=SqlLimits(seconds=timeout))
     write_result(rows, form=form, output=output)
 
@@ -432,7 +424,7 @@ def maintain(full: bool) -> None:
     """Compact all tables, checkpoint, cut logs and remove what nobody reads any more."""
     from ml_registry_pipelines.operations.upkeep import maintain_tables
 
-    with _lake() as lake:
+    with open_lake() as lake:
         done = maintain_tables(lake, full=full)
     click.echo(f"{len(done.tables)} tables, {done.files_removed:,} files removed")
     for warning in done.warnings:
@@ -450,7 +442,7 @@ def prices() -> None:
 @prices.command("sync")
 def prices_sync() -> None:
     """Bring the catalogue up to the installed price list and the contract prices."""
-    with _lake() as lake:
+    with open_lake() as lake:
         done = _sync_prices(lake)
     click.echo(
         f"{done.added:,} prices added, {done.withdrawn:,} withdrawn, {done.unchanged:,} unchanged; "
@@ -463,7 +455,7 @@ def prices_missing() -> None:
     """List what has tokens and no price."""
     from ml_registry_pipelines.costs.queries import unpriced_models
 
-    with _lake() as lake, lake.read("model_costs") as reading:
+    with open_lake() as lake, lake.read("model_costs") as reading:
         rows = unpriced_models(reading)
     if len(rows):
         _print(rows)
@@ -484,7 +476,7 @@ def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool
     first, last = (None if day is None else day.date() for day in (since, until))
     if first and last and first > last:
         raise click.UsageError(f"--since {first} is after --until {last}")
-    with _lake() as lake:
+    with open_lake() as lake:
         _sync_prices(lake)
         days = days_priced(lake, since=first, until=last)
         for line in _repricing(reprice(lake, days, dry_run=dry_run), dry_run=dry_run):
@@ -524,7 +516,7 @@ def report(day: datetime | None) -> None:
     """Write the cost report and say where it is."""
     from ml_registry_pipelines.reports.costs import cost_overview, daily_cost_report
 
-    with _lake() as lake:
+    with open_lake() as lake:
         written = (
             cost_overview(lake)
             if day is None
@@ -539,7 +531,7 @@ def alerts(limit: int) -> None:
     """List open alerts."""
     from ml_registry_pipelines.operations.alerts import open_alerts
 
-    with _lake() as lake:
+    with open_lake() as lake:
         rows = open_alerts(lake, limit=limit)
     if len(rows):
         _print(rows)

@@ -10,14 +10,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ml_registry_pipelines.registry.errors import InvalidInput
-from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
+from ml_registry_pipelines.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
@@ -33,11 +36,33 @@ TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
 
 @contextmanager
 def open_log() -> Iterator[Log]:
-    from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.registry.log import Log
 
-    with Lake(Settings.from_environment().home, process="cli") as lake, Log(lake) as log:
+    with open_lake() as lake, Log(lake) as log:
         yield log
+
+
+@contextmanager
+def open_lake(*, needed: bool = True) -> Iterator[Lake]:
+    """The lake at MLREG_HOME. Commands that write make it; after one that needs it, it has to be there.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    from ml_registry_pipelines.lake.lake import Lake
+
+    home = Settings.from_environment().home
+    failure: MlregError | None = None
+    with Lake(home, process="cli") as lake:
+        try:
+            yield lake
+        except MlregError as wrong:
+            failure = wrong
+    missing = needed and not home.startswith("s3://") and not Path(home).is_dir()
+    if missing and (failure is None or isinstance(failure, NotFound)):
+        raise SettingsError(f"there is no registry at {home}; check MLREG_HOME") from failure
+    if failure is not None:
+        raise failure
 
 
 def desk() -> dict[str, Any]:

@@ -38,6 +38,7 @@ from ml_registry_pipelines.cli_support import (
 )
 from ml_registry_pipelines.lineage_cli import datasets, deployments
 from ml_registry_pipelines.lineage_graph_cli import lineage
+from ml_registry_pipelines.registry.errors import RESTORE, LogDamaged, NotFound
 from ml_registry_pipelines.staleness_cli import stale
 from ml_registry_pipelines.things_cli import extend, relationships, things
 
@@ -307,18 +308,22 @@ def audit() -> None:
 
 @audit.command("verify")
 @click.option("--tenant", "only", help="Only this organisation.")
-@click.option("--anchors", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--anchors", help="Folder or s3://bucket/prefix of the anchors.")
 @click.option("--public-key", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def audit_verify(only: str | None, anchors: Path | None, public_key: Path | None) -> None:
+def audit_verify(only: str | None, anchors: str | None, public_key: Path | None) -> None:
     """Check every chain; exit status 1 and the first damaged event if one is not whole."""
     from ml_registry_pipelines.registry.anchors import read_anchors
     from ml_registry_pipelines.registry.chain import verify
+    from ml_registry_pipelines.registry.rebuilding import difference
 
     if (anchors is None) != (public_key is None):
         raise click.UsageError("--anchors and --public-key belong together")
     with open_log() as log:
         known = read_anchors(anchors, public_key) if anchors and public_key else []
+        if anchors and not known:
+            raise click.UsageError(f"there is no anchor in {anchors}")
         verdicts = verify(log.lake, tenant=only, anchors=known)
+        differs = difference(log.lake) if only is None and not any(v.damage for v in verdicts) else None
     for verdict in verdicts:
         if verdict.damage:
             click.echo(f"{verdict.tenant}: DAMAGED, {verdict.damage.what}: {verdict.damage.text}")
@@ -327,16 +332,39 @@ def audit_verify(only: str | None, anchors: Path | None, public_key: Path | None
             click.echo(f"{verdict.tenant}: {verdict.events:,} events are whole{caveat}")
     if not verdicts:
         click.echo("the log is empty")
-    if any(verdict.damage for verdict in verdicts):
+    if differs is not None:
+        click.echo(f"the projections are DAMAGED: {differs}")
+    if differs is not None or any(verdict.damage for verdict in verdicts):
         sys.exit(1)
 
 
+@audit.command("rebuild")
+def audit_rebuild() -> None:
+    """Compute the projections anew from the log, which is verified first. Stop other processes before.
+
+    Nothing is lost by it: all that they hold comes from the log.
+    """
+    from ml_registry_pipelines.registry.chain import verify
+    from ml_registry_pipelines.registry.rebuilding import rebuild
+
+    with open_log() as log:
+        for verdict in verify(log.lake):
+            if verdict.damage is not None:
+                raise LogDamaged(
+                    f"the log of tenant {verdict.tenant} is damaged: {verdict.damage.text}; {RESTORE}"
+                )
+        click.echo(f"{rebuild(log.lake):,} blocks of the log were folded anew")
+
+
 @audit.command("log")
-@click.option("--limit", default=50, show_default=True, help="Newest events.")
+@click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Newest events.")
 def audit_log(limit: int) -> None:
     """List the newest events."""
     with open_log() as log:
+        registry_of(log).view()  # Asks the policy, as other reads do.
         head, _ = log.head(tenant())
+        if not head:
+            raise NotFound("history", tenant(), tenant())
         show_events(log, range(max(1, head - limit + 1), head + 1))
 
 
@@ -352,11 +380,11 @@ def audit_keys(private: Path, public: Path) -> None:
 
 
 @audit.command("anchor")
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("folder")
 @click.option("--key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--public-key", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def audit_anchor(folder: Path, key: Path, public_key: Path) -> None:
-    """Sign the heads of all chains into FOLDER, which lies outside MLREG_HOME."""
+def audit_anchor(folder: str, key: Path, public_key: Path) -> None:
+    """Sign the heads of all chains into FOLDER (or s3://bucket/prefix), outside MLREG_HOME."""
     from ml_registry_pipelines.registry.anchors import write_anchor
 
     with open_log() as log:

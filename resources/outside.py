@@ -110,4 +110,4 @@ class AnchorsResource(dg.ConfigurableResource["AnchorsResource"]):
             raise AnchorError(
                 f"{ANCHORS}, {ANCHOR_KEY} and {ANCHOR_PUBLIC_KEY} must name a folder and two key files"
             )
-        return anchor(kept_open(self.root, "run"), Path(folder), Path(key), public=Path(public))
+        return anchor(kept_open(self.root, "run"), folder, Path(key), public=Path(public))

@@ -40,6 +40,7 @@ from ml_registry_pipelines.registry.foreign import ForeignVersions, NumberTaken
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.names import checked_name
+from ml_registry_pipelines.registry.needs import LIVE_STAGES
 from ml_registry_pipelines.registry.references import check_free
 from ml_registry_pipelines.registry.states import MODEL, State
 from ml_registry_pipelines.registry.versions import Stage

@@ -13,7 +13,7 @@ import stat
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,6 +100,14 @@ class Folder(ABC):
     @abstractmethod
     def delete(self, path: str) -> None:
         """Remove the file; nothing happens when there is none."""
+
+    @abstractmethod
+    def move(self, path: str, to: str) -> None:
+        """Give the file another path. One that is there already stays, and this one goes.
+
+        Raises:
+            NoSuchFile: there is none.
+        """
 
     def read(self, path: str) -> bytes:
         """The whole file."""
@@ -209,6 +217,14 @@ class LocalFolder(Folder):
     def delete(self, path: str) -> None:
         with _local_errors(self.root / path, "deleted"):
             (self.root / path).unlink(missing_ok=True)
+
+    def move(self, path: str, to: str) -> None:
+        source, target = self.root / path, self.root / to
+        with _local_errors(source, "moved"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                os.link(source, target)
+            source.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -386,6 +402,18 @@ class S3Folder(Folder):
     def delete(self, path: str) -> None:
         with s3_errors(f"{self.uri}/{path}", "deleted"):
             self.client.delete_object(Bucket=self.bucket, Key=self.prefix + path)
+
+    def move(self, path: str, to: str) -> None:
+        if not self.exists(to):
+            with s3_errors(f"{self.uri}/{path}", "moved"):
+                kept = self.client.head_object(Bucket=self.bucket, Key=self.prefix + path).get("Metadata", {})
+                self.client.copy(
+                    {"Bucket": self.bucket, "Key": self.prefix + path},
+                    self.bucket,
+                    self.prefix + to,
+                    ExtraArgs={"MetadataDirective": "REPLACE", "Metadata": kept},
+                )
+        self.delete(path)
 
 
 _CREATOR = "mlreg-creator"

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ml_registry_pipelines.lake.committing import SEQUENCE, Commit, as_declared
@@ -258,6 +259,15 @@ class Lake:
         with self._handles.writing(table) as place:
             return erase(place, table, predicate, self._folder(table))
 
+    def drop(self, table: str) -> None:
+        """Remove a table that can be computed anew, with all its files, while nobody else uses it."""
+        folder = self._folder(table)
+        with self._handles.writing(table) as place:
+            # Without its log there is no table, whatever happens to the rest.
+            for entry in [*folder.entries("_delta_log"), *folder.entries()]:
+                folder.delete(entry.path)
+            place.forget()
+
     # -- looking ----------------------------------------------------------------------
 
     def sequence(self, table: str, source: str) -> int:
@@ -340,11 +350,11 @@ class Lake:
     def flush_timings(self) -> None:
         """Write the collected query timings, in one commit; if that fails, they are dropped.
 
-        A timing is never worth the failure of what was timed.
+        A timing is never worth the failure of what was timed, nor a lake that nobody has written to.
         """
         with self._lock:
             timings, self._timings = self._timings, []
-        if not timings:
+        if not timings or (self.is_local and not Path(self.root).is_dir()):
             return
         import pyarrow as pa
 

@@ -87,7 +87,8 @@ class Reading:
             raise LakeError(
                 f"query {name} needs more than {MEMORY_LIMIT} of memory: {reason(failure)}"
             ) from failure
-        except (duckdb.IOException, OSError) as failure:
+        except (duckdb.IOException, duckdb.InvalidInputException, OSError) as failure:
+            # A file that is no Parquet is an invalid input to DuckDB.
             raise LakeError(f"query {name} cannot read the tables: {reason(failure)}") from failure
         self._told = True
         self._lake.timed(

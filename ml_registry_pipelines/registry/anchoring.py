@@ -22,13 +22,13 @@ class LogNotWhole(RegistryError):
 class Anchored:
     """The anchor that was written, and how much it covers."""
 
-    file: Path
+    file: str
     tenants: int
     events: int
 
 
 def anchor(
-    lake: Lake, folder: Path, key: Path, *, public: Path, now: Callable[[], datetime] = present
+    lake: Lake, folder: Path | str, key: Path, *, public: Path, now: Callable[[], datetime] = present
 ) -> Anchored:
     """Check all chains against themselves and the anchors of the folder, then write the next anchor.
 

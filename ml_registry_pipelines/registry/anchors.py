@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log_table import TABLE
 from ml_registry_pipelines.registry.stretches import INSIDE, portions
 
+_NAME = re.compile(r"anchor-.*\.json")
 LINK = 8
 """Bytes of a hash that an anchor keeps."""
 
@@ -63,8 +66,10 @@ def make_keys(private: Path, public: Path) -> None:
     )
 
 
-def write_anchor(lake: Lake, folder: Path, key: Path, *, public: Path, now: datetime) -> Path:
-    """Sign the heads of all tenants into a new file of `folder`, which lies outside the root.
+def write_anchor(lake: Lake, folder: Path | str, key: Path, *, public: Path, now: datetime) -> str:
+    """Sign the heads of all tenants into a new file of `folder`, which lies outside the root; return its address.
+
+    The folder may be `s3://bucket/prefix`.
 
     Raises:
         AnchorError: the folder is inside the root, the key is no Ed25519 key, or an earlier
@@ -72,7 +77,8 @@ def write_anchor(lake: Lake, folder: Path, key: Path, *, public: Path, now: date
     """
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    if lake.is_local and folder.resolve().is_relative_to(Path(lake.root).resolve()):
+    place = open_folder(str(folder))
+    if _lies_below(place.uri, lake.root):
         raise AnchorError(
             f"{folder} is inside {lake.root}: whoever can change the log could change its anchors"
         )
@@ -92,14 +98,20 @@ def write_anchor(lake: Lake, folder: Path, key: Path, *, public: Path, now: date
         signature = signing.sign(content.encode())  # type: ignore[union-attr, call-arg]
     except (OSError, ValueError, TypeError, AttributeError) as failure:
         raise AnchorError(f"{key} is no private Ed25519 key in PEM: {failure}") from failure
-    path = folder / f"anchor-{len(before) + 1:08d}.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    with path.open("x", encoding="utf-8") as stream:
-        json.dump({"content": content, "signature": signature.hex()}, stream)
-    return path
+    name = f"anchor-{len(before) + 1:08d}.json"
+    signed = json.dumps({"content": content, "signature": signature.hex()})
+    if not place.create(name, signed.encode()):
+        raise AnchorError(f"{place.uri}/{name} has just been written by somebody else; sign again")
+    return f"{place.uri}/{name}"
 
 
-def read_anchors(folder: Path, public: Path) -> list[Anchor]:
+def _lies_below(uri: str, root: str) -> bool:
+    if uri.startswith("s3://") or root.startswith("s3://"):
+        return f"{uri}/".startswith(f"{root}/")
+    return Path(uri).resolve().is_relative_to(Path(root).resolve())
+
+
+def read_anchors(folder: Path | str, public: Path) -> list[Anchor]:
     """All anchors of a folder, oldest first, each verified against the public key.
 
     Raises:
@@ -113,19 +125,22 @@ def read_anchors(folder: Path, public: Path) -> list[Anchor]:
     except (OSError, ValueError) as failure:
         raise AnchorError(f"{public} is no public key in PEM: {failure}") from failure
     found: list[Anchor] = []
-    for number, path in enumerate(sorted(folder.glob("anchor-*.json")), start=1):
+    place = open_folder(str(folder))
+    names = [entry.path for entry in place.entries() if _NAME.fullmatch(entry.path)]
+    for number, name in enumerate(names, start=1):
+        path = f"{place.uri}/{name}"
         try:
-            signed = json.loads(path.read_text(encoding="utf-8"))
+            signed = json.loads(place.read(name))
             key.verify(bytes.fromhex(signed["signature"]), signed["content"].encode())
             content = json.loads(signed["content"])
         except InvalidSignature:
             raise AnchorError(f"{path} is forged: its signature is not by the key {public}") from None
-        except (OSError, ValueError, KeyError, TypeError) as failure:
+        except (ValueError, KeyError, TypeError) as failure:
             raise AnchorError(f"{path} is no anchor: {failure}") from failure
         previous = found[-1].file if found else None
-        if content["previous"] != previous or path.name != f"anchor-{number:08d}.json":
+        if content["previous"] != previous or name != f"anchor-{number:08d}.json":
             raise AnchorError(f"an anchor before {path} is missing")
-        found.append(_anchor(content, path.name))
+        found.append(_anchor(content, name))
     return found
 
 

@@ -24,6 +24,7 @@ from ml_registry_pipelines.registry.blobs import (
     Blobs,
     blob_path,
     changed,
+    keep_bytes,
     manifest_path,
     open_blobs,
     write_out,
@@ -195,12 +196,8 @@ class ArtifactStore:
     def _keep_manifest(self, manifest: str) -> str:
         data = manifest.encode()
         name = hashlib.sha256(data).hexdigest()
-        path = manifest_path(name)
         try:
-            if not self.blobs.folder.create(path, data):
-                self.blobs.claim(path)
-                if not self.blobs.folder.exists(path) or self.blobs.folder.read(path) != data:
-                    self.blobs.folder.write(path, data)
+            keep_bytes(self.blobs.folder, manifest_path(name), data)
         except FilesError as failure:
             raise ArtifactError(f"an artifact cannot be stored: {failure}") from failure
         return name

@@ -1,8 +1,9 @@
 """Where the bytes of artifacts lie: each file once, under its SHA-256, in a folder or a bucket.
 
 What all of it has in common, and the folder; the bucket is in `bucket.py`. Below `artifacts/`:
-`blobs/` and `manifests/` by digest, `incoming/` for what is not whole yet, `claims/` for what
-was found there already and is about to be used (see `purging.py`).
+`blobs/`, `manifests/` and `bulk/` by digest, `incoming/` for what is not whole yet, `claims/` for
+what was found there already and is about to be used, `removed/` for what a purge is removing
+(see `purging.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +41,10 @@ if TYPE_CHECKING:
 
 BLOBS = "blobs"
 MANIFESTS = "manifests"
+BULK_FILES = "bulk"
 INCOMING = "incoming"
 CLAIMS = "claims"
+REMOVED = "removed"
 CLAIM_AFTER = timedelta(hours=1)
 """Age from which a file that is used again needs a claim; a younger one is safe from any purge by itself."""
 
@@ -74,10 +78,7 @@ class Blobs(ABC):
     def claim(self, path: str) -> None:
         """Say that a file is about to be used, so that no purge takes it; look only then whether it is there."""
         try:
-            if datetime.now(UTC) - self.folder.entry(path).modified_at > CLAIM_AFTER:
-                self.folder.write(claim_path(path), b"")
-        except NoSuchFile:
-            return
+            claim(self.folder, path)
         except FilesError as failure:
             raise ArtifactError(str(failure)) from failure
 
@@ -191,6 +192,24 @@ def changed(what: str) -> ArtifactChanged:
 def gone(what: str) -> ArtifactChanged:
     """Nothing is stored there."""
     return ArtifactChanged(f"{what} is gone from the store")
+
+
+def claim(folder: Folder, path: str) -> None:
+    """What `Blobs.claim` does, in any folder."""
+    with suppress(NoSuchFile):
+        if datetime.now(UTC) - folder.entry(path).modified_at > CLAIM_AFTER:
+            folder.write(claim_path(path), b"")
+
+
+def keep_bytes(folder: Folder, path: str, data: bytes) -> None:
+    """Have a small file there with those bytes, safe from any purge."""
+    if folder.create(path, data):
+        return
+    claim(folder, path)
+    with suppress(NoSuchFile):
+        if folder.read(path) == data:
+            return
+    folder.write(path, data)
 
 
 def blob_path(sha256: str) -> str:

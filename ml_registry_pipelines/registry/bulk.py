@@ -17,6 +17,7 @@ from ml_registry_pipelines.lake.declarations import Column
 from ml_registry_pipelines.lake.files import open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables import TABLES
+from ml_registry_pipelines.registry.blobs import BULK_FILES, keep_bytes
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.events import Event
 from ml_registry_pipelines.registry.states import OWN, State, from_rows, table_of
@@ -82,7 +83,7 @@ class BulkFiles:
     """The files below `artifacts/bulk` of one lake. Thread-safe."""
 
     def __init__(self, lake: Lake) -> None:
-        self._folder = open_folder(f"{lake.root}/artifacts/bulk", lake.storage_options)
+        self._folder = open_folder(f"{lake.root}/artifacts", lake.storage_options)
         self._held: OrderedDict[str, dict[str, pa.Table]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -109,7 +110,7 @@ class BulkFiles:
     def keep(self, data: bytes) -> str:
         """Keep a file's bytes; return the digest."""
         digest = hashlib.sha256(data).hexdigest()
-        self._folder.create(_path(digest), data)
+        keep_bytes(self._folder, _path(digest), data)
         return digest
 
     def bytes_of(self, digest: str) -> bytes:
@@ -231,4 +232,4 @@ def _extracted(column: Column) -> str:
 
 
 def _path(digest: str) -> str:
-    return f"{digest[:2]}/{digest}.parquet"
+    return f"{BULK_FILES}/{digest[:2]}/{digest}.parquet"

@@ -64,7 +64,12 @@ class Cache:
 
     def take(self, sha256: str, fetch: Callable[[Path], None]) -> None:
         """Have a file fetched into the cache."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as failure:
+            raise SettingsError(
+                f"the cache {self.root} cannot be made: {failure.strerror}; set MLREG_CACHE to a folder that can"
+            ) from failure
         fetch(self._place(sha256))
 
     def files(self) -> list[tuple[Path, os.stat_result]]:

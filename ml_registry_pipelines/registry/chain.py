@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.lake import Lake, LakeError
 from ml_registry_pipelines.registry.anchors import LINK, Anchor
 from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import parse
+from ml_registry_pipelines.registry.errors import LogDamaged
 from ml_registry_pipelines.registry.events import BULK, hash_sql
-from ml_registry_pipelines.registry.log_table import TABLE
+from ml_registry_pipelines.registry.log_table import TABLE, lost_file
+from ml_registry_pipelines.registry.placing import Misplaced, misplaced
 from ml_registry_pipelines.registry.stretches import AT_ONCE, INSIDE, hashes, portions
 
 if TYPE_CHECKING:
@@ -65,42 +67,78 @@ class Verdict:
 def verify(lake: Lake, *, tenant: str | None = None, anchors: Sequence[Anchor] = ()) -> list[Verdict]:
     """Check the chains of all tenants, or of one, against themselves and against anchors.
 
-    One pass computes every hash; the links between events are followed in portions, which
-    read short columns only.
+    One pass computes every hash; the links between events, and their places over all tenants,
+    are followed in portions, which read short columns only.
+
+    Raises:
+        LogDamaged: a file of the log is gone or damaged; the text says which events it held.
     """
+    try:
+        return _verified(lake, tenant, anchors)
+    except LakeError as failure:
+        if (lost := lost_file(lake)) is not None:
+            raise LogDamaged(f"{lost}; restore the file") from failure
+        raise
+
+
+def _verified(lake: Lake, tenant: str | None, anchors: Sequence[Anchor]) -> list[Verdict]:
     with lake.read(TABLE) as reading:
-        rows = {
-            row["tenant"]: row
-            for row in reading.query("registry.verify", _HASHES, {"tenant": tenant}).to_pylist()
-        }
-        sizes = {name: int(row["events"]) for name, row in rows.items()}
-        bad = {name: row["bad"] for name, row in rows.items() if row["bad"] is not None}
-        _follow_links(reading, sizes, bad)
-        damages: dict[str, list[Damage]] = {name: [] for name in rows}
-        for name, sequence in bad.items():
-            damages[name].append(_classify(reading, name, sequence, sizes[name]))
+        chains = check_chains(reading, tenant)
+        rows, damages = chains.rows, chains.damages
         for damage in _bulk_damage(lake, reading, tenant):
             damages[damage.tenant].append(damage)
         for name, found in damages.items():
             if (by_anchor := _against(reading, name, anchors)) is not None:
                 found.append(by_anchor)
+        place = misplaced(reading, AT_ONCE)
+        if place is not None and not place.lost and place.tenant in damages:
+            damages[place.tenant].append(Damage(place.tenant, place.sequence, "reordered", place.text))
         verdicts = [
             Verdict(
                 name,
-                sizes[name],
+                int(row["events"]),
                 row["head"],
                 max((a.heads[name][0] for a in anchors if name in a.heads), default=0),
                 min(damages[name], key=lambda d: d.sequence, default=None),
             )
             for name, row in rows.items()
         ]
-        lost = _lost_positions(reading) if tenant is None else []
-    return _with_lost(verdicts, lost, anchors, tenant)
+    return _with_lost(verdicts, place, anchors, tenant)
+
+
+@dataclass(frozen=True)
+class Chains:
+    """What a relation of events holds, by tenant: number of events and head, and what is wrong with its chain."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+    damages: dict[str, list[Damage]]
+
+
+def check_chains(reading: Reading, tenant: str | None = None) -> Chains:
+    """Check hashes and links of the events that are called `governance_events` in a reading."""
+    rows = {
+        row["tenant"]: row
+        for row in reading.query("registry.verify", _HASHES, {"tenant": tenant}).to_pylist()
+    }
+    sizes = {name: int(row["events"]) for name, row in rows.items()}
+    bad = {name: row["bad"] for name, row in rows.items() if row["bad"] is not None}
+    _follow_links(reading, sizes, bad)
+    damages: dict[str, list[Damage]] = {name: [] for name in rows}
+    for name, sequence in bad.items():
+        damages[name].append(_classify(reading, name, sequence, sizes[name]))
+    for name, row in rows.items():
+        if (sequence := row["unreadable"]) is not None:
+            text = f"event {sequence} cannot be read: its payload has no `change` and `state`"
+            damages[name].append(Damage(name, sequence, "changed", text))
+    return Chains(rows, damages)
 
 
 _HASHES = f"""
 SELECT tenant, count(*) AS events, arg_max(hash, sequence) AS head,
-  min(sequence) FILTER (hash <> {hash_sql()}) AS bad
+  min(sequence) FILTER (hash IS DISTINCT FROM {hash_sql()}) AS bad,
+  min(sequence) FILTER (
+    TRY(json_type(payload, ['$.change', '$.state'])) IS DISTINCT FROM ['OBJECT', 'OBJECT']
+  ) AS unreadable
 FROM {TABLE}
 WHERE $tenant IS NULL OR tenant = $tenant
 GROUP BY tenant
@@ -119,7 +157,7 @@ WITH linked AS (
 )
 SELECT tenant,
   min(sequence) FILTER (
-    sequence <> before_sequence + 1 OR previous_hash <> before_hash
+    sequence <> before_sequence + 1 OR previous_hash IS DISTINCT FROM before_hash
     OR position <= before_position OR recorded_at < before_recorded
   ) AS bad,
   arg_max({{'sequence': sequence, 'hash': hash, 'position': position, 'recorded': recorded_at}}, sequence) AS last
@@ -300,49 +338,8 @@ def _bulk_damage(lake: Lake, reading: Reading, tenant: str | None) -> Iterator[D
             found.add(name)
 
 
-def _lost_positions(reading: Reading) -> list[tuple[int, int]]:
-    """The first stretch of positions that no event has, though later ones do."""
-    low = 1
-    while True:
-        row = reading.query(
-            "registry.verify_positions",
-            f"""
-            SELECT count(DISTINCT position) FILTER (position < $low + $size) AS n,
-              max(position) FILTER (position < $low + $size) AS last, max(position) AS newest
-            FROM {TABLE}
-            WHERE position >= $low
-            """,
-            {"low": low, "size": AT_ONCE},
-        ).to_pylist()[0]
-        if row["newest"] is None:
-            return []
-        upto = min(row["newest"], low + AT_ONCE - 1)
-        if row["n"] != upto - low + 1:
-            return [_hole(reading, low)]
-        low = upto + 1
-
-
-def _hole(reading: Reading, low: int) -> tuple[int, int]:
-    row = reading.query(
-        "registry.verify_hole",
-        f"""
-        SELECT before + 1 AS first, position - 1 AS last
-        FROM (
-          SELECT position, lag(position, 1, $low - 1) OVER (ORDER BY position) AS before FROM {TABLE}
-          WHERE position >= $low AND position <= coalesce(
-            (SELECT min(position) FROM {TABLE} WHERE position >= $low + {AT_ONCE}), $low + {AT_ONCE})
-        )
-        WHERE position > before + 1
-        ORDER BY first
-        LIMIT 1
-        """,
-        {"low": low},
-    ).to_pylist()[0]
-    return row["first"], row["last"]
-
-
 def _with_lost(
-    verdicts: list[Verdict], lost: list[tuple[int, int]], anchors: Sequence[Anchor], tenant: str | None
+    verdicts: list[Verdict], place: Misplaced | None, anchors: Sequence[Anchor], tenant: str | None
 ) -> list[Verdict]:
     """Add tenants that only an anchor knows, and events that only their positions tell of."""
     known = {verdict.tenant for verdict in verdicts}
@@ -350,8 +347,6 @@ def _with_lost(
         newest = max(anchor.heads[name][0] for anchor in anchors if name in anchor.heads)
         gone = Damage(name, 1, "dropped", f"all {newest} events are missing, which an anchor has seen")
         verdicts.append(Verdict(name, 0, "", newest, gone))
-    if lost and not any(verdict.damage for verdict in verdicts):
-        first, last = lost[0]
-        text = f"the log has no event at positions {first} to {last}: a tenant's newest events are missing"
-        verdicts.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", text)))
+    if tenant is None and place is not None and place.lost and not any(v.damage for v in verdicts):
+        verdicts.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", place.text)))
     return verdicts

@@ -45,6 +45,14 @@ class Desk:
         """What holds now, for a command that is under way or has been done, which the policy allowed."""
         return self.log.view(self.tenant)
 
+    def ask(self, action: str, entity_type: str, change: Mapping[str, object]) -> None:
+        """Ask about a command before anything is stored or looked up for it; it is asked about again when given.
+
+        Raises:
+            NotAllowed: the policy refuses.
+        """
+        self.log.ask(Request(self.actor, self.tenant, action, entity_type, change))
+
     def do(
         self,
         action: str,

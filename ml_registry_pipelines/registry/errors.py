@@ -104,6 +104,21 @@ class DamagedExport(RegistryError):
     """An export's chain or one of its files does not verify; nothing was imported."""
 
 
+class LogDamaged(RegistryError):
+    """Events of the log are missing, doubled, moved or unreadable: nothing can be decided on it."""
+
+
+RESTORE = "run `mlreg audit verify` and restore the table governance_events"
+"""What to do about a damaged log."""
+
+
+class EventUnreadable(LogDamaged):
+    """What one event says cannot be read. Its tenant waits until the log is mended; the others go on."""
+
+    def __init__(self, tenant: str, sequence: int, why: str) -> None:
+        super().__init__(f"event {sequence} of tenant {tenant!r} cannot be read: {why}; {RESTORE}")
+
+
 def shown(text: str, limit: int = 120) -> str:
     """The text in quotes, escaped, and cut where it is too long for a sentence."""
     cut = text if len(text) <= limit else f"{text[:limit]}... ({len(text):,} characters)"

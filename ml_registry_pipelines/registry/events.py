@@ -8,6 +8,7 @@ integers in decimal, times as microseconds since 1970. Any SHA-256 and a few lin
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import secrets
 import time
@@ -18,7 +19,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
-from ml_registry_pipelines.registry.canonical import parse, spelled
+from ml_registry_pipelines.registry.canonical import spelled
+from ml_registry_pipelines.registry.errors import EventUnreadable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,13 +65,22 @@ class Event:
 
     @cached_property
     def content(self) -> dict[str, Any]:
-        """The payload: `change` and `state`."""
-        return parse(self.payload)
+        """The payload: `change` and `state`.
+
+        Raises:
+            EventUnreadable: it is none.
+        """
+        try:
+            found: dict[str, Any] = json.loads(self.payload)
+            if isinstance(found["change"], dict) and isinstance(found["state"], dict):
+                return found
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise EventUnreadable(self.tenant, self.sequence, "its payload has no `change` and `state`")
 
     @property
     def state(self) -> dict[str, Any]:
-        state = self.content["state"]
-        assert isinstance(state, dict)
+        state: dict[str, Any] = self.content["state"]
         return state
 
     @cached_property
@@ -79,13 +90,17 @@ class Event:
 
     @property
     def weight(self) -> int:
-        """How many entities get a state by it."""
-        return int(self.state["entities"]) if self.entity_type == BULK else 1
+        """How many entities get a state by it; 1 where it does not say."""
+        if self.entity_type != BULK:
+            return 1
+        try:
+            return int(self.state["entities"])
+        except (EventUnreadable, KeyError, ValueError, TypeError):
+            return 1
 
     @property
     def change(self) -> dict[str, Any]:
-        change = self.content["change"]
-        assert isinstance(change, dict)
+        change: dict[str, Any] = self.content["change"]
         return change
 
 
@@ -158,5 +173,9 @@ def from_arrow(rows: pa.Table) -> list[Event]:
 
 
 def _with_block(row: dict[str, Any]) -> dict[str, Any]:
-    # Before blocks were recorded, each had 512 events.
-    return row if row["block"] is not None else {**row, "block": (row["position"] - 1) // 512 + 1}
+    return row if row["block"] is not None else {**row, "block": old_block(row["position"])}
+
+
+def old_block(position: int) -> int:
+    """The block of an event from before blocks were recorded, when each had 512 events."""
+    return (position - 1) // 512 + 1

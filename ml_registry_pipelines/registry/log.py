@@ -12,20 +12,26 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from datetime import UTC, datetime
 from queue import SimpleQueue
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import CommitUnknown, Lake, LostRace
 from ml_registry_pipelines.registry.actors import Policy, Request, permissive
-from ml_registry_pipelines.registry.bulk import BulkFiles
+from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
-from ml_registry_pipelines.registry.errors import InvalidInput, KeyReused, NotAllowed, RegistryError
+from ml_registry_pipelines.registry.errors import (
+    RESTORE,
+    EventUnreadable,
+    InvalidInput,
+    KeyReused,
+    LogDamaged,
+    NotAllowed,
+)
 from ml_registry_pipelines.registry.events import (
     BULK,
     MAX_PAYLOAD,
@@ -39,9 +45,12 @@ from ml_registry_pipelines.registry.events import (
 from ml_registry_pipelines.registry.log_table import TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
-from ml_registry_pipelines.registry.tail import Tail, too_many, whole_blocks
+from ml_registry_pipelines.registry.tail import Tail, follow, too_many, whole_blocks
 from ml_registry_pipelines.registry.turns import turn
 from ml_registry_pipelines.registry.view import View
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 GROUP = 500
 """Commands of one commit at most."""
@@ -49,12 +58,10 @@ PATIENCE_SECONDS = 60.0
 GATHER_SECONDS = 0.002
 """How long a leader that had company waits for more, against a commit of some 10 ms."""
 STORE_TRIES = 3
+UNSEEN = -2
+"""Version of a log that was not looked at; -1 is that of one which nobody has written yet."""
 
 _logger = logging.getLogger(__name__)
-
-
-class LogDamaged(RegistryError):
-    """Events are missing from the log, or doubled: nothing can be decided on it."""
 
 
 class _Waiting:
@@ -110,7 +117,7 @@ class Log:
         self._queue: list[_Waiting] = []
         self._queue_lock = threading.Lock()
         self._heads: dict[str, tuple[int, str, datetime]] = {}
-        self._version = -1
+        self._version = UNSEEN
         self._snapshot: Snapshot | None = None
         self._tail = Tail(0, self.bulk)
         self._folding: Future[None] | None = None
@@ -124,6 +131,7 @@ class Log:
         with self._state_lock:
             self._refresh()
             assert self._snapshot is not None
+            self._check_readable(tenant)
             at = None if as_of is None else self._sequence_at(tenant, as_of)
             return View(tenant, self._snapshot, (self._tail,), at, self._tail.head)
 
@@ -344,6 +352,7 @@ class Log:
             command = waiting.command
             view = View(command.tenant, self._snapshot, (self._tail, draft))
             try:
+                self._check_readable(command.tenant)
                 if (done := self._done_before(view, waiting)) is not None:
                     waiting.outcome = done
                     continue
@@ -424,12 +433,15 @@ class Log:
             made.append(event)
         return tuple(made)
 
-    def append_verbatim(self, events: Sequence[Event], *, absent: Callable[[View], None]) -> None:
-        """Append a tenant's whole history in one commit, as it is but for the positions.
+    def append_verbatim(
+        self, rows: pa.Table, weights: Mapping[int, int], *, absent: Callable[[View], None]
+    ) -> None:
+        """Append a tenant's whole history, by sequence, in one commit, as it is but for its places.
 
-        For imports alone, which have verified the chain; `absent` raises if the tenant is there.
+        For imports alone, which have verified it; `weights` says how many entities its bulk events
+        are about, by sequence; `absent` raises if the tenant is there.
         """
-        tenant = events[0].tenant
+        tenant, last, digest = (rows[name][-1].as_py() for name in ("tenant", "sequence", "hash"))
         deadline = time.monotonic() + PATIENCE_SECONDS
         tries = 0
         while True:
@@ -437,30 +449,31 @@ class Log:
                 absent(self.view(tenant))
                 with self._state_lock:
                     version, head, filling = self._version, self._tail.head, self._tail.filling.copy()
-                placed = [
-                    replace(event, position=head + n, block=filling.place(event.weight))
-                    for n, event in enumerate(events, start=1)
-                ]
+                placed = _placed(rows, head, [filling.place(weights.get(n, 1)) for n in range(1, last + 1)])
                 try:
-                    self.lake.append_expecting(TABLE, to_arrow(placed), version=version)
+                    self.lake.append_expecting(TABLE, placed, version=version)
                     break
                 except LostRace:
                     if time.monotonic() > deadline:
                         raise
                 except CommitUnknown:
                     # Nobody but this import could have written its last hash.
-                    if self.head(tenant) == (events[-1].sequence, events[-1].hash):
+                    if self.head(tenant) == (last, digest):
                         break
                     tries += 1
                     if tries >= STORE_TRIES or time.monotonic() > deadline:
                         raise
         with self._state_lock:
             # A long history is folded before anything is held of it.
-            self._snapshot, self._version = None, -1
+            self._snapshot, self._version = None, UNSEEN
         self.view(tenant)
         self._fold_soon()
 
     # -- what is known -------------------------------------------------------------------
+
+    def _check_readable(self, tenant: str) -> None:
+        if (failure := self._tail.unreadable.get(tenant)) is not None:
+            raise failure
 
     def _head(self, tenant: str) -> tuple[int, str, datetime]:
         if tenant not in self._heads:
@@ -500,32 +513,42 @@ class Log:
         snapshot, base = self._begin()
         if too_many(self._table.last_position() - base):
             # The projections were dropped, or an import was large: no process holds all that in memory.
-            fold_blocks(self.lake, self._table.blocks(snapshot.block + 1), self.bulk)
+            self._fold_now(self._table.blocks(snapshot.block + 1))
             snapshot, base = self._begin()
         new = self._table.after(base)
         full = list(whole_blocks(new, last=new[-1].block)) if new else []
         if any(event.entity_type == BULK for _, events in full for event in events):
             # Somebody was killed before a bulk command was folded.
-            fold_blocks(self.lake, full, self.bulk)
+            self._fold_now(full)
             snapshot, base = self._begin()
             new = self._table.after(base)
         self._snapshot, self._tail, self._heads = snapshot, Tail(base, self.bulk, block=snapshot.block), {}
         self._take(new)
 
+    def _fold_now(self, blocks: Iterable[tuple[int, Sequence[Event]]]) -> None:
+        try:
+            fold_blocks(self.lake, blocks, self.bulk)
+        except (EventUnreadable, BulkFileDamaged) as failure:
+            # Its tenant is told so; the others go on, with what cannot be folded in memory.
+            _logger.warning("the log was not folded to its end: %s", failure)
+
     def _begin(self) -> tuple[Snapshot, int]:
         """The projections, and the position up to which they hold all."""
         snapshot = Snapshot(self.lake)
-        return snapshot, self._table.start_of(snapshot.block + 1) - 1
+        self._table.refresh()  # At least as new as what others have folded of it.
+        base = self._table.start_of(snapshot.block + 1) - 1
+        last = self._table.between(base, base) if base else []
+        if (last[0].block if last else 0) != snapshot.block or snapshot.end() > base:
+            raise LogDamaged(
+                f"the projections hold {snapshot.block} blocks of the log, the last of which does not end at "
+                f"position {base} there; {RESTORE}, or run `mlreg audit rebuild` where it is whole"
+            )
+        return snapshot, base
 
     def _take(self, events: Iterable[Event]) -> None:
         new = [event for event in events if event.position > self._tail.head]
-        for expected, event in enumerate(new, start=self._tail.head + 1):
-            if event.position != expected:
-                raise LogDamaged(
-                    f"{TABLE} has no event at position {expected} but one at {event.position}; "
-                    "run `mlreg audit verify` and restore the table"
-                )
-        self._tail.add(new)
+        follow(new, self._tail.filling.copy(), after=self._tail.head)
+        self._tail.take(new)
         for event in new:
             self._heads[event.tenant] = (event.sequence, event.hash, event.recorded_at)
 
@@ -590,3 +613,12 @@ class Log:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _placed(rows: pa.Table, head: int, blocks: Sequence[int]) -> pa.Table:
+    """A tenant's events behind position `head`, in those blocks."""
+    import pyarrow as pa
+
+    for name, values in {"position": range(head + 1, head + len(rows) + 1), "block": blocks}.items():
+        rows = rows.set_column(rows.schema.get_field_index(name), name, pa.array(values, pa.int64()))
+    return rows

@@ -7,6 +7,7 @@ which is kept and refreshed. Writing is in `log.py`, checking the chain in `chai
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.committing import as_declared
+from ml_registry_pipelines.lake.files import FilesError, open_folder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.maintenance import CHECKPOINT_EVERY
 from ml_registry_pipelines.lake.outcomes import LakeError, reason, store_errors
 from ml_registry_pipelines.registry.events import Event, from_arrow
 from ml_registry_pipelines.registry.places import unreadable
-from ml_registry_pipelines.registry.tail import whole_blocks
+from ml_registry_pipelines.registry.tail import BLOCK, Filling, follow, whole_blocks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,7 +67,7 @@ class LogTable:
         self._opened_at = 0
 
     def refresh(self) -> int:
-        """Look at the newest version; return its number."""
+        """Look at the newest version; return its number, -1 where nobody has written yet."""
         handle = self._handle
         if handle is not None and self._lake.is_newest(TABLE, handle.version()):
             return int(handle.version())
@@ -76,8 +78,8 @@ class LogTable:
                 return int(handle.version())
             except store_errors():
                 pass
-        self._handle = handle = self._lake.snapshot(TABLE)
-        self._opened_at = int(handle.version())
+        self._handle = handle = self._lake.find(TABLE)
+        self._opened_at = -1 if handle is None else int(handle.version())
         return self._opened_at
 
     def since(self, version: int) -> tuple[int, list[Event]] | None:
@@ -122,16 +124,21 @@ class LogTable:
 
     def between(self, first: int, last: int) -> list[Event]:
         """Events whose position is first to last, in order."""
+        import pyarrow as pa
         import pyarrow.compute as pc
 
         for again in (True, False):
-            handle = self._handle or self._lake.snapshot(TABLE)
+            handle = self._handle or self._lake.find(TABLE)
+            if handle is None:
+                return []
             try:
                 rows = self._rows(handle, first, last)
                 break
-            except store_errors() as failure:
+            except (*store_errors(), pa.ArrowException) as failure:
                 if not again:
-                    raise LakeError(f"{TABLE} cannot be read: {reason(failure)}") from failure
+                    raise LakeError(
+                        f"{TABLE} cannot be read: {reason(failure)}; `mlreg audit verify` says which events are lost"
+                    ) from failure
                 # Upkeep may have removed the files of an old version.
                 self._handle = None
                 self.refresh()
@@ -144,17 +151,19 @@ class LogTable:
         """Position of the newest event; 0 without any."""
         import pyarrow as pa
 
-        handle = self._handle or self._lake.snapshot(TABLE)
-        files = pa.table(handle.get_add_actions(flatten=True))
-        if not len(files):
+        handle = self._handle or self._lake.find(TABLE)
+        if handle is None:
             return 0
-        return int(max(files["max.position"].to_pylist()))
+        files = pa.table(handle.get_add_actions(flatten=True))
+        return max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
 
     def start_of(self, block: int) -> int:
         """Position of the first event of a block or a later one; one after the newest event without any."""
         import pyarrow as pa
 
-        handle = self._handle or self._lake.snapshot(TABLE)
+        handle = self._handle or self._lake.find(TABLE)
+        if handle is None:
+            return 1
         files = pa.table(handle.get_add_actions(flatten=True))
         after = max((int(last) for last in files["max.position"].to_pylist()), default=0) if len(files) else 0
         names = ("min.block", "max.block", "null_count.block", "min.position")
@@ -186,9 +195,15 @@ class LogTable:
         return int(pc.min(found["position"]).as_py()) if len(found) else None
 
     def blocks(self, first: int) -> Iterator[tuple[int, list[Event]]]:
-        """The full blocks from number `first` on, in order, read many events at a time."""
+        """The full blocks from number `first` on, in order, read many events at a time.
+
+        Raises:
+            LogDamaged: an event is missing, or stands in another block than it must.
+        """
         position, held = self.start_of(first), list[Event]()
+        filling = Filling(first - 1, BLOCK)
         while events := self.between(position, position + SPAN - 1):
+            follow(events, filling, after=position - 1)
             position = events[-1].position + 1
             held += events
             last = held[-1].block
@@ -270,3 +285,26 @@ class LogTable:
             rows = reading.query("registry.tenants", f"SELECT DISTINCT tenant FROM {TABLE} ORDER BY tenant")
         found: list[str] = rows["tenant"].to_pylist()
         return found
+
+
+def lost_file(lake: Lake) -> str | None:
+    """The first file of the log that is gone or damaged, and which events it held; None where all can be read."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = open_folder(lake.uri(TABLE), lake.storage_options)
+    files = pa.table(lake.snapshot(TABLE).get_add_actions(flatten=True)).to_pylist()
+    for file in sorted(files, key=lambda file: file.get("min.position") or 0):
+        path = unquote(file["path"])
+        try:
+            pq.read_table(io.BytesIO(folder.read(path)))
+        except (FilesError, OSError, pa.ArrowException) as failure:
+            tenants = {file.get("min.tenant"), file.get("max.tenant")}
+            of = f" of tenant {tenants.pop()!r}" if len(tenants) == 1 else ""
+            return (
+                f"{folder.uri}/{path} is gone or damaged ({reason(failure)}): it held "
+                f"{file['num_records']:,} events, at positions {file.get('min.position')} to "
+                f"{file.get('max.position')} of the log, numbers {file.get('min.sequence')} to "
+                f"{file.get('max.sequence')}{of}"
+            )
+    return None

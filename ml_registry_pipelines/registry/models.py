@@ -322,6 +322,7 @@ class ModelRegistry(VersionArtifacts):
         recorded = facts.recorded()
         with_tags = typed_tags(tags or {})
         checked_text(description, "description")
+        self.ask("create_model_version", MODEL_VERSION, {"model": model, **recorded})
         if not self.given_before("create_model_version", idempotency_key):
             living(self.now(), MODEL, model)  # A wrong name should say so before bytes move.
         kinds = [checked_artifact_kind(a.kind) for a in artifacts]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone
+from ml_registry_pipelines.lake.outcomes import LakeError, reason
 from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
@@ -30,6 +31,7 @@ LOADED_AT_ONCE = 100_000
 """Rows of which an index takes a tenth of a second; that of more is made beside the callers."""
 FEW = 500
 """Values that are looked up one by one; for more, a scan by DuckDB costs less."""
+REBUILD = "`mlreg audit rebuild` computes it anew from the log"
 STATES = ("things", "relationships", "model_versions", "approvals")
 PROJECTIONS = (*STATES, "idempotency_keys")
 
@@ -106,6 +108,16 @@ class Snapshot:
             grown = {table: self._grown(table, known) for table, known in before._places.copy().items()}
             self._places = {table: places for table, places in grown.items() if places is not None}
         self._registered: dict[str, pa.Table] = {}
+
+    def end(self) -> int:
+        """Position of the last event that the tables which are not ahead hold a state of."""
+        found = [0]
+        for table in STATES:
+            if self.blocks[table] == self.block:
+                files = self._reading.files(table)
+                if "max.position" in files.column_names:
+                    found += [int(last) for last in files["max.position"].to_pylist() if last is not None]
+        return max(found)
 
     def by_id(self, table: str, tenant: str, entity: str, at: int | None) -> State | None:
         """The newest state of an entity up to event `at` of the tenant."""
@@ -304,9 +316,12 @@ class Snapshot:
         with self._lock:
             try:
                 rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
-            except duckdb.IOException:
+            except (duckdb.IOException, duckdb.InvalidInputException):
                 self._renew()
-                rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                try:
+                    rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                except (duckdb.IOException, duckdb.InvalidInputException) as failure:
+                    raise LakeError(f"{table} cannot be read: {reason(failure)}; {REBUILD}") from failure
         return [state_of(table, *row) for row in rows]
 
     def _register(self, name: str, rows: pa.Table) -> None:

@@ -1,10 +1,12 @@
 """What lies in the store and nobody needs: found, and removed when it is old enough.
 
 Needed is whatever any state of any entity mentions, of the past too, and deleted ones: they can
-be restored. So a purge removes only what never got into a version: of commands that failed, of
+be restored. So a purge removes only what never got into the log: of commands that failed, of
 uploads that were given up. Bytes are stored before the command that needs them is given; what
 has come, or was claimed, within the grace period is therefore left alone, and the log and the
-claims are read again just before anything is removed. An upload that takes longer than the grace
+claims are read again just before anything is removed. A command claims a file and then looks whether
+it is there; a purge takes it aside and then looks for claims, so that one of the two sees the
+other, and the file is put back or stored anew. An upload that takes longer than the grace
 period between its first file and its command is not safe.
 """
 
@@ -15,15 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.files import Entry, FilesError, Folder, NoSuchFile
 from ml_registry_pipelines.registry.artifacts import ArtifactStore
 from ml_registry_pipelines.registry.blobs import (
     BLOBS,
+    BULK_FILES,
     CLAIMS,
     INCOMING,
     MANIFESTS,
+    REMOVED,
     claim_path,
     manifest_path,
 )
@@ -32,6 +37,7 @@ from ml_registry_pipelines.registry.content import ArtifactChanged, ArtifactErro
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound, StillNeeded
 from ml_registry_pipelines.registry.events import BULK
 from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.log_table import TABLE
 from ml_registry_pipelines.registry.projections import STATES
 from ml_registry_pipelines.registry.relationships import label
 
@@ -129,6 +135,10 @@ def purge(
 
 def _purge(log: Log, store: ArtifactStore, before: datetime, dry_run: bool) -> Purged:
     folder = store.blobs.folder
+    if not dry_run:
+        for entry in list(folder.entries(REMOVED)):
+            # A purge was killed between taking it aside and looking for claims.
+            folder.move(entry.path, entry.path.removeprefix(f"{REMOVED}/"))
     heads = {tenant: log.head(tenant)[0] for tenant in log.tenants()}
     needed = _mentioned(log)
     doomed: list[Entry] = []
@@ -150,7 +160,7 @@ def _purge(log: Log, store: ArtifactStore, before: datetime, dry_run: bool) -> P
     with ThreadPoolExecutor(READERS, thread_name_prefix="mlreg-manifests") as pool:
         for files in pool.map(store.files, manifests):
             needed.add(file.sha256 for file in files)
-    for entry in folder.entries(BLOBS):
+    for entry in chain(folder.entries(BLOBS), folder.entries(BULK_FILES)):
         if _stays(folder, entry, needed, before):
             kept.add(entry)
         else:
@@ -179,8 +189,8 @@ class _Sum:
 
 
 def _name(entry: Entry) -> str | None:
-    """The digest that a blob or manifest is named by; None for what is still being written."""
-    name = entry.path.rsplit("/", 1)[-1].removesuffix(".json")
+    """The digest that a file is named by; None for what is still being written."""
+    name = entry.path.rsplit("/", 1)[-1].removesuffix(".json").removesuffix(".parquet")
     return name if _DIGEST.fullmatch(name) else None
 
 
@@ -201,8 +211,18 @@ def _claimed(folder: Folder, entry: Entry, before: datetime) -> bool:
 
 
 def _mentioned(log: Log) -> _Digests:
-    """Every SHA-256 that occurs in any state of any tenant."""
+    """Every SHA-256 that occurs in any state of any tenant, or in a bulk event."""
     found = _Digests()
+    with log.lake.read(TABLE) as reading:
+        rows = reading.query(
+            "registry.bulk_files",
+            f"""
+            SELECT DISTINCT unnest(regexp_extract_all(payload, '[0-9a-f]{{64}}')) AS digest FROM {TABLE}
+            WHERE entity_type = $bulk
+            """,
+            {"bulk": BULK},
+        )
+    found.add(rows["digest"].to_pylist())
     for tenant in log.tenants():
         view = log.view(tenant)
         for table in STATES:
@@ -259,9 +279,22 @@ def _remove(
                 now = folder.entry(entry.path)
             except NoSuchFile:
                 continue
-            if not _stays(folder, now, needed, before):
-                folder.delete(entry.path)
+            if not _stays(folder, now, needed, before) and _taken_away(folder, entry, before):
                 yield entry
+
+
+def _taken_away(folder: Folder, entry: Entry, before: datetime) -> bool:
+    """Remove a file that nobody claims by then; whether it is gone."""
+    aside = f"{REMOVED}/{entry.path}"
+    try:
+        folder.move(entry.path, aside)
+    except NoSuchFile:
+        return False
+    if _claimed(folder, entry, before):
+        folder.move(aside, entry.path)
+        return False
+    folder.delete(aside)
+    return True
 
 
 def _news(log: Log, seen: dict[str, int]) -> Iterator[str]:
@@ -319,9 +352,13 @@ def delete_artifact(log: Log, store: ArtifactStore, artifact: str) -> None:
             if users:
                 name = label(view, users[0].id)
                 raise StillNeeded(f"artifact {artifact[:12]} cannot be deleted: {name} needs it")
-    if entry.modified_at >= before or _claimed(store.blobs.folder, entry, before):
+    folder = store.blobs.folder
+    if (
+        entry.modified_at >= before
+        or _claimed(folder, entry, before)
+        or not _taken_away(folder, entry, before)
+    ):
         raise IllegalTransition(
-            f"artifact {artifact[:12]} was stored within the last day, and a command under way may need it; "
-            "leave it to the purge"
+            f"artifact {artifact[:12]} was stored or used within the last day, and a command under way may "
+            "need it; leave it to the purge"
         )
-    store.blobs.folder.delete(path)

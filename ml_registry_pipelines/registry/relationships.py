@@ -358,6 +358,7 @@ class Relationships(Desk):
         if not given:
             return 0
         action = f"relate_many_{type_}"
+        self.ask(action, RELATIONSHIP, {"type": type_, "entities": len(given)})
         before = self.given_before(action, idempotency_key)
         drawn = [] if before else _drawn(self.now(), type_, given, flow)
         texts = [(RELATIONSHIP, change.entity_id, canonical(change.state)) for change in drawn]

@@ -19,6 +19,7 @@ from ml_registry_pipelines.lake.tables.registry import (
     THINGS,
 )
 from ml_registry_pipelines.registry.canonical import parse
+from ml_registry_pipelines.registry.errors import EventUnreadable
 from ml_registry_pipelines.registry.events import BULK, Event
 
 if TYPE_CHECKING:
@@ -101,11 +102,33 @@ def table_of(entity_type: str) -> str:
             return "things"
 
 
+_FORMS: dict[str, tuple[tuple[str, type, bool], ...]] = {
+    table.name: (
+        *(("type", str, True) for _ in range(table is RELATIONSHIPS)),
+        *(
+            (c.name, str if c.type == "string" else int, c.required)
+            for c in table.columns
+            if c.name in OWN[table.name]
+        ),
+    )
+    for table in (THINGS, RELATIONSHIPS, MODEL_VERSIONS, APPROVALS)
+}
+"""What the columns of each projection want of a state: name, type, and whether it must be there."""
+
+
 def begun(event: Event) -> State:
-    """The state that an event about one entity begins."""
+    """The state that an event about one entity begins.
+
+    Raises:
+        EventUnreadable: it is none that a projection could hold.
+    """
     state = _state(event, event.entity_type, event.entity_id, event.state_text)
     # Known already: parsing the text again would only give the same.
-    state.__dict__["data"] = event.state
+    state.__dict__["data"] = data = event.state
+    for name, type_, required in _FORMS[state.table]:
+        value = data.get(name)
+        if not isinstance(value, type_) and (required or value is not None):
+            raise EventUnreadable(event.tenant, event.sequence, f"its state has no {name} such as it must")
     return state
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.registry.bulk import BulkFiles, Listed
-from ml_registry_pipelines.registry.events import BULK, Event
+from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles, Listed
+from ml_registry_pipelines.registry.errors import RESTORE, EventUnreadable, LogDamaged, RegistryError
+from ml_registry_pipelines.registry.events import BULK, Event, old_block
 from ml_registry_pipelines.registry.states import INDEXES, State, begun, rows_of
 
 if TYPE_CHECKING:
@@ -57,6 +58,28 @@ class Filling:
         return Filling(self.block, self.events, self.weight)
 
 
+def follow(events: Iterable[Event], filling: Filling, *, after: int) -> None:
+    """See that events come right after a position, each in the block that it must be in; `filling` moves on.
+
+    Raises:
+        LogDamaged: the first one that does not. Were it folded, it would be lost, or others would.
+    """
+    for expected, event in enumerate(events, start=after + 1):
+        if event.position != expected:
+            raise LogDamaged(
+                f"the log has no event at position {expected} but one at {event.position}; {RESTORE}"
+            )
+        block = filling.block + (filling.full or not filling.block)
+        if event.block != block and not (
+            event.block == old_block(expected) and event.block in {filling.block, filling.block + 1}
+        ):
+            raise LogDamaged(
+                f"event {event.sequence} of tenant {event.tenant!r} stands in block {event.block} of the log "
+                f"and not in block {block}; {RESTORE}"
+            )
+        filling.take(event)
+
+
 def too_many(events: int) -> bool:
     """Whether no process should hold so many events in memory."""
     return events > 4 * BLOCK
@@ -87,6 +110,10 @@ class Tail:
         self._by_id: dict[tuple[str, str], list[State]] = {}
         self._by_column: dict[tuple[str, str, str, str], dict[str, None]] = {}
         self._keys: dict[tuple[str, str, str], tuple[int, int]] = {}
+        self.unreadable: dict[str, RegistryError] = {}
+        """Why nothing can be said about a tenant, by its name."""
+        self._ends = 2**62
+        """The first block that cannot be folded, because of an event that cannot be read."""
 
     @property
     def head(self) -> int:
@@ -107,17 +134,33 @@ class Tail:
 
         Raises:
             BulkFileDamaged: the file of a bulk event is not what it says; nothing was taken.
+            EventUnreadable: one of them cannot be read; nothing was taken.
         """
         listed = [self._bulk.listed(event) for event in events if event.entity_type == BULK]
+        states = [(event.block, begun(event)) for event in events if event.entity_type != BULK]
         self._listed.extend(listed)
+        for block, state in states:
+            self._add(block, state)
         for event in events:
             self.filling.take(event)
-            if event.entity_type != BULK:
-                self._add(event.block, begun(event))
             if event.idempotency_key is not None and event.part == 1:
                 key = (event.tenant, event.action, event.idempotency_key)
                 self._keys.setdefault(key, (event.sequence, event.parts))
         self.events.extend(events)
+
+    def take(self, events: Sequence[Event]) -> None:
+        """Take the next events of the log, and note the tenants of those that cannot be read."""
+        try:
+            self.add(events)
+        except (BulkFileDamaged, EventUnreadable):
+            for event in events:
+                try:
+                    self.add([event])
+                except (BulkFileDamaged, EventUnreadable) as failure:
+                    self.unreadable.setdefault(event.tenant, failure)
+                    self._ends = min(self._ends, event.block)
+                    self.filling.take(event)
+                    self.events.append(event)
 
     def _add(self, block: int, state: State) -> None:
         self._by_id.setdefault((state.tenant, state.id), []).append(state)
@@ -129,7 +172,8 @@ class Tail:
 
     def full_blocks(self) -> list[tuple[int, list[Event]]]:
         """The blocks that can be folded."""
-        return list(whole_blocks(self.events, last=self.filling.block))
+        whole = whole_blocks(self.events, last=self.filling.block)
+        return [(block, events) for block, events in whole if block < self._ends]
 
     @property
     def long(self) -> bool:
@@ -139,7 +183,9 @@ class Tail:
     @property
     def foldable(self) -> bool:
         """Whether a block is full."""
-        return bool(self.events) and (self.filling.full or self.events[0].block < self.filling.block)
+        if not self.events or self.events[0].block >= self._ends:
+            return False
+        return self.filling.full or self.events[0].block < self.filling.block
 
     def end_of(self, block: int) -> int:
         """Position of the last event, of those that are known, of a block and the ones before it."""
@@ -201,7 +247,7 @@ class Tail:
         """A tail of the last events alone, once the others are folded up to a block."""
         filling = self.filling.copy() if not rest else None
         tail = Tail(self.head - len(rest), self._bulk, block=block, filling=filling)
-        tail.add(rest)
+        tail.take(rest)
         return tail
 
     def _of(self, tenant: str | None) -> list[Listed]:

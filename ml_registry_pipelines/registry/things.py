@@ -249,6 +249,8 @@ class Things(Desk):
         if not states:
             return 0
         action = f"register_many_{kind}"
+        change = {"entities": len(states), "states": digest([state for _, state in states])}
+        self.ask(action, kind, change)
         new = [] if self.given_before(action, idempotency_key) else states
         parts = [new[n : n + MAX_ROWS] for n in range(0, len(new), MAX_ROWS)]
         files = [(len(part), self.log.bulk.write([(kind, new_id(), s) for _, s in part])) for part in parts]
@@ -259,7 +261,6 @@ class Things(Desk):
                     raise NameTaken(kind.replace("_", " "), state.name, view.tenant)
             return [bulk_change(kind, entities, file) for entities, file in files]
 
-        change = {"entities": len(states), "states": digest([state for _, state in states])}
         self.do(action, kind, change, decide, idempotency_key=idempotency_key)
         return len(states)
 

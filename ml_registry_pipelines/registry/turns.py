@@ -12,18 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ml_registry_pipelines.lake.outcomes import LakeError
+
 PATIENCE_SECONDS = 2.0
 
 
 @contextmanager
 def turn(root: str, name: str) -> Iterator[None]:
-    """Hold the lock `name` of a folder while the block runs."""
+    """Hold the lock `name` of a folder while the block runs.
+
+    Raises:
+        LakeError: the folder cannot be written.
+    """
     if root.startswith("s3://"):
         yield
         return
     folder = Path(root, "locks")
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = Path(folder, name).open("wb")  # noqa: SIM115 - a waiter that was given up closes it later
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Path(folder, name).open("wb")  # noqa: SIM115 - a waiter that was given up closes it later
+    except OSError as failure:
+        raise LakeError(f"{folder} cannot be written: {failure.strerror}; check MLREG_HOME") from failure
     waiting = _take(lock)
     try:
         yield

@@ -32,7 +32,7 @@ from ml_registry_pipelines.registry.links import HOUR, DownloadLink, Links
 from ml_registry_pipelines.registry.names import checked_kind
 from ml_registry_pipelines.registry.promotion import Promotion
 from ml_registry_pipelines.registry.references import version_state
-from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.states import MODEL_VERSION, State
 from ml_registry_pipelines.registry.versions import CONTENT, Artifact, Version, VersionArtifact, artifacts_of
 from ml_registry_pipelines.registry.view import View
 
@@ -67,6 +67,7 @@ class VersionArtifacts(Promotion):
         kind is there once.
         """
         kind = checked_artifact_kind(artifact.kind)
+        self.ask("add_artifact", MODEL_VERSION, {"version": reference, "artifact": {"kind": kind}})
         version_state(self.view(), reference)  # A wrong name should say so before bytes move.
         added = {"kind": kind, **self.stored(artifact.content).recorded()}
 

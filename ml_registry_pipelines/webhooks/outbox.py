@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.lake import CommitUnknown, LostRace, StaleSlice
 from ml_registry_pipelines.lake.tables.webhooks import WEBHOOK_MARKS
-from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
-from ml_registry_pipelines.registry.log import Log, LogDamaged
+from ml_registry_pipelines.registry.errors import InvalidInput, LogDamaged, RegistryError
+from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.things import thing_of
 from ml_registry_pipelines.webhooks.addresses import Allowed
 from ml_registry_pipelines.webhooks.posting import WHOLE_SECONDS, Poster

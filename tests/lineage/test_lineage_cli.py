@@ -84,6 +84,7 @@ def test_a_bad_event_ends_with_a_failure_that_names_the_line(mlreg, tmp_path):
     assert f"{tmp_path / 'bad.jsonl'}:1: the event is about no run, no job and no dataset" in said
 
 
-def test_the_index_says_what_it_holds(mlreg):
+def test_the_index_says_what_it_holds(mlreg, tmp_path):
+    (tmp_path / "home").mkdir()
     assert mlreg("lineage", "index").startswith("generation 0: 0 edges")
     assert "nothing newer to build" in mlreg("lineage", "index", "--build")

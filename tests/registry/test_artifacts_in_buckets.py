@@ -16,7 +16,9 @@ import boto3
 import pytest
 import requests
 
+from ml_registry_pipelines.lake.files import S3Folder
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry import blobs, purging
 from ml_registry_pipelines.registry import bucket as bucket_module
 from ml_registry_pipelines.registry import links as links_module
 from ml_registry_pipelines.registry.artifacts import (
@@ -383,3 +385,26 @@ def test_a_purge_of_a_bucket_takes_what_nobody_needs_and_broken_off_uploads(
     assert uploads_under_way(s3_root) == []
     bucket_registry.verify_version("m@v1")
     assert bucket_module.PIECE == 8 * MB
+
+
+def test_a_version_that_comes_while_a_bucket_is_purged_keeps_its_files(
+    bucket_registry, tmp_path, monkeypatch
+):
+    (tmp_path / "late").write_bytes(b"late")
+    bucket_registry.artifacts.store(tmp_path / "late")
+    move = S3Folder.move
+    made: list[object] = []
+
+    def beside_a_command(self: S3Folder, path: str, to: str) -> None:
+        if not made:
+            made.append(bucket_registry.create_model_version("m", tmp_path / "late"))
+        move(self, path, to)
+
+    monkeypatch.setattr(S3Folder, "move", beside_a_command)
+    monkeypatch.setattr(blobs, "CLAIM_AFTER", timedelta(0))
+    # The server dates what it gets; the file is to be old and the claim new.
+    monkeypatch.setattr(purging, "_stays", lambda *_: False)
+    monkeypatch.setattr(purging, "_check_all_there", lambda *_: None)
+    assert purge(bucket_registry.log, bucket_registry.artifacts).files == 0
+    assert made
+    bucket_registry.verify_version("m@v1")

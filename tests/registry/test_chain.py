@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
-from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry import chain, stretches
+from ml_registry_pipelines.lake.lake import Lake, LakeError
+from ml_registry_pipelines.registry import chain, stretches, tail
 from ml_registry_pipelines.registry.anchors import AnchorError, make_keys, read_anchors, write_anchor
 from ml_registry_pipelines.registry.chain import Damage, Verdict, verify
+from ml_registry_pipelines.registry.errors import EventUnreadable, LogDamaged
 from ml_registry_pipelines.registry.events import event_hash
-from ml_registry_pipelines.registry.log import Log, LogDamaged
+from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.log_table import LogTable
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
 from tests.registry.conftest import ACTOR
@@ -270,6 +273,98 @@ def test_commands_are_refused_on_a_log_with_a_hole(root, rewrite):
     rewrite(lambda rows: rows[:6] + rows[7:])
     with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
         ModelRegistry(log, actor=ACTOR, tenant="a").register_model("x")
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("block", 77, "event 7 stands in block 77 and not in block 1"),
+        ("block", 2, "event 7 stands in block 2 and not in block 1"),
+        ("block", 0, "event 7 stands in block 0 and not in block 1"),
+        ("position", 6, "event 7 lies at position 6, where another event lies"),
+        ("position", 0, "event 7 lies at 0"),
+    ],
+)
+def test_an_event_in_another_place_is_found_before_it_is_lost_to_readers(root, rewrite, column, value, said):
+    rewrite(lambda rows: [r | {column: value} if r["sequence"] == 7 else r for r in rows])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert damage.sequence == 7
+    if column == "block":
+        assert damage.text.startswith(said)
+    with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="mlreg audit verify"):
+        ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
+
+
+def test_an_event_whose_block_was_taken_away_is_found(root, rewrite):
+    rewrite(lambda rows: [r | {"block": None} if r["sequence"] == 7 else r for r in rows])
+    damage = found(root)["a"]
+    assert damage is not None
+    assert (damage.sequence, damage.what) == (7, "reordered")
+
+
+def test_a_log_with_moved_events_is_not_folded_anew(root, rewrite):
+    def move(rows: Rows) -> Rows:
+        return [r | {"block": r["position"] // 4 + 1} for r in rows]
+
+    rewrite(move)
+    with Lake(str(root)) as lake, pytest.raises(LogDamaged, match="stands in block 2 of the log"):
+        list(LogTable(lake).blocks(1))
+
+
+def test_projections_of_a_log_that_lost_its_end_are_not_taken_for_its_own(root, rewrite):
+    with Lake(str(root)) as lake, Log(lake) as log:
+        things = [NewThing(f"t{n}") for n in range(10_000)]  # fills a block
+        ModelRegistry(log, actor=ACTOR, tenant="a").things.register_many("feature", things)
+    rewrite(lambda rows: [r for r in rows if r["position"] < 16])
+    with Lake(str(root)) as lake, Log(lake) as log, pytest.raises(LogDamaged, match="hold 1 blocks"):
+        ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
+
+
+@pytest.mark.parametrize("payload", ["{}", "nope", '{"change":{},"state":{}}'])
+def test_an_event_that_cannot_be_read_stops_its_tenant_alone(root, rewrite, payload, monkeypatch):
+    monkeypatch.setattr(tail, "BLOCK", 4)  # The blocks before it can be folded, and no later one.
+
+    def forge(rows: Rows) -> Rows:
+        rows[14]["payload"] = payload
+        rows[14]["hash"] = event_hash(rows[14])
+        return [r | {"block": (r["position"] - 1) // 4 + 1} for r in rows]
+
+    rewrite(forge)
+    for _ in range(2):
+        with Lake(str(root)) as lake, Log(lake) as log:
+            sound = ModelRegistry(log, actor=ACTOR, tenant="a")
+            for _ in range(5):
+                sound.register_model(f"n{log.head('a')[0]}")
+            log.settle()
+            assert len(sound.list_models()) == log.head("a")[0]
+            damaged = ModelRegistry(log, actor=ACTOR, tenant="b")
+            for act in (damaged.list_models, partial(damaged.register_model, "x")):
+                with pytest.raises(EventUnreadable, match="event 3 of tenant 'b' cannot be read"):
+                    act()
+    if payload != '{"change":{},"state":{}}':
+        damage = found(root)["b"]
+        assert damage is not None
+        assert damage.text.startswith("event 3 cannot be read")
+
+
+@pytest.mark.parametrize("data", [b"PAR1garbage", b"x" * 5000, None])
+def test_a_lost_or_damaged_file_is_named_with_the_events_that_it_held(root, data):
+    file = next(
+        action["path"]
+        for action in pa.table(
+            DeltaTable(str(root / "tables" / "governance_events")).get_add_actions(flatten=True)
+        ).to_pylist()
+        if action["min.position"] == 4
+    )
+    path = root / "tables" / "governance_events" / file
+    path.unlink() if data is None else path.write_bytes(data)
+    with Lake(str(root)) as lake, Log(lake) as log:
+        said = f"{file} is gone or damaged .* 1 events, at positions 4 to 4 .* numbers 4 to 4 of tenant 'a'"
+        with pytest.raises(LogDamaged, match=said):
+            verify(lake)
+        with pytest.raises(LakeError, match="mlreg audit verify"):
+            ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
 
 
 def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):

@@ -1,9 +1,11 @@
 """What a user of the model registry sees."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor, Decision, Request
 from ml_registry_pipelines.registry.artifacts import HostedModel
 from ml_registry_pipelines.registry.errors import (
@@ -21,8 +23,9 @@ from ml_registry_pipelines.registry.errors import (
 )
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.registry.relationships import NewEdge, Relationships
 from ml_registry_pipelines.registry.things import NewThing
-from ml_registry_pipelines.registry.versions import Stage, VersionFacts
+from ml_registry_pipelines.registry.versions import Artifact, Stage, VersionFacts
 from tests.registry.conftest import ACTOR
 
 HOSTED = HostedModel("openai", "gpt-5-2026-10-01", {"temperature": 0}, "ab" * 32)
@@ -393,9 +396,32 @@ def test_the_policy_is_asked_about_every_command_and_its_word_is_final(log, tena
         with_versions(registry, 1)
         with pytest.raises(NotAllowed, match=r"may not promote_to_production .* wait for the review"):
             registry.promote_to_production("fraud@v1")
-    assert [r.action for r in asked] == ["register_model", "create_model_version", "promote_to_production"]
+    # About a version before its bytes are stored, and once more with all that is recorded.
+    versions = ["create_model_version"] * 2
+    assert [r.action for r in asked] == ["register_model", *versions, "promote_to_production"]
     assert asked[0].actor == ACTOR
     assert registry.get_version("fraud@v1").stage is Stage.REGISTERED
+
+
+def test_a_refused_command_stores_nothing(tmp_path):
+    (tmp_path / "w").write_bytes(b"w")
+    with Lake(str(tmp_path / "lake")) as lake:
+        with Log(lake) as log:
+            with_versions(ModelRegistry(log, actor=ACTOR), 1)
+        before = sorted(Path(lake.root, "artifacts").rglob("*"))
+        with Log(lake, policy=lambda request: Decision(request.action == "read", "no")) as log:
+            registry = ModelRegistry(log, actor=ACTOR)
+            for act in (
+                lambda: registry.create_model_version("fraud", tmp_path / "w"),
+                lambda: registry.add_artifact("fraud@v1", Artifact("model_card", tmp_path / "w")),
+                lambda: registry.register_many([NewThing("z")]),
+                lambda: Relationships(log, actor=ACTOR).relate_many(
+                    "feeds", [NewEdge(("model", "fraud"), ("model", "nobody"))]
+                ),
+            ):
+                with pytest.raises(NotAllowed):
+                    act()
+        assert sorted(Path(lake.root, "artifacts").rglob("*")) == before
 
 
 def test_other_kinds_of_things_have_the_same_verbs(things):

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from ml_registry_pipelines.lake.files import LocalFolder
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry import purging
 from ml_registry_pipelines.registry.artifacts import ArtifactChanged, ArtifactStore
-from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound, StillNeeded
+from ml_registry_pipelines.registry.chain import verify
+from ml_registry_pipelines.registry.errors import (
+    IllegalTransition,
+    InvalidInput,
+    NameTaken,
+    NotFound,
+    StillNeeded,
+)
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.purging import delete_artifact, purge
+from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.versions import Artifact
 from tests.registry.conftest import ACTOR
 
@@ -95,6 +105,49 @@ def test_a_version_that_comes_while_the_purge_looks_keeps_its_files(own, tmp_pat
     monkeypatch.setattr(purging, "_remove", after_a_command)
     assert purge(own.log, own.artifacts).files == 0
     own.verify_version("m@v2")
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("how", ["purge", "delete"])
+def test_a_version_that_comes_while_a_file_is_removed_keeps_it(own, tmp_path, monkeypatch, how, after):
+    digest = stray(own, tmp_path, "late")
+    age(own, 30)
+    move = LocalFolder.move
+    made: list[object] = []
+
+    def beside_a_command(self, path, to):
+        if after:
+            move(self, path, to)
+        if not made:
+            made.append(own.create_model_version("m", tmp_path / "late"))
+        if not after:
+            move(self, path, to)
+
+    monkeypatch.setattr(LocalFolder, "move", beside_a_command)
+    if how == "purge":
+        purge(own.log, own.artifacts)
+    else:
+        with suppress(IllegalTransition):
+            delete_artifact(own.log, own.artifacts, digest)
+    assert made
+    own.verify_version("m@v2")
+
+
+def test_what_a_killed_purge_had_taken_aside_is_put_back(own):
+    digest = own.get_version("m@v1").content_digest
+    path = f"manifests/{digest[:2]}/{digest}.json"
+    own.artifacts.blobs.folder.move(path, f"removed/{path}")
+    assert purge(own.log, own.artifacts).files == 0
+    own.verify_version("m@v1")
+
+
+def test_lists_of_commands_that_failed_go_and_those_of_the_log_stay(own):
+    own.register_many([NewThing("listed")])
+    with pytest.raises(NameTaken):
+        own.register_many([NewThing("other"), NewThing("m")])
+    age(own, 8)
+    assert purge(own.log, own.artifacts).files == 1
+    assert [v.damage for v in verify(own.log.lake)] == [None]
 
 
 def test_a_purge_between_storing_and_claiming_again_stores_anew(own, tmp_path):

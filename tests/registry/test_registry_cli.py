@@ -6,10 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
+from deltalake import DeltaTable, write_deltalake
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.registry import tail
 from ml_registry_pipelines.registry_cli import attach
 
 
@@ -100,7 +103,6 @@ def test_a_model_goes_from_file_to_production_and_back_out(mlreg, tmp_path):
 
 
 def test_the_chain_is_verified_anchored_and_moved_from_a_shell(mlreg, tmp_path, monkeypatch):
-    assert mlreg("audit", "verify") == "the log is empty\n"
     mlreg("models", "register", "fraud")
     assert "1 events are whole; no anchor covers it" in mlreg("audit", "verify")
     private, public, anchors = tmp_path / "k.pem", tmp_path / "p.pem", tmp_path / "anchors"
@@ -134,3 +136,43 @@ def test_who_acts_from_a_shell_is_a_pseudonym_that_nobody_has_checked(mlreg, mon
     first, second = mlreg("audit", "log").splitlines()
     assert "  shell  register_model  " in first
     assert "  p-7f3a  register_model  " in second
+
+
+def test_projections_that_lost_rows_are_found_and_computed_anew(mlreg, tmp_path, monkeypatch):
+    monkeypatch.setattr(tail, "BLOCK", 4)
+    for n in range(9):
+        mlreg("models", "register", f"m{n}", "--key", f"k{n}")
+    things = str(tmp_path / "home" / "tables" / "things")
+    rows = DeltaTable(things).to_pyarrow_table().sort_by("position")
+    assert len(rows) == 8
+    for spoilt in (rows.slice(1), pa.concat_tables([rows, rows.slice(0, 1)])):
+        write_deltalake(things, spoilt, mode="overwrite")
+        said = mlreg("audit", "verify", fails=True)
+        assert "event 1 of tenant 'default'" in said
+        assert "mlreg audit rebuild" in said
+        assert mlreg("audit", "rebuild") == "2 blocks of the log were folded anew\n"
+        assert "DAMAGED" not in mlreg("audit", "verify")
+        assert len(mlreg("models", "list").splitlines()) == 9
+
+
+def test_the_log_is_listed_for_whoever_may_read_it(mlreg):
+    mlreg("models", "register", "m")
+    assert "register_model" in mlreg("audit", "log", "--limit", "1")
+    assert "-1 is not in the range" in mlreg("audit", "log", "--limit", "-1", fails=True)
+
+
+def test_a_read_of_a_home_that_is_not_there_says_so_and_makes_nothing(mlreg, tmp_path):
+    for command in (("models", "list"), ("models", "show", "m"), ("audit", "verify"), ("audit", "log")):
+        assert "there is no registry at" in mlreg(*command, fails=True)
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_home_or_cache_that_cannot_be_made_is_told_in_one_sentence(mlreg, tmp_path, monkeypatch):
+    (tmp_path / "w").write_bytes(b"w")
+    mlreg("models", "register", "m")
+    mlreg("models", "add-version", "m", tmp_path / "w")
+    monkeypatch.setenv("MLREG_CACHE", "/proc/cache-of-nobody")
+    assert "set MLREG_CACHE" in mlreg("get", "m@v1", tmp_path / "out", fails=True)
+    monkeypatch.setenv("MLREG_HOME", str(tmp_path / "w"))
+    for command in (("models", "register", "x"), ("models", "list")):
+        assert "MLREG_HOME" in mlreg(*command, fails=True)

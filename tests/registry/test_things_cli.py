@@ -125,6 +125,7 @@ def test_a_models_other_verbs_work_from_a_shell(mlreg, tmp_path):
 
 
 def test_what_is_wrong_is_one_sentence_and_no_stack(mlreg):
+    mlreg("things", "register", "prompt", "there")
     for name in ("", "\x00", "x" * 10_000, "a\nb", "\ud800"):
         assert "the name" in mlreg("things", "register", "prompt", name, fails=True)
         assert "no prompt" in mlreg("things", "show", "prompt", name, fails=True)

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.registry import transfer
 from ml_registry_pipelines.registry.chain import verify
 from ml_registry_pipelines.registry.errors import DamagedExport, NotFound, TenantExists
+from ml_registry_pipelines.registry.events import Event, event_hash, from_arrow, to_arrow
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.registry.transfer import export_tenant, import_tenant
 from tests.registry.conftest import ACTOR
+
+DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +80,66 @@ def test_a_damaged_export_is_refused_and_nothing_is_imported(exported, log, tmp_
         with pytest.raises((DamagedExport, NotFound)):
             import_tenant(other, tmp_path / "export", actor=ACTOR)
         assert other.head("moving") == (0, "")
+
+
+def forged(exported: Path, target: Path, change: Callable[[list[Event]], list[Event]]) -> Path:
+    """The export with other events, every hash of which fits."""
+    shutil.copytree(exported, target)
+    events, previous = [], ""
+    for event in change(from_arrow(pq.read_table(target / "events.parquet"))):
+        linked = replace(event, previous_hash=previous)
+        previous = event_hash(vars(linked))
+        events.append(replace(linked, hash=previous))
+    pq.write_table(to_arrow(events), target / "events.parquet")
+    digest = hashlib.sha256((target / "events.parquet").read_bytes()).hexdigest()
+    (target / "events.sha256").write_text(f"{digest}  events.parquet\n")
+    return target
+
+
+def saying(number: int, payload: Callable[[str], str]) -> Callable[[list[Event]], list[Event]]:
+    def change(events: list[Event]) -> list[Event]:
+        event = events[number - 1]
+        return [*events[: number - 1], replace(event, payload=payload(event.payload)), *events[number:]]
+
+    return change
+
+
+def another_of_the_name(events: list[Event]) -> list[Event]:
+    last = events[-1]
+    twin = replace(events[0], entity_id="f" * 32, recorded_at=last.recorded_at, idempotency_key=None)
+    return [*events, replace(twin, sequence=len(events) + 1, position=len(events) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (saying(1, lambda _: "{}"), "event 1 cannot be read"),
+        (saying(1, lambda _: "nope"), "event 1 cannot be read"),
+        (saying(1, lambda _: '{"change":{},"state":{}}'), "event 1: .*no name"),
+        (saying(1, lambda p: p.replace('"tags":{}', '"tags":7')), "event 1: the tags of"),
+        (saying(2, lambda p: p.replace('"stage":"registered"', '"stage":"x"')), "event 2: the state of"),
+        (saying(4, lambda p: p.replace('"entities":5', '"entities":6')), "does not list the 6 entities"),
+        (another_of_the_name, "two living things of kind model with the name 'fraud'"),
+        (
+            lambda events: [*events[:-1], replace(events[-1], recorded_at=events[0].recorded_at - DAY)],
+            "recorded before its predecessor",
+        ),
+    ],
+)
+def test_a_forged_export_whose_hashes_fit_is_refused_and_harms_nobody(exported, tmp_path, change, said):
+    export = forged(exported, tmp_path / "export", change)
+    with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
+        with pytest.raises(DamagedExport, match=said):
+            import_tenant(log, export, actor=ACTOR)
+        assert log.tenants() == []
+
+
+def test_a_long_history_moves_in_portions(exported, log, tmp_path, monkeypatch):
+    monkeypatch.setattr(transfer, "AT_ONCE", 3)
+    export_tenant(log, "moving", tmp_path / "out", actor=ACTOR)
+    with Lake(str(tmp_path / "lake")) as lake, Log(lake) as other:
+        assert import_tenant(other, tmp_path / "out", actor=ACTOR) == ("moving", 4)
+        assert other.head("moving") == log.head("moving")
 
 
 def test_a_tenant_without_history_is_not_exported(log, tmp_path):
