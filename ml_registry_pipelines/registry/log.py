@@ -291,7 +291,8 @@ class Log:
         unsure = tries = decided_at = 0
         open_ones = group
         while open_ones:
-            self._catch_up()
+            if self._version >= 0:
+                self._catch_up()
             with turn(self.lake.root, TABLE):
                 with self._state_lock:
                     self._refresh()
