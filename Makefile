@@ -5,8 +5,8 @@
 # Where it is set, as in many containers, each process compiles all of Dagster anew: two seconds.
 unexport PYTHONDONTWRITEBYTECODE
 
-# Two workers are what two cores carry; `make test ARGS="-m 'not e2e' -k rollup"` picks tests.
-WORKERS ?= 2
+# Three workers keep two cores busy, since many tests wait for servers; `make test ARGS="-m 'not e2e' -k rollup"` picks tests.
+WORKERS ?= 3
 ARGS ?=
 
 help: ## this list
