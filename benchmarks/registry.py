@@ -174,11 +174,11 @@ def read(home: str, things: int, count: int) -> None:
         visible.show("a read right after a write")
         edges = Clock()
         relationships = Relationships(log, actor=ACTOR)
-        for name in names[:50]:
+        for name in names[:300]:
             edges.run(partial(relationships.list, "model", name))
-        edges.show("the relationships of a model, first 50 asked")
+        edges.show("the relationships of a model, first 300 asked")
         edges = Clock()
-        for name in names[50:]:
+        for name in names[300:]:
             edges.run(partial(relationships.list, "model", name))
         edges.show("the relationships of a model, then")
     cold = Clock()
@@ -205,7 +205,7 @@ def _ids(lake: Lake) -> list[str]:
 
 def _warm(registry: ModelRegistry) -> None:
     """Let a process look up as one does that has served for half a minute: by its index in memory."""
-    for n in range(50):
+    for n in range(300):
         registry.get_model(f"model {n}")
     for thread in threading.enumerate():
         if thread.name == "mlreg-places":

@@ -71,14 +71,19 @@ class Table:
 
     row_group: int | None = None
     """Rows of a row group, where single rows are looked up; None: as many as fit."""
+    bloom: tuple[str, ...] = field(default=())
+    """Columns by which rows are looked up that the order does not bring together: row groups that
+    surely lack a value are then passed over. For tables with a `row_group`."""
 
     def __post_init__(self) -> None:
         names = {column.name for column in self.columns}
-        for role in ("key", "statistics", "partition_by", "sort_by", "plain"):
+        for role in ("key", "statistics", "partition_by", "sort_by", "plain", "bloom"):
             if unknown := set(getattr(self, role)) - names:
                 raise ValueError(f"{self.name}: {role} names {sorted(unknown)}, which no column has")
         personal = {column.name for column in self.columns if column.personal}
-        if leaked := personal & (set(self.statistics) | set(self.partition_by)):
+        if self.bloom and self.row_group is None:
+            raise ValueError(f"{self.name}: a bloom filter needs the rows of a row_group")
+        if leaked := personal & {*self.statistics, *self.partition_by, *self.bloom}:
             raise ValueError(f"{self.name}: {sorted(leaked)} is personal and would leak into the Delta log")
         if self.tenant_column is not None and self.tenant_column not in names:
             raise ValueError(f"{self.name}: no column {self.tenant_column!r} to tell tenants apart")

@@ -37,6 +37,8 @@ LOG_KEPT = 100
 """Commits that the log keeps before a checkpoint: for the notes in them, for handles that are
 behind, and for writes that look for themselves. Of an older handle delta-rs refuses the commit."""
 SMALL_WRITE = 32 << 10
+BLOOM_WRONG = 0.01
+"""Share of row groups that are read for a value that they do not hold."""
 KEEP_REMOVED_HOURS = 1
 """Removed files stay this long, for readers that are still on an older snapshot."""
 
@@ -251,7 +253,7 @@ def writer_properties(declared: Table, *, size: int | None = None) -> WriterProp
         size: of the rows in memory, in bytes. To pack a few rows, only until they are compacted,
             takes a fifth of the time of a commit, and to unpack them half of reading it.
     """
-    from deltalake import ColumnProperties, WriterProperties
+    from deltalake import BloomFilterProperties, ColumnProperties, WriterProperties
 
     packs = size is None or size > SMALL_WRITE
     # Comparing decimals and texts for bounds that no query uses is a tenth of writing a file.
@@ -259,8 +261,13 @@ def writer_properties(declared: Table, *, size: int | None = None) -> WriterProp
         name: ColumnProperties(
             dictionary_enabled=packs and name not in declared.plain,
             statistics_enabled="CHUNK" if name in declared.statistics else "NONE",
+            bloom_filter_properties=(
+                BloomFilterProperties(True, fpp=BLOOM_WRONG, ndv=declared.row_group)
+                if packs and name in declared.bloom
+                else None
+            ),
         )
-        for name in {*declared.plain, *declared.statistics} - {*declared.partition_by}
+        for name in {*declared.plain, *declared.statistics, *declared.bloom} - {*declared.partition_by}
     }
     return WriterProperties(
         max_row_group_size=declared.row_group,

@@ -11,7 +11,7 @@ from ml_registry_pipelines.registry.states import INDEXES, State
 
 REMEMBERED = 5_000
 """Look-ups that are kept; bringing them up to date takes some milliseconds."""
-MOST_QUESTIONS = 20
+MOST_QUESTIONS = 200
 """Questions about a column after which its places are loaded, however many rows it has."""
 ROWS_PER_QUESTION = 5_000
 """Rows whose places are loaded in the time that one question to DuckDB takes."""

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.lake.lake import Lake, SnapshotGone
 from ml_registry_pipelines.lake.outcomes import LakeError, reason
 from ml_registry_pipelines.lake.tables.registry import IDEMPOTENCY_KEYS
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.events import BULK, Event
-from ml_registry_pipelines.registry.lookups import Lookups, Question
+from ml_registry_pipelines.registry.lookups import Lookups
 from ml_registry_pipelines.registry.places import Places, newest_of, opener, unreadable
 from ml_registry_pipelines.registry.states import FIXED, STATE_COLUMNS, State, begun, rows_of, state_of
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SOURCE = "governance_events"
 LOADED_AT_ONCE = 100_000
 """Rows of which an index takes a tenth of a second; that of more is made beside the callers."""
+CONSTANTS = 50
+"""Values of one question that are written as constants."""
 FEW = 500
 """Values that are looked up one by one; for more, a scan by DuckDB costs less."""
 REBUILD = "`mlreg audit rebuild` computes it anew from the log"
@@ -123,43 +125,45 @@ class Snapshot:
         """The newest state of an entity up to event `at` of the tenant."""
         if not self.blocks[table]:
             return None
-        return self._ask(
-            (table, tenant, "id", entity),
-            at,
-            f"""
-            SELECT {{columns}} FROM {table}
-            WHERE tenant = $tenant AND id = $value AND from_sequence <= $at
-            ORDER BY from_sequence DESC
-            LIMIT 1
-            """,
-        ).get(entity)
+        return self.by_column(table, tenant, "id", entity, at).get(entity)
 
     def by_column(self, table: str, tenant: str, column: str, value: str, at: int | None) -> dict[str, State]:
         """The newest state of every entity that ever had the value, by id; it may have another one since."""
         if not self.blocks[table]:
             return {}
-        return self._ask(
-            (table, tenant, column, value),
-            at,
-            f"""
-            SELECT {{columns}} FROM {table}
-            WHERE tenant = $tenant AND from_sequence <= $at AND {_ever(table, column, "= $value")}
-            QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
-            """,
-        )
-
-    def _ask(self, question: Question, at: int | None, sql: str) -> dict[str, State]:
+        question = (table, tenant, column, value)
         if at is None and (known := self.lookups.get(question)) is not None:
             return known
-        table, tenant, column, value = question
         with self._lock:
             answer = self._by_places(table, tenant, column, [value], at)
             if answer is None:
-                found = self._fetch(table, sql, {"tenant": tenant, "value": value, "at": _bound(at)})
-                answer = {state.id: state for state in found}
+                answer = self._by_duckdb(table, tenant, column, [value], at)
         if at is None and answer:
             self.lookups.put(question, answer)
         return answer
+
+    def _by_duckdb(
+        self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
+    ) -> dict[str, State]:
+        """What `_by_places` gives, from the files."""
+        if not _is_fixed(table, column):
+            # Two questions: where nobody ever had the value, the second would read every id for nothing.
+            among, given = _among(column, values)
+            sql = f"SELECT DISTINCT id FROM {table} WHERE tenant = $tenant AND {among}"
+            column, values = "id", [row[0] for row in self._rows_of(table, sql, {**given, "tenant": tenant})]
+        if not values:
+            return {}
+        among, given = _among(column, values)
+        found = self._fetch(
+            table,
+            f"""
+            SELECT {{columns}} FROM {table}
+            WHERE tenant = $tenant AND from_sequence <= $at AND {among}
+            QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
+            """,
+            {**given, "tenant": tenant, "at": _bound(at)},
+        )
+        return {state.id: state for state in found}
 
     def _by_places(
         self, table: str, tenant: str, column: str, values: Sequence[str], at: int | None
@@ -238,16 +242,7 @@ class Snapshot:
                 answer = self._by_places(table, tenant, column, values, at)
             if answer is not None:
                 return list(answer.values())
-        return self._fetch(
-            table,
-            f"""
-            SELECT {{columns}} FROM {table}
-            WHERE tenant = $tenant AND from_sequence <= $at
-              AND {_ever(table, column, "IN (SELECT unnest($values::VARCHAR[]))")}
-            QUALIFY row_number() OVER (PARTITION BY id ORDER BY from_sequence DESC) = 1
-            """,
-            {"tenant": tenant, "values": list(values), "at": _bound(at)},
-        )
+        return list(self._by_duckdb(table, tenant, column, values, at).values())
 
     def history(self, table: str, tenant: str, entity: str) -> list[State]:
         """Every state of an entity, oldest first."""
@@ -310,19 +305,22 @@ class Snapshot:
 
     def _fetch(self, table: str, sql: str, parameters: Mapping[str, object]) -> list[State]:
         """A question that is asked all the time: without the timing and the detour over Arrow."""
+
+        rows = self._rows_of(table, sql.format(columns=", ".join(STATE_COLUMNS)), parameters)
+        return [state_of(table, *row) for row in rows]
+
+    def _rows_of(self, table: str, statement: str, parameters: Mapping[str, object]) -> list[tuple[Any, ...]]:
         import duckdb
 
-        statement = sql.format(columns=", ".join(STATE_COLUMNS))
         with self._lock:
             try:
-                rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                return self._reading.connection.execute(statement, dict(parameters)).fetchall()
             except (duckdb.IOException, duckdb.InvalidInputException):
                 self._renew()
                 try:
-                    rows = self._reading.connection.execute(statement, dict(parameters)).fetchall()
+                    return self._reading.connection.execute(statement, dict(parameters)).fetchall()
                 except (duckdb.IOException, duckdb.InvalidInputException) as failure:
                     raise LakeError(f"{table} cannot be read: {reason(failure)}; {REBUILD}") from failure
-        return [state_of(table, *row) for row in rows]
 
     def _register(self, name: str, rows: pa.Table) -> None:
         self._registered = {name: rows}
@@ -343,11 +341,12 @@ def _is_fixed(table: str, column: str) -> bool:
     return column == "id" or (table, column) in FIXED
 
 
-def _ever(table: str, column: str, test: str) -> str:
-    """That the entity of a state ever passed the test."""
-    if _is_fixed(table, column):
-        return f"{column} {test}"
-    return f"id IN (SELECT id FROM {table} WHERE tenant = $tenant AND {column} {test})"
+def _among(column: str, values: Sequence[str]) -> tuple[str, dict[str, object]]:
+    """That a column has one of the values, with its parameters. Few stand as constants, which pass row groups over."""
+    if len(values) > CONSTANTS:
+        return f"{column} IN (SELECT unnest($values::VARCHAR[]))", {"values": list(values)}
+    given = {f"value_{n}": value for n, value in enumerate(values)}
+    return f"{column} IN ({', '.join(f'${name}' for name in given)})", dict(given)
 
 
 def _bound(at: int | None) -> int:

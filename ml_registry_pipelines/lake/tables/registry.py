@@ -109,6 +109,7 @@ THINGS = Table(
     statistics=_STATISTICS,
     sort_by=("tenant", "id", "from_sequence"),
     row_group=_ROW_GROUP,
+    bloom=("name", "parent_id"),
     precedence=Precedence.RETENTION,
 )
 
@@ -127,6 +128,7 @@ RELATIONSHIPS = Table(
     statistics=(*_STATISTICS, "source_id", "target_id"),
     sort_by=("tenant", "source_id", "from_sequence"),
     row_group=_ROW_GROUP,
+    bloom=("id", "target_id"),
     precedence=Precedence.RETENTION,
 )
 
@@ -152,6 +154,7 @@ MODEL_VERSIONS = Table(
     statistics=(*_STATISTICS, "model_id"),
     sort_by=("tenant", "model_id", "version", "from_sequence"),
     row_group=_ROW_GROUP,
+    bloom=("id",),
     precedence=Precedence.RETENTION,
 )
 
@@ -168,6 +171,7 @@ APPROVALS = Table(
     statistics=(*_STATISTICS, "subject_id"),
     sort_by=("tenant", "subject_id", "from_sequence"),
     row_group=_ROW_GROUP,
+    bloom=("id",),
     precedence=Precedence.RETENTION,
 )
 
