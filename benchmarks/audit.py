@@ -22,6 +22,7 @@ import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
@@ -32,6 +33,7 @@ from ml_registry_pipelines.registry.anchors import make_keys, read_anchors, writ
 from ml_registry_pipelines.registry.chain import verify
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.projections import PROJECTIONS
+from ml_registry_pipelines.registry.tail import BLOCK
 
 TABLE = "governance_events"
 AT_ONCE = 250_000
@@ -105,6 +107,7 @@ def rows(made: dict[str, list[object]]) -> pa.Table:
     varying = {
         "sequence": made["sequence"],
         "position": made["sequence"],
+        "block": [(cast("int", n) - 1) // BLOCK + 1 for n in made["sequence"]],
         "payload": made["payload"],
         "event_id": made["id"],
         "command_id": made["id"],
