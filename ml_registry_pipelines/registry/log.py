@@ -122,6 +122,7 @@ class Log:
         self._tail = Tail(0, self.bulk)
         self._folding: Future[None] | None = None
         self._folder: ThreadPoolExecutor | None = None
+        self._beside: ThreadPoolExecutor | None = None
 
     # -- reading -----------------------------------------------------------------------
 
@@ -291,9 +292,8 @@ class Log:
         unsure = tries = decided_at = 0
         open_ones = group
         while open_ones:
-            if self._version >= 0:
-                self._catch_up()
             with turn(self.lake.root, TABLE):
+                self._ready_to_write()
                 with self._state_lock:
                     self._refresh()
                     version = self._version
@@ -326,11 +326,14 @@ class Log:
             time.sleep(random.uniform(0, 0.01 * min(tries, 10)))
         self._fold_soon()
 
-    def _catch_up(self) -> None:
-        """Take what others did before the turn comes, so that they wait for little while it is ours."""
-        with self._state_lock:
-            self._refresh()
-        self.lake.catch_up(TABLE)
+    def _ready_to_write(self) -> None:
+        """Bring the writer's handle to what others have committed, beside the reading of it."""
+        if self._version < 0 or self.lake.is_newest(TABLE, self._version):
+            return
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(1, thread_name_prefix="mlreg-writer")
+        # Who writes waits for the handle, and is told what is wrong with the store.
+        self._beside.submit(self.lake.catch_up, TABLE)
 
     def _landed(self, group: list[_Waiting], after: int) -> list[_Waiting]:
         """Settle the commands whose events are in the log after all; return the others."""
@@ -603,11 +606,12 @@ class Log:
             folding.result()
 
     def close(self) -> None:
-        """Wait for folding and end its thread."""
+        """Wait for folding and end the threads."""
         self.settle()
-        folder, self._folder = self._folder, None
-        if folder is not None:
-            folder.shutdown(wait=True)
+        for threads in (self._folder, self._beside):
+            if threads is not None:
+                threads.shutdown(wait=True)
+        self._folder = self._beside = None
 
     def __enter__(self) -> Self:
         return self
