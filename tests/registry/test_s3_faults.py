@@ -36,7 +36,7 @@ def behind(s3, s3_root, proxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]
         proxy.fail_every(0)
 
 
-@pytest.mark.parametrize("fate", [Fate.DROPPED, Fate.FALSIFIED])
+@pytest.mark.parametrize("fate", [pytest.param(Fate.DROPPED, marks=pytest.mark.soak), Fate.FALSIFIED])
 def test_every_command_whose_answer_got_lost_is_done_once(behind, proxy, s3_root, tmp_path, fate):
     (tmp_path / "w.bin").write_bytes(b"w" * 1000)
     registry = ModelRegistry(behind, actor=ACTOR)
