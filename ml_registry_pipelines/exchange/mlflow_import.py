@@ -46,8 +46,6 @@ from ml_registry_pipelines.registry.states import MODEL, State
 from ml_registry_pipelines.registry.versions import Stage
 from ml_registry_pipelines.registry.view import View
 
-LIVE = tuple(Stage(name) for name in LIVE_STAGES)
-
 
 class AnotherServer(MlregError):
     """Another server answers at the address than the one that was imported from."""
@@ -266,7 +264,7 @@ class MlflowImport:
             if not _seen(state).get("deleted_there"):
                 self.registry.things.amend("follow_model", MODEL, state.id, {"deleted_there": True}, edit)
             for version in self.registry.list_versions(state.id):
-                if version.stage in LIVE:
+                if version.stage.value in LIVE_STAGES:
                     self.registry.set_stage(version.id, Stage.ARCHIVED)
             self.registry.delete_model(state.id)
             self._done.deleted += 1
@@ -530,7 +528,7 @@ class MlflowImport:
         with _Listed(self._done.failed, f"{what} was deleted there and is kept here"):
             if not _followed(state).get("deleted_there"):
                 self._amend_followed(state.id, {"deleted_there": True})
-            if Stage(state.data["stage"]) in LIVE:
+            if state.data["stage"] in LIVE_STAGES:
                 self.registry.set_stage(state.id, Stage.ARCHIVED)
             self.registry.delete_version(state.id)
             self._done.deleted += 1

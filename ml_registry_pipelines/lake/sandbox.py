@@ -301,7 +301,8 @@ def main() -> None:
         status = 0
     except Exception:  # noqa: BLE001 - it would escape anyway; the other process tells its last line
         traceback.print_exc()
-    os._exit(status)
+    finally:
+        os._exit(status)
 
 
 if __name__ == "__main__":

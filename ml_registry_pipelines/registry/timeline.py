@@ -38,11 +38,6 @@ class Timeline(Generic[Value]):
     def at(self, instant: datetime) -> Span[Value] | None:
         return next((s for s in self._spans if s.start <= instant and _later(s.end, instant)), None)
 
-    @property
-    def last(self) -> Value | None:
-        """What holds at the end of what was told."""
-        return self._spans[-1].value if self._spans else None
-
     def __iter__(self) -> Iterator[Span[Value]]:
         return iter(self._spans)
 
