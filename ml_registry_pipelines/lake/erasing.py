@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from ml_registry_pipelines.lake.handles import Writer
 
-ROUNDS = 12
-"""Times that matching rows may arrive, or other writers be first, before an erasure gives up."""
+PATIENCE_SECONDS = 120.0
+"""How long matching rows may keep arriving, or other writers be first, before an erasure gives up."""
 BARRIER = "mlreg.erased"
 """The table property whose change bars writers that read the table before."""
 WITHHELD = "withheld"
@@ -50,15 +50,22 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
         LakeError: the predicate cannot be read, or the store failed.
     """
     rows = rewritten = 0
-    for _ in range(ROUNDS):
-        metrics = _delete(place, table, predicate)
-        if metrics is None:
-            continue
-        rows += int(metrics.get("num_deleted_rows") or 0)
-        rewritten += int(metrics.get("num_added_files") or 0)
+    matching = True
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        if matching:
+            metrics = _delete(place, table, predicate)
+            if metrics is None:
+                continue
+            matching = False
+            rows += int(metrics.get("num_deleted_rows") or 0)
+            rewritten += int(metrics.get("num_added_files") or 0)
         barred_at = _bar_older_writers(place, folder)
         handle = place.current()
-        if barred_at is None or _any(handle, predicate):
+        if barred_at is None:
+            continue
+        matching = _any(handle, predicate)
+        if matching:
             continue
         try:
             _withhold_conditions(handle, folder)
@@ -78,7 +85,9 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
             files_pending=len(_unnamed(handle, folder)),
             version=handle.version(),
         )
-    raise LostRace(f"{table}: other writers were first {ROUNDS} times in a row; stop them and erase again")
+    raise LostRace(
+        f"{table}: other writers were first for {PATIENCE_SECONDS:.0f} seconds; stop them and erase again"
+    )
 
 
 def _delete(place: Writer, table: str, predicate: str) -> dict[str, Any] | None:
