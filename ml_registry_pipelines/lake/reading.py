@@ -9,11 +9,15 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import stat
 import tempfile
 import time
+import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar
 from urllib.parse import unquote
@@ -336,10 +340,20 @@ def in_batches(rows: pa.Table) -> pa.Table:
 
 @cache
 def _spill_folder() -> str:
-    """A folder of this process for what does not fit into memory; else DuckDB takes the current one."""
-    folder = tempfile.mkdtemp(prefix="mlreg-duckdb-")
+    """A folder of this process for what does not fit into memory; else DuckDB takes the current one.
+
+    DuckDB makes it when it needs it, below one that only this user can enter, so that a process
+    that ends without a word, as Dagster's workers do, leaves nothing.
+    """
+    mine = Path(tempfile.gettempdir(), f"mlreg-duckdb-{os.getuid()}")
+    with suppress(FileExistsError):
+        mine.mkdir(0o700)
+    found = mine.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        mine = Path(tempfile.mkdtemp(prefix="mlreg-duckdb-"))  # somebody else was first with that name
+    folder = mine / uuid.uuid4().hex
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    return str(folder)
 
 
 def arrow_dataset(snapshot: DeltaTable, declared: Table) -> pads.Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,14 @@ def test_without_permission_to_write_reading_works_and_writing_is_one_sentence(f
         f"{TABLE} cannot be maintained: {who}",
     ]
     assert "Traceback" not in done.stderr
+
+
+def test_a_process_that_asks_and_ends_without_a_word_leaves_nothing_behind(tmp_path):
+    code = """
+import os
+from ml_registry_pipelines.lake.reading import open_duckdb
+assert open_duckdb().execute("SELECT 1").fetchall() == [(1,)]
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
+    assert [path for path in tmp_path.rglob("*") if not (path.is_dir() and path.parent == tmp_path)] == []
