@@ -4,6 +4,7 @@ What a command does is in the registry and lineage rooms; how it becomes a job, 
 """
 
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -322,9 +323,10 @@ def _add_rule(given: AddAttributionRule, at: Desks) -> "Rule":
 # -- as jobs --------------------------------------------------------------------------------------
 
 
-def registry_jobs() -> list[dg.JobDefinition]:
-    """The commands that a person gives in the UI."""
-    return [
+@cache
+def registry_jobs() -> tuple[dg.JobDefinition, ...]:
+    """The commands that a person gives in the UI; the same whatever home they are for."""
+    return (
         command_job(
             "register_model", RegisterModel, _register_model, "Registers a model, still without a version."
         ),
@@ -444,4 +446,4 @@ def registry_jobs() -> list[dg.JobDefinition]:
             "Takes back a rule that was never right.",
         ),
         *things_jobs(),
-    ]
+    )

@@ -123,13 +123,14 @@ def test_the_demos_training_code_is_a_location_of_its_own_with_its_runs(ui: Ui) 
 def test_files_dropped_while_the_ui_runs_are_rolled_up_an_earlier_hour_and_day_after_a_later_one(
     ui: Ui,
 ) -> None:
-    folders = ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"]
-    for folder in folders:
-        day, hour = folder[3:13], folder[-2:]
-        ids = [f"{folder}-{number}" for number in range(10)]
-        land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, f"{day}T{hour}:15:00Z") for i in ids])
-        # The next one is older than what has been taken.
-        wait_for(f"the rows of {folder}", partial(are_there, ui.home, ids), pause=0.5)
+    newest, *older = folders = ["dt=2026-11-02/hh=12", "dt=2026-11-02/hh=09", "dt=2026-11-01/hh=23"]
+    ids = {folder: [f"{folder}-{number}" for number in range(10)] for folder in folders}
+    for at_once in ([newest], older):  # the second time, what sorts before everything that has been taken
+        for folder in at_once:
+            start = f"{folder[3:13]}T{folder[-2:]}:15:00Z"
+            land(ui.home, f"native/{folder}/dropped.jsonl", [record(i, start) for i in ids[folder]])
+        for folder in at_once:
+            wait_for(f"the rows of {folder}", partial(are_there, ui.home, ids[folder]), pause=0.5)
 
     expected = [{"folder": folder, "requests": 10} for folder in folders]
     for rollup in ("cost_rollup", "performance_rollup"):

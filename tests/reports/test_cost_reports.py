@@ -327,6 +327,7 @@ def test_the_day_is_the_utc_day(lake, log):
     assert row["Requests"] == "1"
 
 
+@pytest.mark.soak
 def test_on_an_object_store_the_report_says_the_same(lake, log, s3_root):
     events = [event(START + number * HOUR, latency_ms=100.0 + number) for number in range(30)]
     log(events)

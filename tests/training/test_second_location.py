@@ -76,6 +76,7 @@ def dagster(home: Path, cwd: Path, workspace: Path, *commands: list[str]) -> sub
     )
 
 
+@pytest.mark.soak  # the demo, whose training code is such a location, is tried end to end
 def test_it_is_loaded_beside_the_platform_and_trains_for_real(outside: Path, home: Path) -> None:
     settings = Settings.from_environment()
     prepare(settings)
