@@ -31,6 +31,10 @@ BULK = "bulk"
 """Entity type of an event that stands for many entities, which a file lists."""
 MAX_PAYLOAD = 4 * 1024 * 1024
 """Bytes of one event's payload, and of one state that a bulk event's file lists."""
+NOTED_EVENTS, NOTED_BYTES = 8, 16_384
+"""Events that a commit carries as text too, and their length: who follows the log reads one file, not two."""
+_COLUMNS = tuple(GOVERNANCE_EVENTS.column_names)
+_TIMES = ("occurred_at", "recorded_at", "valid_from")
 _ID = re.compile(r"[0-9a-f]{32}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -170,6 +174,31 @@ def from_arrow(rows: pa.Table) -> list[Event]:
     names: Sequence[str] = GOVERNANCE_EVENTS.column_names
     found = [Event(**_with_block(row)) for row in rows.select(list(names)).to_pylist()]
     return sorted(found, key=lambda event: event.position)
+
+
+def to_note(events: Sequence[Event]) -> str | None:
+    """A few short events as text that their commit can carry; None where they are too long for it."""
+    if len(events) > NOTED_EVENTS:
+        return None
+    text = json.dumps([[_plain(getattr(event, name)) for name in _COLUMNS] for event in events])
+    return text if len(text) <= NOTED_BYTES else None
+
+
+def from_note(text: str) -> list[Event] | None:
+    """The events of such a text; None where it is damaged: their hashes tell."""
+    try:
+        rows = [dict(zip(_COLUMNS, row, strict=True)) for row in json.loads(text)]
+        for row in rows:
+            row.update({name: _EPOCH + row[name] * _MICROSECOND for name in _TIMES})
+        if any(event_hash(row) != row["hash"] for row in rows):
+            return None
+        return [Event(**row) for row in rows]
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+
+
+def _plain(value: object) -> object:
+    return (value - _EPOCH) // _MICROSECOND if isinstance(value, datetime) else value
 
 
 def _with_block(row: dict[str, Any]) -> dict[str, Any]:

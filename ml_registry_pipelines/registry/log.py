@@ -41,8 +41,9 @@ from ml_registry_pipelines.registry.events import (
     now,
     payload_of,
     to_arrow,
+    to_note,
 )
-from ml_registry_pipelines.registry.log_table import TABLE, LogTable
+from ml_registry_pipelines.registry.log_table import NOTE, TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
 from ml_registry_pipelines.registry.tail import Tail, follow, too_many, whole_blocks
@@ -305,7 +306,10 @@ class Log:
                 if not events:
                     break
                 try:
-                    written = self.lake.append_expecting(TABLE, to_arrow(events), version=version)
+                    note = to_note(events)
+                    written = self.lake.append_expecting(
+                        TABLE, to_arrow(events), version=version, note=None if note is None else {NOTE: note}
+                    )
                 except LostRace:
                     if time.monotonic() > deadline:
                         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from ml_registry_pipelines.registry.commands import Change, Command
 from ml_registry_pipelines.registry.errors import InvalidInput, NameTaken
 from ml_registry_pipelines.registry.events import HASHED, event_hash, hash_sql, new_id, to_arrow
 from ml_registry_pipelines.registry.log import Log
+from ml_registry_pipelines.registry.log_table import NOTE, TABLE
 from ml_registry_pipelines.registry.models import ModelRegistry
 from tests.registry.conftest import ACTOR
 
@@ -49,6 +51,23 @@ def test_a_write_is_visible_to_the_next_read_of_another_process(log, registry):
         assert registry.get_model("fraud").description == "by another"
         registry.rename_model("fraud", "x")
         assert theirs.get_model("x").description == "by another"
+
+
+@pytest.mark.parametrize("damaged", ["", "[]", "[[1]]", "x", "NAME"])
+def test_what_a_commit_carries_of_its_events_counts_only_where_it_is_them(log, registry, damaged):
+    """Commits carry short events as text for those who follow; the file beside it holds them in any case."""
+    registry.register_model("first")
+    with Log(Lake(log.lake.root)) as other:
+        theirs = ModelRegistry(other, actor=ACTOR, tenant=registry.tenant)
+        assert theirs.get_model("first")
+        registry.register_model("second")
+        commit = max(Path(log.lake.uri(TABLE), "_delta_log").glob("*.json"))
+        actions = [json.loads(line) for line in commit.read_text().splitlines()]
+        (info,) = [action["commitInfo"] for action in actions if "commitInfo" in action]
+        assert "second" in info[NOTE]
+        info[NOTE] = info[NOTE].replace("second", "forged") if damaged == "NAME" else damaged
+        commit.write_text("\n".join(map(json.dumps, actions)))
+        assert [model.name for model in theirs.list_models()] == ["first", "second"]
 
 
 def test_the_sequence_is_gapless_per_tenant_and_time_never_runs_backwards(log, registry):
