@@ -59,7 +59,7 @@ def test_what_a_commit_carries_of_its_events_counts_only_where_it_is_them(log, r
     registry.register_model("first")
     with Log(Lake(log.lake.root)) as other:
         theirs = ModelRegistry(other, actor=ACTOR, tenant=registry.tenant)
-        assert theirs.get_model("first")
+        assert theirs.get_model("first").name == "first"
         registry.register_model("second")
         commit = max(Path(log.lake.uri(TABLE), "_delta_log").glob("*.json"))
         actions = [json.loads(line) for line in commit.read_text().splitlines()]
