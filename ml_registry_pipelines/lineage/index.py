@@ -23,8 +23,9 @@ from pathlib import Path
 
 from ml_registry_pipelines.lake.files import LocalFolder, NoSuchFile, S3Folder, open_folder
 from ml_registry_pipelines.lake.lake import Lake, Landed, OutOfSequence
-from ml_registry_pipelines.lineage.building import SOURCES, draft_of_rows, draft_of_states, draft_of_tables
+from ml_registry_pipelines.lineage.building import draft_of_states
 from ml_registry_pipelines.lineage.layers import IndexDamaged, Layer, open_layer
+from ml_registry_pipelines.lineage.table_drafts import SOURCES, draft_of_rows, draft_of_tables
 from ml_registry_pipelines.lineage.walking import Stack
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.log import Log

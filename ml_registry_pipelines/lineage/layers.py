@@ -3,7 +3,7 @@
 A layer covers the states of some span of the log and never changes. It is either a file that
 is mapped into memory, or arrays in memory for what is newer than the files. Layers lie on
 each other: numbers, names of types and kinds go on where the layer below ends. How layers
-are made is in `building.py`, how they are asked together in `walking.py`, where their files
+are made is in `drafts.py`, how they are asked together in `walking.py`, where their files
 are kept in `index.py`.
 """
 
