@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
+from ml_registry_pipelines.telemetry.intervals import z_value
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, Attempts
 from ml_registry_pipelines.telemetry.sketches import install
 
@@ -50,6 +51,8 @@ class Question:
     deployment_id: str | None = None
     model_id: str | None = None
     model_version: int | None = None
+    intervals: bool = False
+    """Whether the bounds between which the quantiles lie are asked for as well."""
 
     def by_day_alone(self, by: frozenset[str]) -> bool:
         """Whether the hours of the rollup, which know neither tenant nor version, cannot answer it."""
@@ -64,6 +67,8 @@ class Answer:
     counts: Mapping[str, Any]
     values: Mapping[str, int]
     quantiles: Mapping[tuple[str, float], float]
+    bounds: Mapping[tuple[str, float, str], float]
+    """`lower` and `upper` values by metric and quantile: none where there are too few values."""
 
 
 def answers(reading: Reading, question: Question, groupings: Sequence[frozenset[str]]) -> list[list[Answer]]:
@@ -97,19 +102,26 @@ def _answers(
     if edges:
         reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
     reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
-    found = reading.query("performance.quantiles", _QUANTILES)
+    found = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
     if plan.question.exact:
         reading.register("targets", found)
         found = reading.query("performance.exact", _exact(rules), raw)
     values: dict[_Group, dict[str, int]] = {}
     quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
+    bounds: dict[_Group, dict[tuple[str, float, str], float]] = {}
     for row in found.to_pylist():
         group = tuple(row[name] for name in _GROUP_KEYS)
         values.setdefault(group, {})[row["metric"]] = row["n"]
-        quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
+        if row["part"] == "at":
+            quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
+        else:
+            bounds.setdefault(group, {})[row["metric"], row["q"], row["part"]] = row["value"]
     for counts in reading.query("performance.counts", _counts(edges=edges)).to_pylist():
         group = tuple(counts[name] for name in _GROUP_KEYS)
-        yield counts["grouping"], Answer(counts, values.get(group, {}), quantiles.get(group, {}))
+        yield (
+            counts["grouping"],
+            Answer(counts, values.get(group, {}), quantiles.get(group, {}), bounds.get(group, {})),
+        )
 
 
 def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
@@ -322,8 +334,13 @@ def _raw_buckets(rules: Rules) -> str:
 """
 
 
-_QUANTILES = f"""
-    -- The bucket of each quantile, and the place of the quantile among that bucket's values.
+def _quantiles(*, intervals: bool) -> str:
+    """Of each quantile its bucket, and its place among that bucket's values; likewise of its bounds.
+
+    A quantile's bounds are values, whose ranks `intervals.ranks_around` gives; a rank that there is not has no row.
+    """
+    half = f"{z_value()!r} * sqrt(total * q * (1 - q))"
+    return f"""
     WITH merged AS (
         SELECT {_KEYS}, metric, bucket, sum(n) AS n
         FROM (FROM sketched UNION ALL FROM raw_buckets)
@@ -336,10 +353,12 @@ _QUANTILES = f"""
         WINDOW in_order AS (PARTITION BY {_KEYS}, metric ORDER BY bucket)
     ),
     ranked AS (
-        SELECT *, sketch_rank(total, q) AS rank
-        FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q)
+        SELECT *, CASE part WHEN 'at' THEN sketch_rank(total, q) WHEN 'lower' THEN floor(total * q - {half})
+                  ELSE ceil(total * q + {half}) + 1 END AS rank
+        FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q),
+             (SELECT unnest({["at", "lower", "upper"] if intervals else ["at"]}) AS part)
     )
-    SELECT {_KEYS}, metric, total::BIGINT AS n, q, bucket,
+    SELECT {_KEYS}, metric, total::BIGINT AS n, q, part, bucket,
            (rank - (up_to - n))::BIGINT AS place, sketch_value(bucket)::DOUBLE AS value
     FROM ranked
     WHERE rank <= up_to AND rank > up_to - n
@@ -354,7 +373,7 @@ def _exact(rules: Rules) -> str:
         FROM valued SEMI JOIN targets USING (metric, bucket)
         WINDOW of_bucket AS (PARTITION BY {_KEYS}, metric, bucket ORDER BY value)
     )
-    SELECT {", ".join(f"t.{name}" for name in _GROUP_KEYS)}, t.metric, t.n, t.q, p.value
+    SELECT {", ".join(f"t.{name}" for name in _GROUP_KEYS)}, t.metric, t.n, t.q, t.part, p.value
     FROM targets t JOIN placed p
         ON {_same("t", "p", (*_GROUP_KEYS, "metric", "bucket", "place"))}
 """
