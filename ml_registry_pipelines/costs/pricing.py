@@ -45,6 +45,9 @@ _PLAIN = (
     "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
 )  # fmt: skip
 
+_CACHE_READ = tuple(name for name in INPUT_BUCKETS if name.startswith("in_cache_read"))
+_CACHE_WRITE = tuple(name for name in INPUT_BUCKETS if name.startswith("in_cache_write"))
+_INPUT = tuple(name for name in INPUT_BUCKETS if name not in (*_CACHE_READ, *_CACHE_WRITE))
 _COUNTS = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
 _KIND = ("provider", "model", "service_tier", "region")
 Kind = tuple[str | None, str | None, str | None, str | None]
@@ -333,10 +336,9 @@ judged AS (
 charged AS (
     SELECT
         *,
-        {cost("in_uncached", "in_audio", "in_image", "in_video")} AS input_cost,
-        {cost("in_cache_read", "in_cache_read_audio", "in_cache_read_image")} AS cache_read_cost,
-        {cost("in_cache_write_5m", "in_cache_write_30m", "in_cache_write_1h", "in_cache_write_12h")}
-            AS cache_write_cost,
+        {cost(*_INPUT)} AS input_cost,
+        {cost(*_CACHE_READ)} AS cache_read_cost,
+        {cost(*_CACHE_WRITE)} AS cache_write_cost,
         {cost(*OUTPUT_BUCKETS)} AS output_cost,
         {
         cost(*COUNTERS, also="coalesce(for_requests, 0)", and_then=audio if "audio_seconds" in used else "")
@@ -347,10 +349,14 @@ SELECT
     tenant, day, event_ts, batch, event_key, application, provider, model, status, cost_status,
     CASE WHEN cost_status IN ('priced', 'incomplete') THEN price_id END AS price_id,
     cost_status = 'priced' AND assumed AS assumed,
-    CAST(input_tokens + output_tokens AS BIGINT) AS tokens,
+    CAST(charged.input_tokens + charged.output_tokens AS BIGINT) AS tokens,
     CASE WHEN cost_status = 'priced' THEN currency END AS currency,
     input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost,
     input_cost + cache_read_cost + cache_write_cost + output_cost + other_cost AS cost,
-    logged_cost, logged_currency
+    logged_cost, logged_currency,
+    CAST({total(*_INPUT)} AS BIGINT) AS input_tokens,
+    CAST({total(*_CACHE_READ)} AS BIGINT) AS cache_read_tokens,
+    CAST({total(*_CACHE_WRITE)} AS BIGINT) AS cache_write_tokens,
+    CAST(charged.output_tokens AS BIGINT) AS output_tokens
 FROM charged
 """

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import Reading
+from ml_registry_pipelines.lake.tables.costs import COST_COMPONENTS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +37,22 @@ FILTERS: tuple[str, ...] = (
     "status",
     "deployment_id",
     "model_id",
+)
+
+
+TOKEN_TYPES: tuple[str, ...] = ("input", "cache_read", "cache_write", "output")
+"""Types of tokens with a cost of their own; each is the sum of its buckets."""
+_COUNTS = (
+    "requests",
+    "billable_requests",
+    "priced_requests",
+    "assumed_requests",
+    "attributed_requests",
+    "input_tokens",
+    "output_tokens",
+    "priced_tokens",
+    *(f"priced_{kind}_tokens" for kind in TOKEN_TYPES),
+    "typed_requests",
 )
 
 
@@ -98,7 +115,11 @@ def cost_by(
         nothing is billable), `attributed_requests` (billable, with a known version), `attribution_coverage`
         (0 to 1, as `coverage`), `input_tokens`, `output_tokens`, `priced_tokens`, `input_cost`,
         `cache_read_cost`, `cache_write_cost`, `output_cost`, `other_cost`, `cost`, `logged_cost`
-        (DECIMAL, NULL where unknown) and `cost_per_1k_tokens` (of the priced attempts).
+        (DECIMAL, NULL where unknown) and, of the priced attempts, `cost_per_request`, `cost_per_1k_tokens`
+        and by type of token `input_per_1k`, `cache_read_per_1k`, `cache_write_per_1k`, `output_per_1k` (NULL
+        where no such token was priced, or some attempt was priced before its tokens were kept by type),
+        over `priced_input_tokens`, `priced_cache_read_tokens`, `priced_cache_write_tokens`,
+        `priced_output_tokens`; `typed_requests` counts the attempts whose tokens these are.
         Attempts without a currency stand in the row of the only currency of their combination.
 
     Raises:
@@ -189,7 +210,61 @@ def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | N
     return {"since": since or date.min, "until": until or date.max, **chosen}
 
 
-_COST_BY = """
+def summed(keys: Sequence[str]) -> str:
+    """From a relation `keyed` with these keys, currency, counts and amounts to the columns of `cost_by`.
+
+    What has no currency joins the only currency beside it.
+    """
+    same = ", ".join(keys)
+    return f"""
+folded AS (
+    SELECT
+        * REPLACE (
+            CASE
+                WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
+                ELSE currency
+            END AS currency)
+    FROM keyed
+    WINDOW same AS (PARTITION BY {same})
+),
+summed AS (
+    SELECT
+        {same}, currency,
+        {", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _COUNTS)},
+        {", ".join(f"sum({name}) AS {name}" for name in (*COST_COMPONENTS, "cost", "logged_cost"))}
+    FROM folded
+    GROUP BY ALL
+)
+SELECT
+    {same}, currency,
+    requests, billable_requests, priced_requests, assumed_requests,
+    CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
+    attributed_requests,
+    CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
+    input_tokens, output_tokens, priced_tokens,
+    {", ".join(_known(name) for name in (*COST_COMPONENTS, "cost"))},
+    logged_cost,
+    CASE WHEN priced_requests > 0 THEN CAST(cost AS DOUBLE) / priced_requests END AS cost_per_request,
+    CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens,
+    {", ".join(_per_1k(kind) for kind in TOKEN_TYPES)},
+    {", ".join(f"priced_{kind}_tokens" for kind in TOKEN_TYPES)}, typed_requests
+FROM summed
+ORDER BY {same}, currency
+"""
+
+
+def _known(amount: str) -> str:
+    return f"CASE WHEN billable_requests = 0 THEN 0 ELSE {amount} END AS {amount}"
+
+
+def _per_1k(kind: str) -> str:
+    return (
+        f"CASE WHEN priced_{kind}_tokens > 0 AND typed_requests = priced_requests "
+        f"THEN CAST({kind}_cost AS DOUBLE) * 1000 / priced_{kind}_tokens END AS {kind}_per_1k"
+    )
+
+
+_COST_BY = f"""
 WITH groupings AS (
     SELECT unnest($numbers::INTEGER[]) AS grouping, unnest($groupings::VARCHAR[][]) AS keys
 ),
@@ -208,6 +283,8 @@ keyed AS MATERIALIZED (
         CASE WHEN list_contains(keys, 'model_version') THEN model_version END AS model_version,
         CASE WHEN attribution = 'version' THEN billable_requests ELSE 0 END AS attributed_requests,
         currency, requests, billable_requests, priced_requests, assumed_requests, priced_tokens,
+        priced_input_tokens, priced_cache_read_tokens, priced_cache_write_tokens, priced_output_tokens,
+        typed_requests,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
             + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
             + coalesce(in_cache_write_30m, 0) + coalesce(in_cache_write_1h, 0)
@@ -233,60 +310,7 @@ keyed AS MATERIALIZED (
         AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
         AND ($model_id IS NULL OR model_id = $model_id)
 ),
-folded AS (
-    SELECT
-        * REPLACE (
-            CASE
-                WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
-                ELSE currency
-            END AS currency)
-    FROM keyed
-    WINDOW same AS (
-        PARTITION BY grouping, day, hour, tenant, application, provider, model, status,
-            deployment_id, model_id, model_version
-    )
-),
-summed AS (
-    SELECT
-        grouping, day, hour, tenant, application, provider, model, status,
-        deployment_id, model_id, model_version, currency,
-        CAST(sum(requests) AS BIGINT) AS requests,
-        CAST(sum(billable_requests) AS BIGINT) AS billable_requests,
-        CAST(sum(priced_requests) AS BIGINT) AS priced_requests,
-        CAST(sum(assumed_requests) AS BIGINT) AS assumed_requests,
-        CAST(sum(attributed_requests) AS BIGINT) AS attributed_requests,
-        CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
-        CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
-        CAST(sum(priced_tokens) AS BIGINT) AS priced_tokens,
-        sum(input_cost) AS input_cost,
-        sum(cache_read_cost) AS cache_read_cost,
-        sum(cache_write_cost) AS cache_write_cost,
-        sum(output_cost) AS output_cost,
-        sum(other_cost) AS other_cost,
-        sum(cost) AS cost,
-        sum(logged_cost) AS logged_cost
-    FROM folded
-    GROUP BY ALL
-)
-SELECT
-    grouping, day, hour, tenant, application, provider, model, status,
-    deployment_id, model_id, model_version, currency,
-    requests, billable_requests, priced_requests, assumed_requests,
-    CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
-    attributed_requests,
-    CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
-    input_tokens, output_tokens, priced_tokens,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE input_cost END AS input_cost,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE cache_read_cost END AS cache_read_cost,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE cache_write_cost END AS cache_write_cost,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE output_cost END AS output_cost,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE other_cost END AS other_cost,
-    CASE WHEN billable_requests = 0 THEN 0 ELSE cost END AS cost,
-    logged_cost,
-    CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens
-FROM summed
-ORDER BY grouping, day, hour, tenant, application, provider, model, status,
-    deployment_id, model_id, model_version, currency
+{summed(("grouping", *KEYS))}
 """
 
 _COVERAGE = """

@@ -104,6 +104,11 @@ _AMOUNTS = """
         count(*) FILTER (WHERE cost_status = 'priced') AS priced_requests,
         count(*) FILTER (WHERE assumed) AS assumed_requests,
         sum(tokens) FILTER (WHERE cost_status = 'priced') AS priced_tokens,
+        sum(input_tokens) FILTER (WHERE cost_status = 'priced') AS priced_input_tokens,
+        sum(cache_read_tokens) FILTER (WHERE cost_status = 'priced') AS priced_cache_read_tokens,
+        sum(cache_write_tokens) FILTER (WHERE cost_status = 'priced') AS priced_cache_write_tokens,
+        sum(output_tokens) FILTER (WHERE cost_status = 'priced') AS priced_output_tokens,
+        count(output_tokens) FILTER (WHERE cost_status = 'priced') AS typed_requests,
         sum(input_cost) AS input_cost,
         sum(cache_read_cost) AS cache_read_cost,
         sum(cache_write_cost) AS cache_write_cost,
@@ -164,7 +169,8 @@ def _apart(rules: Rules) -> str:
     costs AS (
         SELECT
             tenant, event_key, batch, currency, logged_currency, cost_status, assumed, tokens,
-            input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost, logged_cost
+            input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost, logged_cost,
+            input_tokens, cache_read_tokens, cache_write_tokens, output_tokens
         FROM (SELECT *, {_OF_ROW} AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence)
         SEMI JOIN mixed USING (key)
     ),

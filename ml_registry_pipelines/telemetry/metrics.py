@@ -214,13 +214,13 @@ def metric_points(
     return reading.query(
         "performance.metrics",
         f"""
-        WITH points AS ({_POINTS})
+        WITH points AS ({POINTS})
         SELECT metric, CASE WHEN kind <> 'category' THEN value END AS value, label, kind, step, event_ts, recorded_at,
                tags, model_version, judge, judge_cost, judge_currency, request_id, point_id
         FROM points
         ORDER BY event_ts, step, metric, recorded_at, point_id
         """,
-        _parameters([model], metric, tenant, start, end),
+        point_parameters([model], metric, tenant, start, end),
     )
 
 
@@ -235,7 +235,7 @@ def metric_statistics(
     by_version: bool = False,
 ) -> list[MetricStatistics]:
     """Statistics by model, metric, kind and judge, and with `by_version` by model version; None: of all tenants."""
-    parameters = _parameters(models, metric, tenant, start, end) | {"by_version": by_version}
+    parameters = point_parameters(models, metric, tenant, start, end) | {"by_version": by_version}
     rows = reading.query("performance.metric_statistics", _STATISTICS, parameters).to_pylist()
     return [_statistics(row) for row in rows]
 
@@ -261,18 +261,19 @@ def _statistics(row: Mapping[str, Any]) -> MetricStatistics:
     )
 
 
-def _parameters(
-    models: Sequence[str],
+def point_parameters(
+    models: Sequence[str] | None,
     metric: str | None,
     tenant: str | None,
     start: datetime | None,
     end: datetime | None,
 ) -> dict[str, object]:
+    """The parameters of `POINTS`: models by name (None: all), and a window."""
     first = date(1, 1, 1) if start is None else start.astimezone(UTC).date()
     last = date(9999, 12, 31) if end is None else end.astimezone(UTC).date()
     horizon = timedelta(days=HORIZON_DAYS)
     return {
-        "models": list(models), "metric": metric, "tenant": tenant, "start": start, "end": end,
+        "models": None if models is None else list(models), "metric": metric, "tenant": tenant, "start": start, "end": end,
         "first": first, "last": last,
         "near_first": date(1, 1, 1) if start is None else first - horizon,
         "near_last": date(9999, 12, 31) if end is None else last + horizon,
@@ -280,12 +281,13 @@ def _parameters(
 
 
 _WANTED = """
-    ($tenant IS NULL OR tenant = $tenant) AND list_contains($models::VARCHAR[], model) AND ($metric IS NULL OR metric = $metric)
+    ($tenant IS NULL OR tenant = $tenant) AND ($models IS NULL OR list_contains($models::VARCHAR[], model)) AND ($metric IS NULL OR metric = $metric)
 """
 _INSIDE = """
     ($start::TIMESTAMPTZ IS NULL OR event_ts >= $start) AND ($end::TIMESTAMPTZ IS NULL OR event_ts < $end)
 """
-_POINTS = f"""
+POINTS = f"""
+    -- Points of some models in a window, each once, with the columns of model_metrics.
     SELECT * REPLACE (coalesce(kind, 'number') AS kind)
     FROM model_metrics
     WHERE point_id IS NULL AND day BETWEEN $first AND $last AND {_WANTED} AND {_INSIDE}
@@ -303,7 +305,7 @@ _POINTS = f"""
 """
 
 _STATISTICS = f"""
-WITH points AS ({_POINTS}),
+WITH points AS ({POINTS}),
 keyed AS (
     SELECT *, kind = 'number' AND NOT isfinite(value) AS odd,
            CASE WHEN $by_version THEN model_version END AS of_version

@@ -132,6 +132,15 @@ MODEL_COSTS = Table(
         ),
         Column("logged_cost", MONEY, "cost that the log itself states", "logged_currency"),
         Column("logged_currency", "string", "ISO 4217 code of logged_cost"),
+        *(
+            Column(
+                f"{kind}_tokens",
+                "int64",
+                f"tokens that {kind}_cost is for; NULL: not kept yet then",
+                "tokens",
+            )
+            for kind in ("input", "cache_read", "cache_write", "output")
+        ),
     ),
     key=("tenant", "event_key", "batch"),
     statistics=("tenant", "day", "event_ts", "batch", "event_key"),
@@ -193,6 +202,18 @@ COST_ROLLUP = Table(
         ),
         *ATTRIBUTED_COLUMNS,
         ATTRIBUTION_VERSION,
+        *(
+            Column(
+                f"priced_{kind}_tokens",
+                "int64",
+                f"tokens of the priced attempts that {kind}_cost is for",
+                "tokens",
+            )
+            for kind in ("input", "cache_read", "cache_write", "output")
+        ),
+        Column(
+            "typed_requests", "int64", "priced attempts whose tokens are kept by type; NULL: none", "requests"
+        ),
     ),
     key=(
         "grain",
@@ -211,4 +232,56 @@ COST_ROLLUP = Table(
     precedence=Precedence.RETENTION,
 )
 
-TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP)
+ROI_RESULTS = Table(
+    name="roi_results",
+    row="one answer to what models returned over some days, with the value model that it was computed with",
+    columns=(
+        Column("result_id", "string", "random id of the answer", required=True),
+        Column("tenant", "string", "organisation", required=True),
+        Column("value_model", "string", "name of the value model then", required=True),
+        Column("value_model_id", "string", "its id", required=True),
+        Column("value_model_sequence", "int64", "event of the log that declared it so", required=True),
+        Column("since", "date", "first UTC day", required=True),
+        Column("until", "date", "first UTC day after", required=True),
+        Column(
+            "status", "string", "stated, or refused: then it has a reason and no net value", required=True
+        ),
+        Column("reason", "string", "why it is refused"),
+        Column("currency", "string", "ISO 4217 code of the amounts", required=True),
+        Column("answers", "int64", "answers that models gave", "requests", required=True),
+        Column("labels", "int64", "answers that were judged; NULL: every answer is a success", "requests"),
+        Column(
+            "successes", "decimal(38,6)", "successes, from the labels carried over to all answers", "requests"
+        ),
+        Column("value", MONEY, "successes times the value of one", "currency"),
+        Column("model_cost", MONEY, "what the priced requests cost", "currency"),
+        Column("unpriced_cost", MONEY, "estimate for those without a price", "currency"),
+        Column("judge_cost", MONEY, "what judging cost", "currency"),
+        Column("platform_cost", MONEY, "the platform's share of these days", "currency"),
+        Column("net_value", MONEY, "value less all costs", "currency"),
+        Column("net_lower", MONEY, "lower bound of the net value", "currency"),
+        Column("net_upper", MONEY, "upper bound of the net value", "currency"),
+        Column("return", "float64", "net value by all costs; NULL where there are none"),
+        Column("return_lower", "float64", "lower bound of the return"),
+        Column("return_upper", "float64", "upper bound of the return"),
+        Column("counterfactual_cost", MONEY, "what the answers would cost otherwise", "currency"),
+        Column("saving", MONEY, "that, less all costs", "currency"),
+        Column("saving_lower", MONEY, "lower bound of the saving", "currency"),
+        Column("saving_upper", MONEY, "upper bound of the saving", "currency"),
+        Column("confidence", "float64", "of the intervals", required=True),
+        Column("price_coverage", "float64", "priced per billable requests; NULL where nothing was billable"),
+        Column("label_coverage", "float64", "judged answers per answer"),
+        Column("assumptions", "string", "value model, methods and remarks, as a JSON object", required=True),
+        Column(
+            "basis", "string", "versions of the tables and batch that it rests on, as JSON", required=True
+        ),
+        Column("recorded_at", "timestamp", "when it was computed", "UTC", required=True),
+    ),
+    key=("result_id",),
+    statistics=("tenant", "since", "recorded_at"),
+    sort_by=("tenant", "recorded_at"),
+    retention_days=3650,
+    precedence=Precedence.RETENTION,
+)
+
+TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP, ROI_RESULTS)
