@@ -125,12 +125,11 @@ def _cost(row: Mapping[str, Any]) -> ProviderCost:
 
 
 def _remarks(costs: Sequence[ProviderCost], models: Mapping[str, tuple[str, ...]], name: str) -> list[str]:
-    said = []
-    for cost in costs:
-        if cost.priced < cost.billable:
-            said.append(
-                f"{cost.billable - cost.priced:,} of {cost.billable:,} billable requests have no price"
-            )
+    said = [
+        f"{cost.billable - cost.priced:,} of {cost.billable:,} billable requests have no price"
+        for cost in costs
+        if cost.priced < cost.billable
+    ]
     if len(costs) > 1:
         said.append("costs are in several currencies, which are not added")
     others = {model for other, served in models.items() if other != name for model in served}

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -271,17 +271,22 @@ def point_parameters(
     """The parameters of `POINTS`: models by name (None: all), and a window."""
     first = date(1, 1, 1) if start is None else start.astimezone(UTC).date()
     last = date(9999, 12, 31) if end is None else end.astimezone(UTC).date()
-    horizon = timedelta(days=HORIZON_DAYS)
     return {
-        "models": None if models is None else list(models), "metric": metric, "tenant": tenant, "start": start, "end": end,
-        "first": first, "last": last,
-        "near_first": date(1, 1, 1) if start is None else first - horizon,
-        "near_last": date(9999, 12, 31) if end is None else last + horizon,
-    }  # fmt: skip
+        "models": None if models is None else list(models),
+        "metric": metric,
+        "tenant": tenant,
+        "start": start,
+        "end": end,
+        "first": first,
+        "last": last,
+        "near_first": date.fromordinal(max(1, first.toordinal() - HORIZON_DAYS)),
+        "near_last": date.fromordinal(min(date.max.toordinal(), last.toordinal() + HORIZON_DAYS)),
+    }
 
 
 _WANTED = """
-    ($tenant IS NULL OR tenant = $tenant) AND ($models IS NULL OR list_contains($models::VARCHAR[], model)) AND ($metric IS NULL OR metric = $metric)
+    ($tenant IS NULL OR tenant = $tenant) AND ($models IS NULL OR list_contains($models::VARCHAR[], model))
+    AND ($metric IS NULL OR metric = $metric)
 """
 _INSIDE = """
     ($start::TIMESTAMPTZ IS NULL OR event_ts >= $start) AND ($end::TIMESTAMPTZ IS NULL OR event_ts < $end)
@@ -299,7 +304,8 @@ POINTS = f"""
         FROM model_metrics
         WHERE point_id IS NOT NULL AND day BETWEEN $near_first AND $near_last AND {_WANTED}
         QUALIFY row_number() OVER (
-            PARTITION BY tenant, model, metric, judge, point_id ORDER BY recorded_at DESC, event_ts DESC, value DESC) = 1
+            PARTITION BY tenant, model, metric, judge, point_id
+            ORDER BY recorded_at DESC, event_ts DESC, value DESC) = 1
     )
     WHERE {_INSIDE}
 """
