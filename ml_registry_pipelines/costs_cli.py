@@ -156,10 +156,11 @@ def costs_trends(
 def _show_trend(trend: Trend) -> None:
     month, currency = trend.month_end, trend.currency or "(no currency)"
     if month.expected is None:
-        click.echo(
-            f"{currency}: {month.outlook.value}: {month.history_days} complete days are too few to forecast the "
-            f"month; {month.so_far:,.6f} so far"
-        )
+        why = {
+            "too_few_days": f"{month.history_days} complete days are too few to forecast the month",
+            "nothing_lately": "nothing was logged in the last week, so that the month is not forecast",
+        }[month.outlook.value]
+        click.echo(f"{currency}: {month.outlook.value}: {why}; {month.so_far:,.6f} so far")
     else:
         click.echo(
             f"{currency}: {month.month:%B %Y} comes to {month.expected:,.2f}, in {month.band:.0%} of cases "

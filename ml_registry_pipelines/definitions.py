@@ -18,6 +18,7 @@ from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
+from ml_registry_pipelines.value_jobs import value_jobs
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
 from sensors import outside as outside_sensors
@@ -59,7 +60,7 @@ def build_defs(
     location = dg.Definitions(
         assets=own,
         asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs()],
+        jobs=[*all_jobs(), *registry_jobs(), *value_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,

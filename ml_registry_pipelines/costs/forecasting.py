@@ -31,6 +31,9 @@ LEAST_CHANGE = 0.2
 """A value that differs from the usual by less than this share of it is not out of the ordinary, however even
 the usual is."""
 _MOST_CORRELATED = 0.8
+_SCATTER_IS_ESTIMATED = 1.1
+"""The MAD of eight weeks is itself uncertain, and the medians lie in their middle. Without it the band held
+79 to 88 % of simulated sums over 3 to 30 days; with it, 84 to 92 %, neighbouring days correlated by 0 to 0.7."""
 
 
 @dataclass(frozen=True)
@@ -69,37 +72,64 @@ def forecast_sum(history: Mapping[date, float], ahead: Sequence[date]) -> Foreca
         return None
     last = days[-1]
     slope = _slope(days, history)
-    level = {
-        weekday: median(history[day] - slope * (day - last).days for day in days if day.weekday() == weekday)
-        for weekday in {day.weekday() for day in days}
-    }
+    level, residuals = _fitted(days, history, slope)
+    if slope and not _agree(days, history, _alike(residuals)):
+        slope = 0.0
+        level, residuals = _fitted(days, history, slope)
     # A weekday that never was in the history: that of a gap in it.
     usual = median(level.values())
-    residuals = [history[day] - level[day.weekday()] - slope * (day - last).days for day in days]
     sigma = MAD_TO_SIGMA * median(abs(r) for r in residuals)
     sigma *= math.sqrt(len(days) / (len(days) - len(level)))
-    alike = min(_MOST_CORRELATED, max(0.0, _correlation(residuals)))
+    alike = _alike(residuals)
     spread = sigma * math.sqrt((1 + alike) / (1 - alike))
     expected = sum(max(0.0, level.get(day.weekday(), usual) + slope * (day - last).days) for day in ahead)
     h, n = len(ahead), len(days)
     deviation = spread * math.sqrt(h + h * h * (math.pi / 2) / n)
-    half = NormalDist().inv_cdf((1 + BAND) / 2) * deviation
+    half = NormalDist().inv_cdf((1 + BAND) / 2) * deviation * _SCATTER_IS_ESTIMATED
     return Forecast(expected, max(0.0, expected - half), expected + half, n, slope)
 
 
-def _slope(days: Sequence[date], history: Mapping[date, float]) -> float:
-    slopes = [
+def _fitted(
+    days: Sequence[date], history: Mapping[date, float], slope: float
+) -> tuple[dict[int, float], list[float]]:
+    """The level of each weekday as of the last day, and what is left of each day."""
+    flat = {day: history[day] - slope * (day - days[-1]).days for day in days}
+    level = {
+        weekday: median(flat[day] for day in days if day.weekday() == weekday)
+        for weekday in {day.weekday() for day in days}
+    }
+    return level, [flat[day] - level[day.weekday()] for day in days]
+
+
+def _pairs(days: Sequence[date], history: Mapping[date, float]) -> list[float]:
+    """The slopes between days of one weekday."""
+    return [
         (history[b] - history[a]) / (b - a).days for a, b in combinations(days, 2) if (b - a).days % 7 == 0
     ]
-    if not slopes:
-        return 0.0
-    rising, falling = sum(s > 0 for s in slopes), sum(s < 0 for s in slopes)
-    # Kendall's statistic of all weekdays, against its standard deviation without a trend.
+
+
+def _slope(days: Sequence[date], history: Mapping[date, float]) -> float:
+    return median(_pairs(days, history))
+
+
+def _agree(days: Sequence[date], history: Mapping[date, float], alike: float) -> bool:
+    """Kendall's statistic of all weekdays against its standard deviation without a trend, at 5 %.
+
+    Neighbouring days that deviate alike look like a trend: the variance is widened as that of a mean.
+    """
+    slopes = _pairs(days, history)
+    statistic = abs(sum(s > 0 for s in slopes) - sum(s < 0 for s in slopes)) - 1
     counts = [sum(day.weekday() == weekday for day in days) for weekday in range(7)]
-    variance = sum(k * (k - 1) * (2 * k + 5) / 18 for k in counts)
-    if variance <= 0 or abs(rising - falling) - 1 < 1.96 * math.sqrt(variance):
-        return 0.0
-    return median(slopes)
+    variance = sum(k * (k - 1) * (2 * k + 5) / 18 for k in counts) * (1 + alike) / (1 - alike)
+    return statistic > 1.96 * math.sqrt(variance)
+
+
+def _alike(residuals: Sequence[float]) -> float:
+    """How much neighbours deviate alike, 0 to `_MOST_CORRELATED`."""
+    found = _correlation(residuals)
+    # In short series it comes out too small: M. G. Kendall, "Note on bias in the estimation of autocorrelation",
+    # Biometrika 41, 1954.
+    return min(_MOST_CORRELATED, max(0.0, found + (1 + 3 * found) / len(residuals)))
 
 
 def _correlation(residuals: Sequence[float]) -> float:

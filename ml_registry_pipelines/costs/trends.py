@@ -51,6 +51,8 @@ class Outlook(Enum):
 
     FORECAST = "forecast"
     TOO_FEW_DAYS = "too_few_days"
+    NOTHING_LATELY = "nothing_lately"
+    """Nothing was logged in the last week: that is more likely a log that does not come than no cost."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +225,10 @@ def _month_end(days: Mapping[date, Mapping[str, Any]], today: date, begun: date)
         if day not in days or days[day]["cost"] is not None
     }
     found: Forecast | None = forecast_sum(history, ahead)
-    if found is None:
-        return MonthEnd(month, Outlook.TOO_FEW_DAYS, so_far, len(ahead), len(history), None, None, None)
+    lately = any(today - WEEK <= day < today for day in days)
+    if found is None or not lately:
+        why = Outlook.TOO_FEW_DAYS if lately else Outlook.NOTHING_LATELY
+        return MonthEnd(month, why, so_far, len(ahead), len(history), None, None, None)
 
     def whole(rest: float) -> Decimal:
         return so_far + max(spent_today, Decimal(repr(rest)).quantize(_CENTS))

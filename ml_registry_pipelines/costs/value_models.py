@@ -30,7 +30,7 @@ from typing import Any
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
-from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
+from ml_registry_pipelines.registry.errors import Deleted, InvalidInput, NotFound
 from ml_registry_pipelines.registry.events import new_id
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.references import known
@@ -163,7 +163,7 @@ class ValueModels(Desk):
         """
         try:
             return declared_of(self._things.get(KIND, name))
-        except NotFound:
+        except (Deleted, NotFound):
             names = ", ".join(d.model.name for d in self.list()) or "none is declared"
             raise InvalidInput(
                 f"there is no value model {name!r} in tenant {self.tenant!r}: {names}"
@@ -216,11 +216,20 @@ def _entry(entry: object, where: str) -> ValueModel:
         raise InvalidInput(f"{where}: has to be a mapping of {', '.join(FIELDS)}")
     if unknown := [key for key in entry if key not in FIELDS]:
         raise InvalidInput(f"{where}: unknown field {unknown[0]!r}; the fields are {', '.join(FIELDS)}")
+    return value_model_of(entry, where)
+
+
+def value_model_of(fields: Mapping[str, Any], where: str) -> ValueModel:
+    """The value model that some of `FIELDS` say, amounts and days as text; `where` is what errors begin with.
+
+    Raises:
+        InvalidInput: one is missing, or makes no sense.
+    """
     for name in ("name", "currency", "value_per_success"):
-        if not entry.get(name):
+        if not fields.get(name):
             raise InvalidInput(f"{where}: {name} is missing")
     try:
-        return _model_of(entry, where).checked()
+        return _model_of(fields, where).checked()
     except InvalidInput as wrong:
         said = str(wrong)
         raise InvalidInput(said if said.startswith(where) else f"{where}: {said}") from None

@@ -79,7 +79,11 @@ def test_rates_by_type_of_token_rest_on_the_tokens_that_were_priced(costs: VibeC
     found = costs.get_cost_summary(by=["provider"], where={"model": "m"})
     acme, other = found.lines.to_pylist()
     # The cache hit and the aggregate span have tokens and no price: 10 + 10 + 10 + 4 are what was paid for.
-    assert (acme["priced_input_tokens"], acme["priced_cache_read_tokens"], acme["priced_output_tokens"]) == (34, 20, 5)
+    assert (acme["priced_input_tokens"], acme["priced_cache_read_tokens"], acme["priced_output_tokens"]) == (
+        34,
+        20,
+        5,
+    )
     assert (acme["input_per_1k"], acme["cache_read_per_1k"], acme["output_per_1k"]) == (1000.0, 100.0, 2000.0)
     assert acme["cache_write_per_1k"] is None
     assert acme["cost_per_request"] == pytest.approx(46 / 4)
@@ -104,11 +108,17 @@ def test_costs_by_tag_are_those_of_the_requests_that_bear_it(costs: VibeCodingIn
 
 @given(by=st.sets(st.sampled_from(KEYS), max_size=4), day=st.sampled_from([None, DAY, NEXT]))
 @settings(deadline=None, max_examples=examples(40))
-def test_a_summary_by_any_keys_sums_to_the_total(costs: VibeCodingIntegration, by: set[str], day: date | None) -> None:
+def test_a_summary_by_any_keys_sums_to_the_total(
+    costs: VibeCodingIntegration, by: set[str], day: date | None
+) -> None:
     since, until = (None, None) if day is None else (day, day + timedelta(days=1))
     whole, split = costs.get_cost_summary(since, until), costs.get_cost_summary(since, until, by=sorted(by))
     assert split.totals == whole.totals
-    assert (split.requests, split.coverage, split.attributed) == (whole.requests, whole.coverage, whole.attributed)
+    assert (split.requests, split.coverage, split.attributed) == (
+        whole.requests,
+        whole.coverage,
+        whole.attributed,
+    )
     for name in ("input_tokens", "priced_tokens", "typed_requests"):
         assert sum(split.lines[name].to_pylist()) == sum(whole.lines[name].to_pylist())
 
@@ -139,7 +149,9 @@ def test_a_tracked_request_costs_what_its_price_says(lake: Lake) -> None:
     put_prices(lake)
     costs = VibeCodingIntegration(lake)
     now = datetime.now(UTC)
-    told = Inference("m", "acme", event_id="r1", ts=now, usage={"in_uncached": 3, "out_text": 2}, tags={"team": "x"})
+    told = Inference(
+        "m", "acme", event_id="r1", ts=now, usage={"in_uncached": 3, "out_text": 2}, tags={"team": "x"}
+    )
     assert costs.track_ai_request(told).landed == 1
     assert costs.track_ai_request(told).duplicates == 1
     costs.refresh()
