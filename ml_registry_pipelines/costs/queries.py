@@ -216,7 +216,13 @@ def summed(keys: Sequence[str]) -> str:
     What has no currency joins the only currency beside it.
     """
     same = ", ".join(keys)
+    counts = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _COUNTS)
+    amounts = ", ".join(f"sum({name}) AS {name}" for name in (*COST_COMPONENTS, "cost", "logged_cost"))
+    # Summed before and after: what joins another currency is found among few rows then.
     return f"""
+apart AS MATERIALIZED (
+    SELECT {same}, currency, {counts}, {amounts} FROM keyed GROUP BY ALL
+),
 folded AS (
     SELECT
         * REPLACE (
@@ -224,16 +230,11 @@ folded AS (
                 WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
                 ELSE currency
             END AS currency)
-    FROM keyed
+    FROM apart
     WINDOW same AS (PARTITION BY {same})
 ),
 summed AS (
-    SELECT
-        {same}, currency,
-        {", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _COUNTS)},
-        {", ".join(f"sum({name}) AS {name}" for name in (*COST_COMPONENTS, "cost", "logged_cost"))}
-    FROM folded
-    GROUP BY ALL
+    SELECT {same}, currency, {counts}, {amounts} FROM folded GROUP BY ALL
 )
 SELECT
     {same}, currency,
@@ -268,7 +269,7 @@ _COST_BY = f"""
 WITH groupings AS (
     SELECT unnest($numbers::INTEGER[]) AS grouping, unnest($groupings::VARCHAR[][]) AS keys
 ),
-keyed AS MATERIALIZED (
+keyed AS (
     SELECT
         grouping,
         CASE WHEN list_contains(keys, 'day') THEN day END AS day,

@@ -97,19 +97,27 @@ def _answers(
     parts = reading.query("performance.parts", _PARTS, plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
-    reading.register("sketched", reading.query("performance.sketched", _SKETCHED, plan.rolled_days()))
     edges = bool(plan.others)
-    if edges:
-        reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
-    reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
-    found = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
-    if plan.question.exact:
-        reading.register("targets", found)
-        found = reading.query("performance.exact", _exact(rules), raw)
+    if plan.question.exact and not plan.question.intervals:
+        # All of it is raw then, and one look at it is enough.
+        rows = reading.query("performance.raw", _raw_counts(rules, quantiles=True), raw)
+        reading.register("raw_counts", rows.drop_columns(_QUANTILE_COLUMNS))
+        found = _quantile_rows(rows)
+    else:
+        if edges:
+            reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
+        reading.register("sketched", reading.query("performance.sketched", _SKETCHED, plan.rolled_days()))
+        reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
+        table = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
+        if plan.question.exact:
+            reading.register("targets", table)
+            table = reading.query("performance.exact", _exact(rules), raw)
+        found = table.to_pylist()
+    edges = edges or plan.question.exact
     values: dict[_Group, dict[str, int]] = {}
     quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
     bounds: dict[_Group, dict[tuple[str, float, str], float]] = {}
-    for row in found.to_pylist():
+    for row in found:
         group = tuple(row[name] for name in _GROUP_KEYS)
         values.setdefault(group, {})[row["metric"]] = row["n"]
         if row["part"] == "at":
@@ -122,6 +130,19 @@ def _answers(
             counts["grouping"],
             Answer(counts, values.get(group, {}), quantiles.get(group, {}), bounds.get(group, {})),
         )
+
+
+def _quantile_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Quantiles of raw rows as those of sketches come: a row per group, metric and quantile."""
+    return [
+        {**{name: row[name] for name in _GROUP_KEYS}, "metric": metric, "n": row[f"{metric}_n"], "q": q, "part": "at",
+         "value": value}
+        for row in rows.to_pylist()
+        for metric in ("latency", "ttft")
+        # Only what succeeded has values, so that no group has them twice.
+        if row[f"{metric}_n"]
+        for q, value in zip(QUANTILES, row[f"{metric}_quantiles"], strict=True)
+    ]  # fmt: skip
 
 
 def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
@@ -288,7 +309,15 @@ def _raw(rules: Rules) -> str:
 """
 
 
-def _raw_counts(rules: Rules) -> str:
+_QUANTILE_COLUMNS = ["latency_n", "ttft_n", "latency_quantiles", "ttft_quantiles"]
+
+
+def _raw_counts(rules: Rules, *, quantiles: bool = False) -> str:
+    """Counts of raw rows that the rollup does not answer for; with `quantiles` those of their values as well."""
+    exact = f""",
+           count(latency_ms) AS latency_n, count(ttft_ms) AS ttft_n,
+           quantile_disc(latency_ms, {list(QUANTILES)}) AS latency_quantiles,
+           quantile_disc(ttft_ms, {list(QUANTILES)}) AS ttft_quantiles"""
     return f"""
     SELECT {_GROUP}, status,
            count(*) AS requests, count(*) FILTER (error) AS errors,
@@ -297,6 +326,7 @@ def _raw_counts(rules: Rules) -> str:
                AS timed_output_tokens,
            (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
            count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
+           {exact if quantiles else ""}
     FROM ({_raw(rules)}), groupings
     WHERE edge
     GROUP BY ALL
