@@ -157,7 +157,7 @@ def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which days of the window come whole from the rollup, which by the hour, and which may need raw rows."""
+    """Which days of the window come whole from the rollup, which by the hour, and of which raw rows are counted."""
 
     question: Question
     by_day_alone: bool
@@ -178,7 +178,9 @@ class _Plan:
             if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
         ]
         hourly = [day for day in inside if day in rolled and day not in whole and not by_day_alone]
-        others = tuple(day for day in inside if day not in whole)
+        # Of a day that the window cuts at whole hours, the hours of the rollup are all that is in it.
+        even = question.start == _hour(question.start) and question.end == _hour(question.end)
+        others = tuple(day for day in inside if day not in whole and not (even and day in hourly))
         return cls(question, by_day_alone, tuple(whole), tuple(hourly), others)
 
     def rolled_days(self) -> dict[str, object]:
@@ -198,6 +200,11 @@ class _Plan:
         """As `parameters`, for the raw rows of the days that need any."""
         given = self.parameters() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
         return {name: value for name, value in given.items() if name != "hours"}
+
+
+def _hour(moment: datetime) -> datetime:
+    """The whole hour of UTC that a moment lies in."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _midnight(day: date) -> datetime:
