@@ -1,14 +1,15 @@
-"""Alerts as a Dagster resource: recorded as rows, then told to files and webhook at once."""
+"""Alerts as a Dagster resource: recorded as rows, then told to files and sinks at once."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import dagster as dg
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Occurrence, Settled
-from ml_registry_pipelines.operations.messages import Messages, Told, Webhook
+from ml_registry_pipelines.operations.messages import Messages, Told
+from ml_registry_pipelines.operations.sinks import Sink, SinksError, all_sinks
 from resources.lake import kept_open
 
 
@@ -36,7 +37,13 @@ class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
 
     def tell(self) -> Told:
         """Pass on what has not been passed on yet."""
-        return Messages(self._lake, Webhook(self.webhook) if self.webhook else None).tell()
+        return Messages(self._lake, self._sinks()).tell()
+
+    def _sinks(self) -> Sequence[Sink] | SinksError:
+        try:
+            return all_sinks(self.root, self.webhook)
+        except SinksError as wrong:
+            return wrong
 
     @property
     def _lake(self) -> Lake:
