@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -10,7 +11,10 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Occurrence, Settled
 from ml_registry_pipelines.operations.messages import Messages, Told
 from ml_registry_pipelines.operations.sinks import Sink, SinksError, all_sinks
-from resources.lake import kept_open
+from resources.lake import kept_log, kept_open
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.operations.evaluating import Evaluated
 
 
 class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
@@ -34,6 +38,15 @@ class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
     def standing(self, *kinds: str) -> list[Occurrence]:
         """Open occurrences of these kinds, or of all."""
         return Alerts(self._lake).standing(*kinds)
+
+    def evaluate(self) -> Evaluated:
+        """Look at all rules; what they find becomes the open alerts."""
+        from ml_registry_pipelines.operations.evaluating import evaluate_rules
+
+        log = kept_log(self.root) if self._lake.exists("governance_events") else None
+        done = evaluate_rules(self._lake, log)
+        self._told(done.settled)
+        return done
 
     def tell(self) -> Told:
         """Pass on what has not been passed on yet."""

@@ -301,7 +301,7 @@ def open_alerts(lake: Lake, *, limit: int = 50) -> pa.Table:
         return reading.query(
             "alerts.open",
             """
-            SELECT alert_key, severity, title, message, run_id, since, acknowledged_by,
+            SELECT alert_id[:12] AS alert, alert_key, severity, title, message, run_id, since, acknowledged_by,
                    CASE WHEN acknowledged_by IS NOT NULL THEN quiet_until END AS acknowledged_until
             FROM (
                 SELECT *, min(recorded_at) OVER (PARTITION BY alert_id) AS since
@@ -314,6 +314,22 @@ def open_alerts(lake: Lake, *, limit: int = 50) -> pa.Table:
             """,
             {"limit": limit},
         )
+
+
+def alert_history(lake: Lake, given: str, *, limit: int = 100) -> list[dict[str, Any]]:
+    """The states of an alert by its key, or by the beginning of its id, the newest last; rows of `alerts`."""
+    with lake.read(ALERTS.name) as reading:
+        rows: list[dict[str, Any]] = reading.query(
+            "alerts.history",
+            """
+            SELECT * FROM alerts
+            WHERE alert_key = $given OR (length($given) >= 4 AND starts_with(alert_id, $given))
+            ORDER BY recorded_at DESC
+            LIMIT $limit
+            """,
+            {"given": given, "limit": limit},
+        ).to_pylist()
+    return rows[::-1]
 
 
 def _bounded(alerts: Iterable[Alert]) -> list[Alert]:

@@ -51,7 +51,7 @@ def _spent(status: BudgetStatus, rule: BudgetRule) -> _Found:
         return (
             SPENT,
             Severity.ERROR,
-            f"{_name(status)} is zero, and {_money(status.spent, budget.currency)} is spent",
+            f"{_name(status)} is zero, and {money(status.spent, budget.currency)} is spent",
             "Nothing was to be spent at all.",
         )
     reached = [share for share in budget.alert_at or rule.shares if status.share >= share]
@@ -91,8 +91,8 @@ def _forecast(status: BudgetStatus, rule: BudgetRule) -> _Found:
     if found is None or not rule.forecast or status.exceeded or found.cost <= budget.amount:
         return None
     sure = found.low > budget.amount
-    by_the_end = f"about {_money(found.cost, budget.currency)} by the end of {status.period.label}"
-    between = f"{_money(found.low, budget.currency)} to {_money(found.high, budget.currency)}"
+    by_the_end = f"about {money(found.cost, budget.currency)} by the end of {status.period.label}"
+    between = f"{money(found.low, budget.currency)} to {money(found.high, budget.currency)}"
     return (
         FORECAST,
         Severity.ERROR if sure else Severity.WARNING,
@@ -108,7 +108,7 @@ def _unknown(status: BudgetStatus, rule: BudgetRule) -> _Found:
         missing = status.billable - status.priced
         reasons.append(f"{missing:,} of {status.billable:,} billable requests have no price")
     if status.unconverted:
-        amounts = " and ".join(_money(amount, currency) for currency, amount in status.unconverted.items())
+        amounts = " and ".join(money(amount, currency) for currency, amount in status.unconverted.items())
         reasons.append(
             f"{amounts} beside it cannot be converted to {status.budget.currency}: no rate is known"
         )
@@ -134,7 +134,7 @@ def _figures(status: BudgetStatus) -> str:
     covered = f", {_percent(status.coverage)} of requests priced" if status.coverage is not None else ""
     version = "" if status.costs_version is None else f", version {status.costs_version} of model_costs"
     return (
-        f"{_money(status.spent, budget.currency)} of {_money(budget.amount, budget.currency)} since "
+        f"{money(status.spent, budget.currency)} of {money(budget.amount, budget.currency)} since "
         f"{start:%Y-%m-%d %H:%M} ({period.zone.key}) for {budget.covers()}{covered}; from batch "
         f"{status.sequence}{version}."
     )
@@ -142,7 +142,7 @@ def _figures(status: BudgetStatus) -> str:
 
 def _said(burn: Burn, status: BudgetStatus) -> str:
     return (
-        f"{_money(burn.spent, status.budget.currency)} since {burn.start.astimezone(UTC):%H:%M}Z of "
+        f"{money(burn.spent, status.budget.currency)} since {burn.start.astimezone(UTC):%H:%M}Z of "
         f"{burn.start.astimezone(UTC):%Y-%m-%d} ({_rate(burn)} times)"
     )
 
@@ -155,7 +155,7 @@ def _percent(share: Decimal | None) -> str:
     return f"{(share or Decimal(0)) * 100:.1f} %"
 
 
-def _money(amount: Decimal, currency: str) -> str:
+def money(amount: Decimal, currency: str) -> str:
     """An amount in cents, and with more decimals where it would read as nothing."""
     decimals = 2 if amount == 0 or abs(amount) >= Decimal("0.005") else 12
     return f"{amount:,.{decimals}f} {currency}"

@@ -24,6 +24,8 @@ ERROR_RATE, SLOW_REQUESTS = "error_rate", "slow_requests"
 QUALITY_DRIFT, LATE_DATA, SILENT_TENANT = "quality_drift", "late_data", "silent_tenant"
 ONE_SIDED_95 = 1.6448536269514722
 """Quantile 0.95 of the normal distribution."""
+SILENCE_DAYS = 28
+"""Days after which a tenant that stays silent is taken to have left."""
 MOST_DAYS = 400
 """Days back that late records are looked for in."""
 
@@ -182,15 +184,23 @@ def late_data_alerts(lake: Lake, rule: LateDataRule, now: datetime) -> Iterator[
         silent = reading.query(
             "alerts.silent_tenants",
             """
-            SELECT tenant, max(period_start) AS newest, count(DISTINCT day) AS days
-            FROM cost_rollup
-            WHERE grain = 'hour' AND day >= $since AND period_start <= $now
-            GROUP BY tenant
-            HAVING count(DISTINCT day) >= 5 AND max(period_start) < $silent
-            ORDER BY tenant
+            WITH hours AS (
+                SELECT DISTINCT tenant, day, period_start
+                FROM cost_rollup
+                WHERE grain = 'hour' AND day >= $since AND period_start <= $now
+            ),
+            newest AS (
+                SELECT tenant, max(period_start) AS newest FROM hours GROUP BY tenant
+            )
+            SELECT hours.tenant, newest, count(DISTINCT day) AS days
+            FROM hours JOIN newest ON newest.tenant = hours.tenant
+            WHERE period_start > newest - INTERVAL 7 DAY AND newest < $silent
+            GROUP BY hours.tenant, newest
+            HAVING count(DISTINCT day) >= 5
+            ORDER BY hours.tenant
             """,
             {
-                "since": (now - timedelta(days=7)).date(),
+                "since": (now - timedelta(days=SILENCE_DAYS + 7)).date(),
                 "now": now,
                 # A row's hour ends an hour after its start.
                 "silent": now - timedelta(hours=rule.silent_hours + 1),
@@ -215,7 +225,7 @@ def late_data_alerts(lake: Lake, rule: LateDataRule, now: datetime) -> Iterator[
             Severity.WARNING,
             f"No request of tenant {row['tenant']} for more than {rule.silent_hours} hours",
             f"The newest one began in the hour of {row['newest'].astimezone(UTC):%Y-%m-%d %H:%M}Z, after requests on "
-            f"{row['days']} of the last days. See whether its files still land.",
+            f"{row['days']} of the 7 days before it. See whether its files still land.",
             tenant=row["tenant"],
         )
 
