@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines.cli_support import TIME, desk, in_utc, key_option, open_lake, open_log, show_lines
+from ml_registry_pipelines.cli_support import (
+    TIME,
+    desk,
+    in_utc,
+    key_option,
+    open_lake,
+    open_log,
+    show_lines,
+    tenant_option,
+)
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -72,6 +81,7 @@ def alerts_show(alert: str) -> None:
 @click.option("--until", type=TIME, help="Until this time (UTC).")
 @click.option("--note", default="", help="What is done about it.")
 @key_option
+@tenant_option
 def alerts_ack(alert: str, hours: float | None, until: datetime | None, note: str, key: str | None) -> None:
     """Take on ALERT, a key or the beginning of an id: sinks hear of it only if it gets worse, or is over."""
     if (hours is None) == (until is None):
@@ -84,6 +94,7 @@ def alerts_ack(alert: str, hours: float | None, until: datetime | None, note: st
 
 @alerts.command("unack")
 @click.argument("alert")
+@tenant_option
 def alerts_unack(alert: str) -> None:
     """Give ALERT back; sinks are reminded of it."""
     with open_log() as log:

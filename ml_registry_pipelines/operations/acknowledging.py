@@ -49,7 +49,7 @@ class Acknowledgements(Desk):
 
         Raises:
             NotFound: no open alert has that key or id.
-            InvalidInput: the time is past, or more than a year ahead.
+            InvalidInput: the time is past, or more than a year ahead, or the alert concerns another tenant.
         """
         ends = checked_instant(until, "end of the acknowledgement").astimezone(UTC)
         at = now()
@@ -59,7 +59,7 @@ class Acknowledgements(Desk):
             )
         if len(checked_text(note, "note")) > LONGEST_NOTE:
             raise InvalidInput(f"the note has {len(note):,} characters; at most {LONGEST_NOTE:,} are kept")
-        occurrence = find_open(self.log.lake, alert)
+        occurrence = self._own(alert)
         metadata = {
             "alert_key": occurrence.key,
             "until": ends.isoformat(),
@@ -75,13 +75,23 @@ class Acknowledgements(Desk):
         note_acknowledgements(self.log)
         return occurrence
 
+    def _own(self, alert: str) -> Occurrence:
+        """The open alert, if it concerns this tenant, or none."""
+        found = find_open(self.log.lake, alert)
+        if found.tenant not in {None, self.tenant}:
+            raise InvalidInput(
+                f"alert {shown(found.key)} concerns tenant {shown(found.tenant or '')}, not "
+                f"{shown(self.tenant)}; acknowledge it there"
+            )
+        return found
+
     def withdraw(self, alert: str, *, idempotency_key: str | None = None) -> Occurrence:
         """Give an alert back: sinks are reminded of it.
 
         Raises:
             IllegalTransition: nobody has it.
         """
-        occurrence = find_open(self.log.lake, alert)
+        occurrence = self._own(alert)
 
         def decide(view: View) -> list[Change]:
             old = _state(view, occurrence.alert_id)

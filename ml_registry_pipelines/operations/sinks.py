@@ -376,7 +376,8 @@ def _mail_text(row: Row) -> str:
     if row["tenant"]:
         lines.append(f"Tenant: {row['tenant']}")
     if row["state"] != "resolved":
-        lines.append(f"To take it on: mlreg alerts ack {row['alert_id'][:12]} --hours 4")
+        whose = f" --tenant {row['tenant']}" if row["tenant"] else ""
+        lines.append(f"To take it on: mlreg alerts ack {row['alert_id'][:12]} --hours 4{whose}")
     return "\n".join(lines) + "\n"
 
 
