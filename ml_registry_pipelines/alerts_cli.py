@@ -21,11 +21,9 @@ from ml_registry_pipelines.cli_support import (
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.operations.acknowledging import Acknowledgements
-    from ml_registry_pipelines.operations.messages import SinkStanding
-    from ml_registry_pipelines.operations.sinks import Sink
+    from ml_registry_pipelines.operations.messages import Messages, SinkStanding
     from ml_registry_pipelines.registry.log import Log
 
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
@@ -120,29 +118,31 @@ def alerts_rules() -> None:
 @alerts.command("sinks")
 def alerts_sinks() -> None:
     """Show where alerts go and how far each sink is; exit status 1 when one takes none."""
-    from ml_registry_pipelines.operations.messages import Messages
-
     with open_lake() as lake:
-        found = Messages(lake, _sinks()).standings()
-    if not found:
+        messages, wrong = _messages(lake)
+        found = messages.standings()
+    if wrong is not None:
+        click.echo(wrong, err=True)
+    elif not found:
         click.echo(f"no sink is configured: alert-sinks.yaml below MLREG_HOME, or {WEBHOOK}")
     for standing in found:
         _show(standing)
-    if any(standing.mark.failures for standing in found):
+    if wrong is not None or any(standing.mark.failures for standing in found):
         sys.exit(1)
 
 
 @alerts.command("deliver")
 def alerts_deliver() -> None:
     """Tell sinks what they were not told yet; the sensor `watch` does it once a minute."""
-    from ml_registry_pipelines.operations.messages import Messages
-
     with open_lake() as lake:
-        told = Messages(lake, _sinks()).tell(seconds=60.0)
+        messages, wrong = _messages(lake)
+        told = messages.tell(seconds=60.0)
     click.echo(f"{told.to_files:,} to files, {sum((told.sent or {}).values()):,} to sinks")
     for name, why in sorted((told.failures or {}).items()):
         click.echo(f"{name}: {why}", err=True)
-    if told.failures:
+    if wrong is not None:
+        click.echo(wrong, err=True)
+    if told.failures or wrong is not None:
         sys.exit(1)
 
 
@@ -182,12 +182,15 @@ def _acknowledgements(log: Log) -> Acknowledgements:
     return Acknowledgements(log, **desk())
 
 
-def _sinks() -> Sequence[Sink]:
+def _messages(lake: Lake) -> tuple[Messages, str | None]:
+    """What tells the sinks that can be used, and what is wrong with others."""
     import os
 
-    from ml_registry_pipelines.operations.sinks import all_sinks
+    from ml_registry_pipelines.operations.messages import Messages
+    from ml_registry_pipelines.operations.sinks import usable_sinks
 
-    return all_sinks(Settings.from_environment().home, os.environ.get(WEBHOOK, "").strip() or None)
+    sinks, wrong = usable_sinks(lake.root, os.environ.get(WEBHOOK, "").strip() or None)
+    return Messages(lake, sinks, wrong), wrong
 
 
 def _show(standing: SinkStanding) -> None:

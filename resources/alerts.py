@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -10,7 +10,7 @@ import dagster as dg
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Occurrence, Settled
 from ml_registry_pipelines.operations.messages import Messages, Told
-from ml_registry_pipelines.operations.sinks import Sink, SinksError, all_sinks
+from ml_registry_pipelines.operations.sinks import usable_sinks
 from resources.lake import kept_log, kept_open
 
 if TYPE_CHECKING:
@@ -50,13 +50,7 @@ class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
 
     def tell(self) -> Told:
         """Pass on what has not been passed on yet."""
-        return Messages(self._lake, self._sinks()).tell()
-
-    def _sinks(self) -> Sequence[Sink] | SinksError:
-        try:
-            return all_sinks(self.root, self.webhook)
-        except SinksError as wrong:
-            return wrong
+        return Messages(self._lake, *usable_sinks(self.root, self.webhook)).tell()
 
     @property
     def _lake(self) -> Lake:

@@ -29,7 +29,6 @@ from ml_registry_pipelines.operations.sinks import (
     NotTold,
     Refused,
     Sink,
-    SinksError,
     microseconds,
     plain,
 )
@@ -73,20 +72,22 @@ class Messages:
     """Passes rows of `alerts` on.
 
     Args:
-        sinks: where they go beside the files below the home; `SinksError`: why nobody knows.
+        sinks: where they go beside the files below the home.
+        unusable: why there should be more of them, where what is configured cannot be used.
         now: the clock, for tests about time.
     """
 
     def __init__(
         self,
         lake: Lake,
-        sinks: Sequence[Sink] | SinksError = (),
+        sinks: Sequence[Sink] = (),
+        unusable: str | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._lake = lake
-        self._unusable = sinks if isinstance(sinks, SinksError) else None
-        self._sinks = () if isinstance(sinks, SinksError) else tuple(sinks)
+        self._unusable = unusable
+        self._sinks = tuple(sinks)
         self._now = now
         self._marks = Marks(lake, ALERT_MARKS, "sink", now)
         self._alerts = Alerts(lake, now=now)
@@ -213,12 +214,12 @@ class Messages:
                     SINKS_UNUSABLE,
                     "file",
                     Severity.ERROR,
-                    "The sinks of alerts cannot be read",
+                    "Sinks of alerts cannot be used",
                     f"{self._unusable}. Alerts are kept, and told once it is mended.",
                 )
             )
         if current or any(self._alerts.standing(SINKS_UNUSABLE)):
-            self._alerts.settle({SINKS_UNUSABLE}, current, because="The sinks can be read again.")
+            self._alerts.settle({SINKS_UNUSABLE}, current, because="The sinks can be used again.")
 
     def _note_failing(self, failing: Mapping[str, str]) -> bool:
         """Open or resolve the alerts about sinks themselves."""

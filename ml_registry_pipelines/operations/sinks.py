@@ -24,16 +24,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.lake.files import open_folder
+from ml_registry_pipelines.lake.files import FilesError, open_folder
 from ml_registry_pipelines.lake.tables.operations import ALERTS
 from ml_registry_pipelines.operations.alerts import Severity
 from ml_registry_pipelines.operations.mail import MailError, MailServer, checked_address, send_mail
@@ -393,14 +394,23 @@ _SENDERS: Mapping[Form, Callable[[Sink, Row], None]] = {
 }
 
 
-def all_sinks(home: str, webhook: str | None) -> Sequence[Sink]:
-    """Those of the file, and the address that MLREG_ALERT_WEBHOOK holds.
+def usable_sinks(home: str, webhook: str | None) -> tuple[tuple[Sink, ...], str | None]:
+    """Those of the file, and the address that MLREG_ALERT_WEBHOOK holds; and why some cannot be used.
 
-    Raises:
-        SinksError: the file or the address cannot be used.
+    What is wrong with the one does not keep the other from being told.
     """
-    more = () if webhook is None else (webhook_sink(webhook),)
-    return (*more, *configured_sinks(home))
+    sinks: list[Sink] = []
+    problems: list[str] = []
+    for read in (partial(_of_environment, webhook), partial(configured_sinks, home)):
+        try:
+            sinks += read()
+        except (SinksError, FilesError) as wrong:
+            problems.append(str(wrong))
+    return tuple(sinks), "; ".join(problems) or None
+
+
+def _of_environment(webhook: str | None) -> tuple[Sink, ...]:
+    return () if webhook is None else (webhook_sink(webhook),)
 
 
 def webhook_sink(url: str) -> Sink:

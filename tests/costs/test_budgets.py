@@ -130,10 +130,10 @@ def test_amounts_of_another_currency_are_shown_apart_or_converted_at_their_days_
         return Decimal("1.25") if (source, target) == ("EUR", "USD") else None
 
     converted = status(shared, budget(), rate=rate)
-    assert (converted.spent, converted.unconverted) == (197, {})
+    assert (converted.spent, converted.unconverted) == (Decimal(197), {})
     assert set(asked) == {date(2026, 10, 20)}
     euros = status(shared, budget(currency="EUR"))
-    assert (euros.spent, euros.unconverted) == (4, {"USD": Decimal(192)})
+    assert (euros.spent, euros.unconverted) == (Decimal(4), {"USD": Decimal(192)})
 
 
 def test_what_has_no_price_is_counted_and_never_zero(shared):
@@ -173,7 +173,7 @@ def test_a_budget_on_a_tag_is_summed_up_by_day_and_says_what_is_missing(shared):
     done = sum_up_budget_tags(shared, tagged, zones, at=NOW)
     assert done.left == ()
     after = budget_statuses(shared, tagged, zones, at=NOW)
-    assert [(each.spent, each.pending_days) for each in after] == [(3, 0), (7, 0)]
+    assert [(each.spent, each.pending_days) for each in after] == [(Decimal(3), 0), (Decimal(7), 0)]
     assert sum_up_budget_tags(shared, tagged, zones, at=NOW).days == ()
     other = budget(conditions={"tag": "n=1"})
     assert status(shared, other).pending_days == 20
@@ -189,13 +189,13 @@ def test_a_tag_is_summed_up_again_when_its_day_is_priced_anew(lake):
     roll_up_costs(lake)
     tagged = budget(conditions={"tag": "team=a"})
     sum_up_budget_tags(lake, [tagged], {}, at=NOW)
-    assert (status(lake, tagged).spent, status(lake, tagged).coverage) == (0, 0)
+    assert (status(lake, tagged).spent, status(lake, tagged).coverage) == (Decimal(0), Decimal(0))
     put_prices(lake, PRICES.replace("euro, currency: EUR", "late"))
     reprice(lake, [date(2026, 10, 20)])
     roll_up_costs(lake, [date(2026, 10, 20)])
     assert status(lake, tagged).pending_days == 1
     sum_up_budget_tags(lake, [tagged], {}, at=NOW)
-    assert (status(lake, tagged).spent, status(lake, tagged).coverage) == (3, 1)
+    assert (status(lake, tagged).spent, status(lake, tagged).coverage) == (Decimal(3), Decimal(1))
 
 
 # -- burn rates and forecasts --------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_a_burn_rate_of_one_would_spend_the_amount_exactly_in_the_period(shared)
     # October has 744 hours; from 11:00 to 12:30 are 1.5 of them, for which 300 * 1.5 / 744 is planned.
     found = status(shared, budget(), windows=[1, 24])
     hour, day = found.burns
-    assert (hour.start, hour.spent) == (datetime(2026, 10, 20, 11, tzinfo=UTC), 5)
+    assert (hour.start, hour.spent) == (datetime(2026, 10, 20, 11, tzinfo=UTC), Decimal(5))
     assert hour.rate is not None
     assert abs(hour.rate - Decimal(5) * 744 / 450) < Decimal("1e-20")
     # From the 19th at 12:00 on: the 10 of the 19th were before it.

@@ -16,7 +16,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.acknowledging import Acknowledgements, note_acknowledgements
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Settled, Severity
 from ml_registry_pipelines.operations.messages import Messages
-from ml_registry_pipelines.operations.sinks import SinksError, configured_sinks, read_sinks
+from ml_registry_pipelines.operations.sinks import SinksError, configured_sinks, read_sinks, usable_sinks
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound
 from ml_registry_pipelines.registry.log import Log
@@ -303,9 +303,11 @@ def test_e_mail_waits_until_its_server_is_set_up(lake, alerts, home, monkeypatch
 
 
 def test_sinks_that_cannot_be_read_are_an_alert_and_lose_nothing(lake, alerts, home):
-    with sink() as chat:
+    with sink() as chat, sink() as webhook:
         alerts.open(over())
-        Messages(lake, SinksError("alert-sinks.yaml is no YAML")).tell()
+        sinks_at(home, "sinks: [{name: chat}]")
+        Messages(lake, *usable_sinks(str(home), webhook.url)).tell()
+        assert told(webhook)[:2] == [("budget/acme/search", "opened"), ("sinks_unusable/file", "opened")]
         assert {o.key for o in alerts.standing()} == {"budget/acme/search", "sinks_unusable/file"}
         sinks_at(home, f"sinks: [{{name: chat, webhook: '{chat.url}'}}]")
         Messages(lake, configured_sinks(str(home))).tell()
