@@ -91,7 +91,9 @@ class BudgetStatus:
 
     @property
     def exceeded(self) -> bool:
-        """Whether more was spent than the amount."""
+        """Whether more was spent than the amount. Of nothing at all, any amount of any currency is more."""
+        if not self.budget.amount and any(amount > 0 for amount in self.unconverted.values()):
+            return True
         return self.spent > self.budget.amount
 
     @property

@@ -48,10 +48,12 @@ def _spent(status: BudgetStatus, rule: BudgetRule) -> _Found:
     if status.share is None:
         if not status.exceeded:
             return None
+        amounts = {budget.currency: status.spent, **status.unconverted}
+        said = " and ".join(money(amount, currency) for currency, amount in amounts.items() if amount)
         return (
             SPENT,
             Severity.ERROR,
-            f"{_name(status)} is zero, and {money(status.spent, budget.currency)} is spent",
+            f"{_name(status)} is zero, and {said} is spent",
             "Nothing was to be spent at all.",
         )
     reached = [share for share in budget.alert_at or rule.shares if status.share >= share]

@@ -216,6 +216,9 @@ def test_a_budget_of_zero_has_no_share_and_no_burn_rate_and_is_exceeded_by_any_c
     found = status(shared, budget(amount="0"), windows=[1])
     assert (found.share, found.burns[0].rate, found.exceeded) == (None, None, True)
     assert not status(shared, budget("nobody", "0")).exceeded
+    # Whatever a dollar is worth, it is more than no euros.
+    in_euros = status(shared, budget(amount="0", currency="EUR", conditions={"model": "m*"}))
+    assert (in_euros.spent, in_euros.exceeded) == (Decimal(0), True)
 
 
 def test_a_forecast_adds_the_weekdays_that_are_left():
