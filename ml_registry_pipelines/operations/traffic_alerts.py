@@ -177,7 +177,10 @@ ORDER BY medians.tenant, medians.model, medians.metric
 
 
 def late_data_alerts(lake: Lake, rule: LateDataRule, now: datetime) -> Iterator[Alert]:
-    """Records that came long after their requests, by tenant and source, and tenants that have gone silent."""
+    """Records that came long after their requests, by tenant and source, and tenants that have gone silent.
+
+    A source of which nothing was taken before is being imported: its history is not late.
+    """
     since = now - timedelta(hours=rule.looked_at_hours)
     with lake.read("inference_events", "ingested_files", "cost_rollup") as reading:
         late = _late(reading, rule, since, now)
@@ -259,6 +262,8 @@ def _late(reading: Any, rule: LateDataRule, since: datetime, now: datetime) -> l
         WHERE day BETWEEN $first_day AND $last_day AND list_contains($days, day)
           AND batch >= $batch AND recorded_at >= $since AND time_quality = 'recorded'
           AND recorded_at > event_ts + to_hours($late)
+          -- What a source held when it was taken for the first time is its history, and not late.
+          AND source IN (SELECT source FROM ingested_files WHERE recorded_at < $since)
         GROUP BY tenant, source
         ORDER BY requests DESC, tenant, source
         """,

@@ -89,9 +89,9 @@ def fill(lake: Lake) -> None:
         "modified_at": NOW, "batch": 2, "rows_in": 3, "taken": 3, "duplicates": 0, "quarantined": 0, "ignored": 0,
         "recorded_at": NOW - timedelta(hours=2),
     }  # fmt: skip
-    lake.append_next(
-        "ingested_files", pa.Table.from_pylist([file], schema=INGESTED_FILES.schema), source="test"
-    )
+    first = {**file, "path": "0", "batch": 1, "recorded_at": NOW - timedelta(days=30)}
+    files = pa.Table.from_pylist([first, file], schema=INGESTED_FILES.schema)
+    lake.append_next("ingested_files", files, source="test")
     catch_up_costs(lake)
     roll_up_costs(lake)
     PerformanceTracker(lake).record_metrics(
@@ -212,6 +212,12 @@ def test_a_file_of_rules_that_cannot_be_used_leaves_the_defaults_and_says_so(lak
     )
     evaluate(lake)
     assert set(standing(lake)) == {"late_data/acme/slow", "silent_tenant/gone", "slow_queries/long"}
+
+
+def test_what_a_source_held_when_it_was_first_taken_is_not_late(lake):
+    lake.erase("ingested_files", "path = '0'")
+    evaluate(lake)
+    assert "late_data/acme/slow" not in standing(lake)
 
 
 def test_two_looks_at_once_open_each_alert_once(lake):
