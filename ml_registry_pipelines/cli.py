@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines import attribution_cli, exchange_cli, registry_cli, webhooks_cli
+from ml_registry_pipelines import (
+    alerts_cli,
+    attribution_cli,
+    budgets_cli,
+    exchange_cli,
+    registry_cli,
+    webhooks_cli,
+)
 from ml_registry_pipelines.cli_support import open_lake
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -69,6 +76,8 @@ registry_cli.attach(cli)
 exchange_cli.attach(cli)
 webhooks_cli.attach(cli)
 attribution_cli.attach(cli)
+alerts_cli.attach(cli)
+budgets_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------
@@ -523,17 +532,3 @@ def report(day: datetime | None) -> None:
             else daily_cost_report(lake, date(day.year, day.month, day.day))
         )
         click.echo(f"{lake.root}/{written.path}")
-
-
-@cli.command()
-@click.option("--limit", default=50, show_default=True)
-def alerts(limit: int) -> None:
-    """List open alerts."""
-    from ml_registry_pipelines.operations.alerts import open_alerts
-
-    with open_lake() as lake:
-        rows = open_alerts(lake, limit=limit)
-    if len(rows):
-        _print(rows)
-    else:
-        click.echo("no alert is open")

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | int
-    """What a command gives: what it is about now, or how many."""
+    Done = Thing | Version | Rule | Relationship | int | dict[str, str]
+    """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ def _told(done: "Done") -> dict[str, Any]:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Rule
 
+    if isinstance(done, dict):
+        return dict(done)
     if isinstance(done, int):
         return {"entities": done}
     if isinstance(done, Rule):

@@ -13,6 +13,7 @@ import dagster as dg
 
 from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
 from ml_registry_pipelines import catalog
+from ml_registry_pipelines.budget_jobs import budget_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
@@ -59,7 +60,7 @@ def build_defs(
     location = dg.Definitions(
         assets=own,
         asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs()],
+        jobs=[*all_jobs(), *registry_jobs(), *budget_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
@@ -71,6 +72,7 @@ def build_defs(
             registry_sensors.registry_events,
             alerting.run_failures,
             alerting.check_failures,
+            alerting.evaluate_alert_rules,
             watching.watch,
             outside_sensors.deliver_webhooks,
             outside_sensors.mlflow_changes,

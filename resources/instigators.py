@@ -28,6 +28,7 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "registry_events": 1,
     "run_failures": 5,
     "check_failures": 15,
+    "evaluate_alert_rules": 300,
     "watch": 60,
 }
 """Least seconds between two ticks of a sensor."""

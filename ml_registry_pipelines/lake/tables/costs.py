@@ -211,4 +211,47 @@ COST_ROLLUP = Table(
     precedence=Precedence.RETENTION,
 )
 
-TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP)
+TAG_COSTS = Table(
+    name="tag_costs",
+    row="one hour of one value of a tag that a budget names: what requests with it cost",
+    columns=(
+        Column("period_start", "timestamp", "start of the hour", "UTC", required=True),
+        Column("day", "date", "UTC day of the hour", required=True),
+        Column("tenant", "string", "organisation", required=True),
+        Column("tag", "string", "name of the tag", required=True),
+        Column("value", "string", "its value; NULL: requests without the tag"),
+        Column("application", "string", "application"),
+        Column("provider", "string", "who answered"),
+        Column("model", "string", "model that answered"),
+        Column("model_id", "string", "model of the registry; NULL where that is not known"),
+        Column("currency", "string", "ISO 4217 code of the cost; NULL where there is no price"),
+        Column("requests", "int64", "attempts", "requests", required=True),
+        Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
+        Column("priced_requests", "int64", "attempts that have one", "requests", required=True),
+        Column(
+            "assumed_requests", "int64", "attempts priced by an illustrative price", "requests", required=True
+        ),
+        Column("cost", MONEY, "sum over the priced attempts; NULL where none is priced", "currency"),
+        Column("sequence", "int64", "batch of the day's cost_rollup that the row goes with", required=True),
+        Column("costs_version", "int64", "version of model_costs that this rollup was computed from"),
+        ATTRIBUTION_VERSION,
+        Column("tags_digest", "int64", "digest of the tenants and tags that were summed up", required=True),
+    ),
+    key=(
+        "period_start",
+        "tenant",
+        "tag",
+        "value",
+        "application",
+        "provider",
+        "model",
+        "model_id",
+        "currency",
+    ),
+    statistics=("tenant", "day", "period_start", "sequence"),
+    partition_by=("day",),
+    sort_by=("tenant", "tag", "period_start"),
+    precedence=Precedence.RETENTION,
+)
+
+TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP, TAG_COSTS)
