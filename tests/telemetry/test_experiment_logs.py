@@ -176,7 +176,7 @@ def test_a_worker_that_lost_the_race_takes_what_is_left(world):
         fast.take(files[:1])
         return found
 
-    slow.left = overtaken  # type: ignore[method-assign]
+    slow.left = overtaken  # type: ignore[method-assign, assignment]
     assert slow.take(files).taken == 1
     assert len(world.rows("assignments")) == 2
     assert counts_add_up(world.lake).passed

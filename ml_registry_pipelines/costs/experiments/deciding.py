@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 from ml_registry_pipelines.costs.experiments.declaring import (
     FEWEST_UNITS,
@@ -37,6 +37,9 @@ from ml_registry_pipelines.costs.experiments.statistics import (
     units_to_decide,
     variance_of,
 )
+
+_Estimates: TypeAlias = Mapping[str, Mapping[str, Estimate]]
+"""By metric and arm."""
 
 
 class Outcome(Enum):
@@ -119,16 +122,18 @@ def decide(declaration: Declaration, seen: Seen, *, started_at: datetime) -> Ver
     """
     checked = gates(declaration, seen)
     rho = tuning(declaration.alpha, 2 * declaration.sample)
-    claims, guardrails = _claims(declaration, seen, rho)
+    estimates = _estimates(declaration, seen)
+    claims, guardrails = _claims(declaration, seen, estimates, rho)
     judged = _judged(declaration, claims, rho)
     everything = [*judged, *guardrails]
     held = _Looked(declaration, seen, judged, guardrails, rho, seen.until - started_at)
     extras = {
         "rho": rho,
         "planned_sample": declaration.sample,
-        "net_benefit": _net_benefit(declaration, judged),
+        "net_benefit": _net_benefit(declaration, estimates),
+        "unmatched_labels": seen.unmatched_labels,
+        "beside": [claim.recorded() for claim in _beside(declaration, seen, estimates, rho)],
     }
-    extras["unmatched_labels"] = seen.unmatched_labels
     if failed := [gate for gate in checked if not gate.passed]:
         message = "; ".join(gate.says for gate in failed)
         reasons = tuple(gate.name for gate in failed)
@@ -166,9 +171,10 @@ class _Looked:
 # -- estimates and claims -------------------------------------------------------------------------
 
 
-def _claims(declaration: Declaration, seen: Seen, rho: float) -> tuple[list[Claim], list[Claim]]:
+def _claims(
+    declaration: Declaration, seen: Seen, estimates: _Estimates, rho: float
+) -> tuple[list[Claim], list[Claim]]:
     """The claims of every candidate, at the experiment's alpha, and those about guardrails."""
-    estimates = _estimates(declaration, seen)
     claims: list[Claim] = []
     guardrails: list[Claim] = []
     for arm in declaration.candidates:
@@ -193,6 +199,18 @@ def _claims(declaration: Declaration, seen: Seen, rho: float) -> tuple[list[Clai
     return claims, guardrails
 
 
+def _beside(declaration: Declaration, seen: Seen, estimates: _Estimates, rho: float) -> list[Claim]:
+    """Where value alone is claimed, what quality and cost say by themselves; nothing is decided by it."""
+    if declaration.mode is not Mode.VALUE:
+        return []
+    pairs = [_Pair(declaration, seen, estimates, arm.name, rho) for arm in declaration.candidates]
+    return [
+        pair.claim(about, above=about == "quality", threshold=0.0)
+        for pair in pairs
+        for about in ("quality", "cost")
+    ]
+
+
 def _estimates(declaration: Declaration, seen: Seen) -> dict[str, dict[str, Estimate]]:
     """For each metric the estimate of each arm that has one, adjusted where there is a period before."""
     found: dict[str, dict[str, Estimate]] = {}
@@ -212,7 +230,7 @@ class _Pair:
 
     declaration: Declaration
     seen: Seen
-    estimates: Mapping[str, Mapping[str, Estimate]]
+    estimates: _Estimates
     arm: str
     rho: float
 
@@ -313,21 +331,16 @@ def _judged(declaration: Declaration, claims: Sequence[Claim], rho: float) -> li
     return [_interval(replace(claim, alpha=levels[claim.arm]), rho) for claim in claims]
 
 
-def _net_benefit(declaration: Declaration, claims: Sequence[Claim]) -> dict[str, Any]:
-    """What a point of quality costs more at each candidate, and from which worth of it on that one is ahead."""
+def _net_benefit(declaration: Declaration, estimates: _Estimates) -> dict[str, Any]:
+    """What a point of quality costs more at each candidate, and at which worth of it that one is ahead."""
     found: dict[str, Any] = {}
+    quality, cost, control = estimates["quality"], estimates["cost"], declaration.control.name
     for arm in declaration.candidates:
-        held = {claim.about: claim for claim in claims if claim.arm == arm.name}
-        quality, cost = held.get("quality"), held.get("cost")
-        if quality is None or cost is None or None in (quality.estimate, cost.estimate):
+        if any(name not in held for name in (arm.name, control) for held in (quality, cost)):
             continue
-        assert quality.candidate_value is not None
-        assert quality.control_value is not None
-        assert cost.candidate_value is not None
-        assert cost.control_value is not None
-        better = quality.candidate_value - quality.control_value
+        better = quality[arm.name].value - quality[control].value
         better = -better if declaration.quality.lower_is_better else better
-        dearer = cost.candidate_value - cost.control_value
+        dearer = cost[arm.name].value - cost[control].value
         found[arm.name] = {
             "quality_difference": better,
             "cost_difference": dearer,

@@ -267,7 +267,7 @@ def chi_square_tail(statistic: float, freedom: int) -> float:
     half = statistic / 2
     odd = freedom % 2
     tail = math.erfc(math.sqrt(half)) if odd else math.exp(-half)
-    for step in range(2 + odd, freedom + 1, 2):
+    for step in range(4 - odd, freedom + 1, 2):
         tail += math.exp((step / 2 - 1) * math.log(half) - half - math.lgamma(step / 2))
     return min(1.0, tail)
 
