@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines import attribution_cli, exchange_cli, registry_cli, webhooks_cli
+from ml_registry_pipelines import attribution_cli, exchange_cli, experiments_cli, registry_cli, webhooks_cli
 from ml_registry_pipelines.cli_support import open_lake
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -69,6 +69,7 @@ registry_cli.attach(cli)
 exchange_cli.attach(cli)
 webhooks_cli.attach(cli)
 attribution_cli.attach(cli)
+experiments_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

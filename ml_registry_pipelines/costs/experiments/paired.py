@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.experiments.deciding import Claim, Outcome, Standing, Verdict, says
@@ -59,6 +60,10 @@ class PairedTest:
     min_sample: int = FEWEST_UNITS
     currency: str = "USD"
 
+    def recorded(self) -> dict[str, Any]:
+        """The test as plain values."""
+        return {**asdict(self), "mode": self.mode.value}
+
     def checked(self, columns: Sequence[str]) -> PairedTest:
         """The same.
 
@@ -102,6 +107,23 @@ class PairedTest:
             if column not in columns:
                 raise InvalidInput(f"the table has no column {shown(column)}; it has {', '.join(columns)}")
         return self
+
+
+def read_table(path: Path) -> pa.Table:
+    """A table of evaluations from a CSV or Parquet file.
+
+    Raises:
+        InvalidInput: it cannot be read as one.
+    """
+    import pyarrow as pa
+    import pyarrow.csv as pacsv
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path) if path.suffix == ".parquet" else pacsv.read_csv(path)
+    except (pa.ArrowException, OSError) as failure:
+        said = (str(failure).splitlines() or ["unreadable"])[0][:200]
+        raise InvalidInput(f"{path} cannot be read as a table of evaluations: {said}") from None
 
 
 def decide_paired(table: pa.Table, test: PairedTest) -> Verdict:

@@ -27,7 +27,8 @@ from ml_registry_pipelines.telemetry.ingestion import Ingestion, user_salt
 from ml_registry_pipelines.telemetry.sources import Scope, Source, Sources
 from tests.made_events import event, land
 
-START = datetime(2026, 10, 1, tzinfo=UTC)
+START = datetime(2030, 1, 1, tzinfo=UTC)
+"""Later than anything is declared, as an experiment should start."""
 TENANT = "acme"
 SECOND, LOOK = START + timedelta(days=2), START + timedelta(days=10)
 CONTRACTS = (
@@ -83,7 +84,7 @@ class Trial:
     def take(self) -> Taken:
         """Land what was assigned and labelled as if it were written long afterwards, and take it."""
         self._files += 1
-        later = (datetime.now(UTC) + timedelta(days=400)).timestamp()
+        later = (START + timedelta(days=400)).timestamp()
         for kind, records in self._waiting.items():
             target = self.landing / kind / f"{self._files}.jsonl"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -139,7 +140,7 @@ class Trial:
         return decide(declaration, self.seen(declaration, at=at, **given), started_at=START)
 
     def run(self, declaration: Declaration, *, at: datetime = LOOK) -> Decision:
-        """Declare, start in the past, and look."""
+        """Declare, start, and look."""
         if self._waiting:
             self.take()
         self.experiments.declare(declaration)
