@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 TABLES_OF = {"assignments": ASSIGNMENTS, "outcomes": OUTCOMES}
 LONGEST_TEXT = 500
+MOST_VALUE = 1_000_000_000_000
+"""A label beyond would leave nothing of the others in a sum of squares."""
 
 _SPELLINGS = {
     "tenant": ("tenant",),
@@ -88,6 +90,8 @@ _FAULTS = {
         _needed("value"),
         """CASE WHEN value IS NOT NULL AND amount IS NULL THEN 'wrong_type|`value` is ' || left(value, 80)
             || ': neither a number nor true or false' END""",
+        f"""CASE WHEN abs(amount) > {MOST_VALUE} THEN 'absurd_value|`value` is ' || left(value, 80)
+            || ': beyond {MOST_VALUE}' END""",
         """CASE WHEN coalesce(event_id, trace_id, unit) IS NULL
             THEN 'missing_field|one of `event_id`, `trace_id` and `unit` has to say what the label is about' END""",
         _short("metric", "event_id", "source_system", "trace_id", "unit", "label_id"),

@@ -101,6 +101,7 @@ def test_files_of_every_form_land_once_beside_logs_of_requests(world):
             "missing_field",
             "one of `event_id`, `trace_id`",
         ),
+        ("outcomes", label("u", 1e300), "absurd_value", "beyond 1000000000000"),
         ("outcomes", label("u", None), "missing_field", "`value` is missing"),
     ],
 )

@@ -82,6 +82,8 @@ class Claim:
     standing: Standing = Standing.UNKNOWN
     candidate_value: float | None = None
     control_value: float | None = None
+    fewest: int = 0
+    """Units with a value in the arm that has fewer of them."""
 
     @property
     def distance(self) -> float:
@@ -241,7 +243,7 @@ class _Pair:
     def claim(self, about: str, *, above: bool, threshold: float, of_control: float = 1.0) -> Claim:
         """A claim about one metric: candidate less so much of the control."""
         held = self.estimates[about]
-        claim = Claim(self.arm, about, above, threshold, self._units([about]), self.declaration.alpha)
+        claim = self._plain([about], about, above=above, threshold=threshold)
         if self.arm not in held or self.control not in held:
             return claim
         mine, other = held[self.arm], held[self.control]
@@ -260,7 +262,7 @@ class _Pair:
 
         Stinnett, Mullahy: "Net Health Benefits", Medical Decision Making 1998.
         """
-        claim = Claim(self.arm, "value", True, 0.0, self._units(["quality", "cost"]), self.declaration.alpha)
+        claim = self._plain(["quality", "cost"], "value", above=True, threshold=0.0)
         quality, cost = self.estimates["quality"], self.estimates["cost"]
         if any(name not in held for name in (self.arm, self.control) for held in (quality, cost)):
             return claim
@@ -300,17 +302,19 @@ class _Pair:
             return 0.0
         return 1 / (self.seen.arms[name].based.get(about, 0) + 1) ** 2
 
-    def _units(self, metrics: Sequence[str]) -> int:
-        """Units of both arms that have a value of all the metrics."""
-        return sum(
+    def _plain(self, metrics: Sequence[str], about: str, *, above: bool, threshold: float) -> Claim:
+        """The claim before anything is estimated; its units have a value of all the metrics."""
+        counts = [
             min(self.seen.arms[name].based.get(metric, 0) for metric in metrics)
             for name in (self.arm, self.control)
-        )
+        ]
+        alpha = self.declaration.alpha
+        return Claim(self.arm, about, above, threshold, sum(counts), alpha, fewest=min(counts))
 
 
 def _interval(claim: Claim, rho: float) -> Claim:
     """The claim with its interval, p-value and standing."""
-    if claim.variance <= 0 or claim.units < 2 * FEWEST_UNITS or claim.estimate is None:
+    if claim.variance <= 0 or claim.fewest < FEWEST_UNITS or claim.estimate is None:
         return claim
     half = half_width(claim.variance, claim.units, claim.alpha, rho)
     lower, upper = claim.estimate - half, claim.estimate + half
@@ -481,7 +485,7 @@ def _units_to_decide(look: _Looked, claim: Claim) -> int | None:
         wanted = units_to_decide(claim.distance, claim.variance, units, claim.alpha, look.rho)
         if wanted is None:
             return None
-        missing = max(0, max(wanted, 2 * FEWEST_UNITS) - claim.units)
+        missing = max(wanted - claim.units, 2 * (FEWEST_UNITS - claim.fewest), 0)
     per_arm = math.ceil(missing / 2)
     return _units_for(look, claim.arm, per_arm) if claim.about in ("quality", "value") else per_arm
 
@@ -492,8 +496,8 @@ def says(claim: Claim) -> str:
         return f"{claim.arm}: {claim.about} has no value yet"
     wanted = f"to be {'above' if claim.above else 'below'} {claim.threshold:.6g}"
     if claim.lower is None or claim.upper is None:
-        few = claim.units < 2 * FEWEST_UNITS
-        why = f"only {claim.units:,} units" if few else "no spread"
+        few = claim.fewest < FEWEST_UNITS
+        why = f"an arm has only {claim.fewest:,} units with a value" if few else "no spread"
         return f"{claim.arm}: {claim.about} differs by {claim.estimate:.6g}, {wanted}; no interval ({why})"
     level = f"{100 * (1 - claim.alpha):.4g} %"
     return (

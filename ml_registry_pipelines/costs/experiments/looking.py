@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.costs.experiments.deciding import Outcome, Verdict, decide
 from ml_registry_pipelines.costs.experiments.experiments import DECLARED, Experiment, Experiments, running
 from ml_registry_pipelines.costs.experiments.observing import READS, ArmSeen, Seen, observe
+from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.tables.experiments import DECISIONS
 from ml_registry_pipelines.registry.errors import IllegalTransition, NotFound, shown
 from ml_registry_pipelines.registry.events import new_id
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 SOURCE = "experiments"
 """Writer role of `decisions`."""
 LOOK_EVERY = timedelta(hours=1)
+
+
+class LooksFailed(MlregError):
+    """Some experiments could not be looked at."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ def look(
     verdict = decide(experiment.declaration, seen, started_at=started)
     decision_id = new_id()
     arm = next((each for each in experiment.declaration.arms if each.name == verdict.winner), None)
-    proposed = arm if arm is not None and not experiment.retrospective else None
+    newest = version is None or experiments.show(name).version == version
+    proposed = arm if arm is not None and newest and not experiment.retrospective else None
     row = {
         **_row(experiment.tenant, experiment.name, verdict, moment, experiments.actor.id),
         "decision_id": decision_id,
@@ -168,11 +174,21 @@ def _is_awaited(experiment: Experiment, now: datetime) -> bool:
 
 
 def look_at_due(lake: Lake, log: Log, actor: Actor, *, now: datetime) -> list[Decision]:
-    """Look at every experiment that is due, of all tenants."""
-    return [
-        look(Experiments(log, actor=actor, tenant=each.tenant), each.id, now=now)
-        for each in due(lake, log, now=now)
-    ]
+    """Look at every experiment that is due, of all tenants.
+
+    Raises:
+        LooksFailed: some could not be looked at; all others were.
+    """
+    made: list[Decision] = []
+    failures: list[str] = []
+    for each in due(lake, log, now=now):
+        try:
+            made.append(look(Experiments(log, actor=actor, tenant=each.tenant), each.id, now=now))
+        except MlregError as failure:
+            failures.append(f"{each.name} of {each.tenant}: {failure}")
+    if failures:
+        raise LooksFailed("; ".join(failures))
+    return made
 
 
 # -- records --------------------------------------------------------------------------------------

@@ -239,19 +239,21 @@ def _requests(unit: Unit) -> str:
 
 
 _LABELS = """
-    about_requests AS (
-        SELECT event_id, source_system, unit_hash, min(event_ts) AS event_ts FROM requests
-        WHERE unit_hash IS NOT NULL AND in_scope GROUP BY ALL
-    ),
-    about_traces AS (
-        SELECT trace_id, any_value(unit_hash) AS unit_hash, min(event_ts) AS event_ts FROM requests
-        WHERE trace_id IS NOT NULL AND unit_hash IS NOT NULL AND in_scope
-        GROUP BY trace_id HAVING count(DISTINCT unit_hash) = 1
-    ),
     wanted AS (
         SELECT * FROM outcomes
         WHERE tenant = $tenant AND list_contains($metrics, metric) AND observed_at <= $looked_at
           AND day >= $first_day
+    ),
+    about_requests AS (
+        SELECT event_id, source_system, unit_hash, min(event_ts) AS event_ts
+        FROM requests SEMI JOIN (SELECT event_id FROM wanted WHERE event_id IS NOT NULL) USING (event_id)
+        WHERE unit_hash IS NOT NULL AND in_scope GROUP BY ALL
+    ),
+    about_traces AS (
+        SELECT trace_id, any_value(unit_hash) AS unit_hash, min(event_ts) AS event_ts
+        FROM requests SEMI JOIN (SELECT trace_id FROM wanted WHERE trace_id IS NOT NULL) USING (trace_id)
+        WHERE unit_hash IS NOT NULL AND in_scope
+        GROUP BY trace_id HAVING count(DISTINCT unit_hash) = 1
     ),
     of_requests AS (
         SELECT w.row_key, any_value(r.unit_hash) AS unit_hash, min(r.event_ts) AS event_ts
