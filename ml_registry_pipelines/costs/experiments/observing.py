@@ -223,36 +223,53 @@ _ASSIGNED = """
 """Units and the arms that they were assigned to while the experiment ran."""
 
 
-def _requests(unit: Unit) -> str:
-    """Requests of the tenant in the days that matter, with their unit. One row per attempt of a model call."""
+def _requests(unit: Unit, name: str, columns: str, only: str = "") -> str:
+    """Model calls of the tenant in the days and the scope that matter, with their unit, a row per attempt.
+
+    Each use is a scan of its own with the columns that it needs: shared, all strings of all requests
+    would be held in memory.
+    """
     return f"""
-    requests AS (
-        SELECT {_unit_of_a_request(unit)} AS unit_hash, e.event_ts, e.day, e.event_key, e.batch, e.event_id,
-               e.source_system, e.trace_id, e.model, e.status, e.latency_ms,
-               ($application IS NULL OR e.application = $application)
-               AND ($environment IS NULL OR e.environment = $environment)
-               AND ($endpoint IS NULL OR e.endpoint = $endpoint) AS in_scope
-        FROM inference_events AS e
+    {name} AS (
+        SELECT {_unit_of_a_request(unit)} AS unit_hash, e.event_ts, {columns}
+        FROM inference_events AS e {only}
         WHERE e.tenant = $tenant AND e.span_kind = 'leaf' AND e.day BETWEEN $first_day AND $last_day
+          AND ($application IS NULL OR e.application = $application)
+          AND ($environment IS NULL OR e.environment = $environment)
+          AND ($endpoint IS NULL OR e.endpoint = $endpoint)
     )
     """
 
 
-_LABELS = """
+def _labels(unit: Unit) -> str:
+    """Labels with the unit that they are about, and when that happened."""
+    by_id = _requests(
+        unit,
+        "labelled_requests",
+        "e.event_id, e.source_system",
+        "SEMI JOIN (SELECT event_id FROM wanted WHERE event_id IS NOT NULL) AS ids ON ids.event_id = e.event_id",
+    )
+    by_trace = _requests(
+        unit,
+        "labelled_traces",
+        "e.trace_id",
+        "SEMI JOIN (SELECT trace_id FROM wanted WHERE trace_id IS NOT NULL) AS ids ON ids.trace_id = e.trace_id",
+    )
+    return f"""
     wanted AS (
         SELECT * FROM outcomes
         WHERE tenant = $tenant AND list_contains($metrics, metric) AND observed_at <= $looked_at
           AND day >= $first_day
     ),
+    {by_id},
+    {by_trace},
     about_requests AS (
         SELECT event_id, source_system, unit_hash, min(event_ts) AS event_ts
-        FROM requests SEMI JOIN (SELECT event_id FROM wanted WHERE event_id IS NOT NULL) USING (event_id)
-        WHERE unit_hash IS NOT NULL AND in_scope GROUP BY ALL
+        FROM labelled_requests WHERE unit_hash IS NOT NULL GROUP BY ALL
     ),
     about_traces AS (
         SELECT trace_id, any_value(unit_hash) AS unit_hash, min(event_ts) AS event_ts
-        FROM requests SEMI JOIN (SELECT trace_id FROM wanted WHERE trace_id IS NOT NULL) USING (trace_id)
-        WHERE unit_hash IS NOT NULL AND in_scope
+        FROM labelled_traces WHERE unit_hash IS NOT NULL
         GROUP BY trace_id HAVING count(DISTINCT unit_hash) = 1
     ),
     of_requests AS (
@@ -272,8 +289,7 @@ _LABELS = """
         LEFT JOIN of_requests AS r ON w.event_id IS NOT NULL AND r.row_key = w.row_key
         LEFT JOIN about_traces AS t ON w.event_id IS NULL AND t.trace_id = w.trace_id
     )
-"""
-"""Labels with the unit that they are about, and when that happened."""
+    """
 
 
 def _look_sql(declaration: Declaration, names: list[str]) -> str:
@@ -294,6 +310,8 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
         for guardrail in declaration.guardrails
         if guardrail.metric == SLOW_SHARE
     )
+    summed = ["requests", "errors", "foreign_requests", "billable", "priced", "cost", "earlier_cost"]
+    summed += ["slow"] if slow else []
     outcomes = " ".join(
         f"sum(value) FILTER (WHERE counts AND metric = $metrics[{number}]) AS sum_{number}, "
         f"count(*) FILTER (WHERE counts AND metric = $metrics[{number}]) AS labels_{number},"
@@ -310,9 +328,10 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
           -- Where units are observed for some days, those that have not been for so long wait.
           AND ($window_us < 0 OR a.assigned_at + to_microseconds($window_us) <= $until)
     ),
-    {_requests(declaration.unit)},
+    {_requests(declaration.unit, "requests", "e.day, e.event_key, e.batch, e.model, e.status, e.latency_ms")},
     unit_requests AS (
-        SELECT u.unit_hash, u.arm, r.*, r.event_ts >= u.assigned_at AND r.event_ts < u.ends_at AS counts,
+        SELECT u.unit_hash, u.arm, r.status, r.latency_ms,
+               r.event_ts >= u.assigned_at AND r.event_ts < u.ends_at AS counts,
                r.event_ts < u.assigned_at
                    AND r.event_ts >= u.assigned_at - to_microseconds($before_us) AS precedes,
                c.cost_status, c.price_id,
@@ -320,13 +339,14 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
                CASE WHEN c.cost_status = 'priced' AND c.currency = $currency THEN c.cost END AS cost,
                m.arms IS NOT NULL AND NOT list_contains(m.arms, u.arm) AS foreign_model
         FROM units AS u
-        JOIN requests AS r ON r.unit_hash = u.unit_hash AND r.in_scope
+        JOIN requests AS r ON r.unit_hash = u.unit_hash
         LEFT JOIN model_costs AS c
             ON c.day = r.day AND c.tenant = $tenant AND c.event_key = r.event_key AND c.batch = r.batch
         LEFT JOIN model_arms AS m ON m.model = r.model
     ),
-    by_requests AS (
-        SELECT unit_hash,
+    by_price AS (
+        -- A unit has few prices: what each arm was priced by is known without a list for every unit.
+        SELECT unit_hash, arm, CASE WHEN counts AND billable THEN price_id END AS price_id,
                count(*) FILTER (WHERE counts) AS requests,
                count(*) FILTER (WHERE counts AND starts_with(status, 'error')) AS errors,
                {slow}
@@ -334,11 +354,18 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
                count(*) FILTER (WHERE counts AND billable) AS billable,
                count(*) FILTER (WHERE counts AND billable AND cost IS NOT NULL) AS priced,
                sum(cost) FILTER (WHERE counts AND billable) AS cost,
-               sum(cost) FILTER (WHERE precedes AND billable) AS earlier_cost,
-               list(DISTINCT price_id) FILTER (WHERE counts AND billable AND price_id IS NOT NULL) AS price_ids
-        FROM unit_requests GROUP BY unit_hash
+               sum(cost) FILTER (WHERE precedes AND billable) AS earlier_cost
+        FROM unit_requests GROUP BY ALL
     ),
-    {_LABELS},
+    by_requests AS (
+        SELECT unit_hash, {", ".join(f"sum({name}) AS {name}" for name in summed)}
+        FROM by_price GROUP BY unit_hash
+    ),
+    arm_prices AS (
+        SELECT arm, list(DISTINCT price_id ORDER BY price_id) AS price_ids
+        FROM by_price WHERE price_id IS NOT NULL GROUP BY arm
+    ),
+    {_labels(declaration.unit)},
     unit_labels AS (
         SELECT u.unit_hash, l.*,
                NOT of_unit AND observed_at < happened_at AS skewed,
@@ -364,7 +391,7 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
         FROM units AS u LEFT JOIN by_requests AS r USING (unit_hash) LEFT JOIN by_labels AS l USING (unit_hash)
     ),
     measured AS (
-        SELECT arm, requests, foreign_requests, billable, priced, cost, price_ids, labels_1, skewed_labels,
+        SELECT arm, requests, foreign_requests, billable, priced, cost, labels_1, skewed_labels,
                early_labels, {columns}
         FROM joined
     )
@@ -374,13 +401,13 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
            CAST(coalesce(sum(billable), 0) AS BIGINT) AS billable,
            CAST(coalesce(sum(priced), 0) AS BIGINT) AS priced,
            CAST(coalesce(sum(cost), 0) AS DECIMAL(38, 12)) AS cost,
-           list_sort(list_distinct(flatten(list(coalesce(price_ids, []))))) AS price_ids,
+           any_value(price_ids) AS price_ids,
            count(*) FILTER (WHERE labels_1 > 0) AS labelled,
            CAST(coalesce(sum(labels_1), 0) AS BIGINT) AS labels,
            CAST(coalesce(sum(skewed_labels), 0) AS BIGINT) AS skewed_labels,
            CAST(coalesce(sum(early_labels), 0) AS BIGINT) AS early_labels,
            {based}, {means}, {pairs}
-    FROM measured GROUP BY arm
+    FROM measured LEFT JOIN arm_prices USING (arm) GROUP BY arm
     """
 
 
@@ -489,7 +516,7 @@ def _unmatched(reading: Reading, declaration: Declaration, parameters: Mapping[s
     rows = reading.query(
         "experiments.unmatched_labels",
         f"""
-        WITH {_requests(declaration.unit)}, {_LABELS}
+        WITH {_labels(declaration.unit)}
         SELECT count(*) AS labels FROM labels WHERE unit_hash IS NULL AND observed_at >= $started
         """,
         {**given, "started": parameters["started"]},
