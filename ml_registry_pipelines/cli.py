@@ -21,6 +21,7 @@ from ml_registry_pipelines import (
     attribution_cli,
     budgets_cli,
     exchange_cli,
+    experiments_cli,
     registry_cli,
     webhooks_cli,
 )
@@ -78,6 +79,7 @@ webhooks_cli.attach(cli)
 attribution_cli.attach(cli)
 alerts_cli.attach(cli)
 budgets_cli.attach(cli)
+experiments_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

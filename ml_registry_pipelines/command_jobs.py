@@ -19,6 +19,8 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 from resources.registry import RegistryResource
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.experiments.experiments import Experiment
+    from ml_registry_pipelines.costs.experiments.looking import Decision
     from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.models import ModelRegistry
     from ml_registry_pipelines.registry.names import TagValue
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | int | dict[str, str]
+    Done = Thing | Version | Rule | Relationship | Experiment | Decision | int | dict[str, str]
     """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
 
@@ -112,6 +114,7 @@ def command_job(
 
 
 def _told(done: "Done") -> dict[str, Any]:
+    from ml_registry_pipelines.costs.experiments.looking import Decision
     from ml_registry_pipelines.registry.relationships import Relationship
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Rule
@@ -120,6 +123,8 @@ def _told(done: "Done") -> dict[str, Any]:
         return dict(done)
     if isinstance(done, int):
         return {"entities": done}
+    if isinstance(done, Decision):
+        return {"outcome": done.outcome.value, "because": done.message, "decision": done.decision_id}
     if isinstance(done, Rule):
         return {"name": done.name, "registry id": done.id}
     if isinstance(done, Relationship):

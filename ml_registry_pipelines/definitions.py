@@ -11,9 +11,21 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
+from assets import (
+    artifacts,
+    checks,
+    costs,
+    experiments,
+    lineage,
+    operations,
+    outside,
+    reports,
+    sources,
+    telemetry,
+)
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.budget_jobs import budget_jobs
+from ml_registry_pipelines.experiments_jobs import experiments_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
@@ -21,6 +33,7 @@ from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
+from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
 
@@ -47,6 +60,7 @@ def build_defs(
         costs.model_costs,
         costs.cost_rollup,
         costs.attribution_gaps,
+        experiments.decisions,
         reports.daily_cost_report,
         reports.cost_overview,
         lineage.lineage_index,
@@ -60,13 +74,19 @@ def build_defs(
     location = dg.Definitions(
         assets=own,
         asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs(), *budget_jobs()],
+        jobs=[
+            *all_jobs(),
+            *registry_jobs(),
+            *budget_jobs(),
+            *experiments_jobs(),
+        ],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
             attribution.new_attribution,
+            experiments_sensors.experiment_looks,
             reporting.reports_of_touched_days,
             registry_sensors.registry_changes,
             registry_sensors.registry_events,

@@ -60,6 +60,8 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
                 "telemetry/inference_events",
                 "telemetry/ingested_files",
                 "telemetry/quarantined_rows",
+                "telemetry/assignments",
+                "telemetry/outcomes",
                 "telemetry/performance_rollup",
                 "costs/model_costs",
                 "telemetry/attribution_rules",
@@ -91,6 +93,11 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ],
             "Computes again the days on which other attribution rules hold, or deployments served something else, "
             "than when they were rolled up; their reports follow.",
+        ),
+        _job(
+            "decide_experiments",
+            ["costs/decisions"],
+            "Looks at every experiment that has not been looked at for an hour, and stores what is decided.",
         ),
         _job(
             "write_reports",

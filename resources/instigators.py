@@ -22,6 +22,7 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "new_prices": 10,
     "new_attribution": 10,
     "reports_of_touched_days": 10,
+    "experiment_looks": 60,
     "deliver_webhooks": 5,
     "mlflow_changes": 60,
     "registry_changes": 1,

@@ -34,6 +34,7 @@ RESERVED_KINDS = frozenset(
         "model_version",
         "approval",
         "attribution_rule",
+        "experiment",
         "budget",
         "alert_acknowledgement",
         "tenant_settings",

@@ -33,6 +33,7 @@ DEPLOYMENT = "deployment"
 RELATIONSHIP = "relationship"
 APPROVAL = "approval"
 ATTRIBUTION_RULE = "attribution_rule"
+EXPERIMENT = "experiment"
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "things": ("name", "parent_id"),

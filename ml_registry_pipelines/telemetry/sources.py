@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import Entry, FilesError, Folder, is_temporary, open_folder
+from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.strict_yaml import strict_loader
 
@@ -90,6 +91,11 @@ class Source:
             return self.dialect
         kind = path.split("/", 1)[0]
         return kind if kind in set(known) and "/" in path else None
+
+    def experiment_log_of(self, path: str) -> str | None:
+        """`assignments` or `outcomes` where configuration or the file's folder says so; None: requests."""
+        said = self.dialect_of(path, LOG_KINDS)
+        return said if said in LOG_KINDS else None
 
     def base_time_of(self, file: FileRef) -> datetime:
         """Time for records without one: configured, else the file's hour folder, else its own time."""
@@ -553,11 +559,12 @@ def _dialect(where: str, name: str | None) -> str | None:
 
     if name is None or name == "detect":
         return None
-    if name not in DIALECTS:
-        near = difflib.get_close_matches(name, DIALECTS, n=1)
+    known = [*DIALECTS, *LOG_KINDS]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SourcesError(
-            f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(DIALECTS))}"
+            f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(known))}"
         )
     return name
 

@@ -230,7 +230,7 @@ def test_a_long_file_goes_in_by_parts_and_is_taken_up_where_it_was_left(world, m
     write(world.landing / "native", "a.jsonl", [record(n) for n in range(170)], packed=True)
     look = world.sources.look(world.lake, settled=True)
     worker = Ingestion(world.lake, world.sources, salt="s")
-    steps = worker._take(worker._left(look.files), 1, [])
+    steps = worker._take(worker.left(look.files), 1, [])
     next(steps)
     steps.close()  # The worker stops here.
     assert 0 < len(world.events()) < 170
@@ -253,10 +253,10 @@ def test_followers_that_were_not_written_are_written_at_the_next_start(world, mo
     class Died(BaseException):
         pass
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Died
 
-    monkeypatch.setattr(worker, "_follow", die)
+    monkeypatch.setattr(worker, "follow", die)
     with pytest.raises(Died):
         worker.take(look.files)
     assert world.lake.sequence("inference_events", "ingestion") == 1

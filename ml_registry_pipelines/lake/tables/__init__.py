@@ -7,6 +7,7 @@ from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.tables import (
     attribution,
     costs,
+    experiments,
     lineage,
     operations,
     registry,
@@ -16,7 +17,7 @@ from ml_registry_pipelines.lake.tables import (
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for room in (telemetry, costs, attribution, lineage, operations, registry, webhooks)
+    for room in (telemetry, costs, experiments, attribution, lineage, operations, registry, webhooks)
     for table in room.TABLES
 }
 """All declared tables by name."""
