@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,8 @@ def _alert(provider: str | None, currency: str | None, rows: Sequence[Mapping[st
         f"{provider or '-'}/{currency or '-'}",
         Severity.ERROR if grave else Severity.WARNING,
         f"Bills and costs part: {sentence(worst)}",
-        f"{'; '.join(map(sentence, rows[:SHOWN]))}{more}. Requests may be missing from the logs, or lack a price, or be "
-        f"priced wrongly: see `mlreg bills reconcile`, and `mlreg costs` for what has no price.",
+        f"{'; '.join(map(sentence, rows[:SHOWN]))}{more}. Requests may be missing from the logs, lack a price, or be "
+        "priced wrongly: see `mlreg bills reconcile`, and `mlreg costs` for what has no price.",
     )
 
 
@@ -119,8 +119,3 @@ def _money(value: Decimal | None) -> str:
         if abs(value) >= Decimal("0.01") or not value
         else f"{value:f}"
     )
-
-
-def days_of(rows: Sequence[Mapping[str, Any]]) -> list[date]:
-    """The days of some rows, in order."""
-    return sorted({row["day"] for row in rows})

@@ -250,7 +250,7 @@ class BillIntake:
         return bool(found.num_rows)
 
     def _follow(self, file: _File, counts: TakenBills, size: int) -> None:
-        self._append_absent(QUARANTINED_BILL_LINES.name, ("quarantine_id",), file.quarantine())
+        append_absent(self._lake, QUARANTINED_BILL_LINES.name, ("quarantine_id",), file.quarantine())
         row = {
             "source": file.ref.source,
             "path": file.ref.path,
@@ -263,33 +263,38 @@ class BillIntake:
             **{name: getattr(counts, name) for name in _COUNTS},
             "recorded_at": file.recorded_at,
         }
-        self._append_absent(BILL_FILES.name, ("source", "path"), [row])
+        append_absent(self._lake, BILL_FILES.name, ("source", "path"), [row])
 
-    def _append_absent(self, table: str, key: tuple[str, ...], rows: list[dict[str, object]]) -> None:
-        """Append the rows whose key the table lacks."""
-        import pyarrow as pa
 
-        if not rows:
-            return
-        given: pa.Table = pa.Table.from_pylist(rows, schema=self._lake.declaration(table).schema)
-        for _ in range(ATTEMPTS):
-            version = self._lake.version(table)
-            with self._lake.read(table) as reading:
-                if reading.version(table) != version:
-                    continue
-                reading.register("given", given)
-                absent = reading.query(
-                    f"bills.absent_{table}",
-                    f"SELECT given.* FROM given ANTI JOIN {table} USING ({', '.join(key)})",
-                )
-            if not absent.num_rows:
-                return
-            try:
-                self._lake.append_expecting(table, absent.cast(given.schema), version=version)
-            except LostRace:
+def append_absent(lake: Lake, table: str, key: tuple[str, ...], rows: list[dict[str, object]]) -> None:
+    """Append the rows whose key the table lacks, each once however many try.
+
+    Raises:
+        BillsError: other writers of the table were faster again and again.
+    """
+    import pyarrow as pa
+
+    if not rows:
+        return
+    given: pa.Table = pa.Table.from_pylist(rows, schema=lake.declaration(table).schema)
+    for _ in range(ATTEMPTS):
+        version = lake.version(table)
+        with lake.read(table) as reading:
+            if reading.version(table) != version:
                 continue
+            reading.register("given", given)
+            absent = reading.query(
+                f"bills.absent_{table}",
+                f"SELECT given.* FROM given ANTI JOIN {table} USING ({', '.join(key)})",
+            )
+        if not absent.num_rows:
             return
-        raise BillsError(f"other writers of {table} were faster {ATTEMPTS} times; try again")
+        try:
+            lake.append_expecting(table, absent.cast(given.schema), version=version)
+        except LostRace:
+            continue
+        return
+    raise BillsError(f"other writers of {table} were faster {ATTEMPTS} times; try again")
 
 
 _COUNTS = ("rows_in", "taken", "restated", "duplicates", "quarantined", "ignored", "withdrawn")

@@ -11,10 +11,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
 from typing import Any
 
 DECIMALS = Decimal(1).scaleb(-12)
+EXACT = Context(prec=76, rounding=ROUND_HALF_EVEN)
+"""For sums and products of such amounts: Python's own context would round at 28 digits."""
 LARGEST = Decimal(10) ** 26
 """What DECIMAL(38,12) holds stays below this."""
 LONGEST_TEXT = 2000
@@ -207,7 +209,7 @@ def amount(value: object, what: str) -> Decimal:
         raise LineError("not_a_number", f"{what} is {_shown(value)}; it has to be a finite number")
     if abs(found) >= LARGEST:
         raise LineError("too_large", f"{what} is {_shown(value)}; the table holds less than 10^26")
-    return found.quantize(DECIMALS, rounding=ROUND_HALF_EVEN)
+    return found.quantize(DECIMALS, context=EXACT)
 
 
 def from_minor_units(value: object, currency: str, what: str) -> Decimal:
@@ -225,7 +227,7 @@ def from_minor_units(value: object, currency: str, what: str) -> Decimal:
     places = 0 if currency in NO_MINOR_UNIT else 3 if currency in THREE_DECIMALS else 2
     stated = value.strip()
     try:
-        exact = Decimal(stated).scaleb(-places) if len(stated) <= _EXACT else Decimal("NaN")
+        exact = Decimal(stated).scaleb(-places, context=EXACT) if len(stated) <= _EXACT else Decimal("NaN")
     except InvalidOperation:
         exact = Decimal("NaN")
     if not exact.is_finite():

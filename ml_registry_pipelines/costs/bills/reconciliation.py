@@ -17,6 +17,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ml_registry_pipelines.costs.bills.intake import BILLS, NEWEST, BillsError
+from ml_registry_pipelines.costs.bills.lines import DECIMALS, EXACT
 from ml_registry_pipelines.costs.queries import cost_by
 from ml_registry_pipelines.lake.outcomes import LostRace, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.tables.bills import BILL_RECONCILIATION
@@ -72,7 +73,8 @@ class _Bill:
         """Add what was billed in another currency."""
         for name in ("billed", "credits", "other"):
             if (value := getattr(other, name)) is not None:
-                setattr(self, name, (getattr(self, name) or Decimal(0)) + _rounded(value * rate))
+                converted = EXACT.multiply(value, rate).quantize(DECIMALS, context=EXACT)
+                setattr(self, name, EXACT.add(getattr(self, name) or Decimal(0), converted))
         self.estimated |= other.estimated
         self.converted.add(currency)
 
@@ -94,7 +96,7 @@ class _Own:
             self.billable + other.billable,
             self.priced + other.priced,
             self.tokens + other.tokens,
-            sum(costs, Decimal(0)) if costs else None,
+            EXACT.add(costs[0], costs[1] if len(costs) > 1 else Decimal(0)) if costs else None,
         )
 
 
@@ -251,7 +253,7 @@ def _figures(bill: _Bill | None, mine: _Own, tolerance: Decimal, *, apart: bool)
         "billed": billed,
         "credits": None if bill is None else bill.credits,
         "other_charges": None if bill is None else bill.other,
-        "difference": None if billed is None else billed - (cost or Decimal(0)),
+        "difference": None if billed is None else EXACT.subtract(billed, cost or Decimal(0)),
         "capture_rate": rate,
         "estimated": bill is not None and bill.estimated,
         "converted_from": ", ".join(sorted(bill.converted)) or None if bill is not None else None,
@@ -270,7 +272,7 @@ def _status(billed: Decimal | None, mine: _Own, tolerance: Decimal, *, apart: bo
         return "nothing_logged"
     if mine.cost is None:
         return "nothing_priced"
-    if abs(cost - billed) <= tolerance * billed:
+    if abs(EXACT.subtract(cost, billed)) <= EXACT.multiply(tolerance, billed):
         return "captured"
     return "under" if cost < billed else "over"
 
@@ -361,6 +363,29 @@ def _bills(
     return found, chosen, left_out
 
 
+def billed_lines(reading: Reading, first: date, after: date) -> list[dict[str, Any]]:
+    """What is billed, of one kind of bill for each provider's day, summed by what rules may ask for.
+
+    Returns:
+        Rows with `day`, `provider`, `sub_account`, `line_item`, `charge`, `currency`, `amount` (DECIMAL,
+        credits negative) and `whole_day`: whether it is a charge for usage of that day.
+    """
+    _, chosen, _ = _bills(reading, first, after)
+    rows: list[dict[str, Any]] = reading.query(
+        "bills.billed_lines",
+        f"""
+        SELECT day, provider, report, sub_account, line_item, charge, currency, sum(amount) AS amount,
+            charge NOT IN ('tax', 'purchase') AND period_end <= period_start + INTERVAL 25 HOUR AS whole_day
+        FROM ({NEWEST})
+        WHERE state = 'stated' AND kind = 'cost' AND day >= $first AND day < $after
+        GROUP BY ALL
+        ORDER BY day, provider, sub_account, line_item, charge, currency
+        """,
+        {"first": first, "after": after},
+    ).to_pylist()
+    return [row for row in rows if row["report"] == chosen[row["day"], row["provider"]]]
+
+
 def _rank(report: str) -> int:
     return PREFERRED.index(report) if report in PREFERRED else len(PREFERRED)
 
@@ -387,10 +412,6 @@ def billed_providers(reading: Reading) -> Collection[str]:
         "bills.billed_providers", "SELECT DISTINCT provider FROM provider_bills WHERE kind = 'cost'"
     )
     return frozenset(rows["provider"].to_pylist())
-
-
-def _rounded(value: Decimal) -> Decimal:
-    return value.quantize(Decimal(1).scaleb(-12))
 
 
 def capture(
