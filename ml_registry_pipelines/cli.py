@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines import attribution_cli, exchange_cli, registry_cli, webhooks_cli
+from ml_registry_pipelines import (
+    attribution_cli,
+    bills_cli,
+    exchange_cli,
+    registry_cli,
+    statements_cli,
+    webhooks_cli,
+)
 from ml_registry_pipelines.cli_support import open_lake
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -69,6 +76,8 @@ registry_cli.attach(cli)
 exchange_cli.attach(cli)
 webhooks_cli.attach(cli)
 attribution_cli.attach(cli)
+bills_cli.attach(cli)
+statements_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 from resources.registry import RegistryResource
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.allocation_rules import Allocation
     from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.models import ModelRegistry
     from ml_registry_pipelines.registry.names import TagValue
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | int
+    Done = Thing | Version | Rule | Relationship | Allocation | int
     """What a command gives: what it is about now, or how many."""
 
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
+from assets import artifacts, bills, checks, costs, lineage, operations, outside, reports, sources, telemetry
 from ml_registry_pipelines import catalog
+from ml_registry_pipelines.bills_jobs import bills_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
@@ -20,6 +21,7 @@ from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
+from sensors import bills as bill_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
 
@@ -46,6 +48,8 @@ def build_defs(
         costs.model_costs,
         costs.cost_rollup,
         costs.attribution_gaps,
+        bills.provider_bills,
+        bills.bill_reconciliation,
         reports.daily_cost_report,
         reports.cost_overview,
         lineage.lineage_index,
@@ -58,13 +62,14 @@ def build_defs(
     shown = registry.definitions(catalog.show(catalogued, besides=keys))
     location = dg.Definitions(
         assets=own,
-        asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs()],
+        asset_checks=[*checks.all_checks(), bills.bill_checks],
+        jobs=[*all_jobs(), *registry_jobs(), *bills_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
+            bill_sensors.new_bills,
             attribution.new_attribution,
             reporting.reports_of_touched_days,
             registry_sensors.registry_changes,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Iterator, Sequence
+from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -16,6 +18,7 @@ from ml_registry_pipelines.reports.page import Cell, Column, Content, document, 
 from ml_registry_pipelines.reports.writing import FOLDER, Written, write_report
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.statements.issuing import Statements
     from ml_registry_pipelines.lake.lake import Lake
 
 REPORT = "tenant_statement"
@@ -100,6 +103,30 @@ def write_statement(lake: Lake, statement: Statement) -> Written:
     )
     open_folder(lake.root).write(f"{FOLDER}/{REPORT}/{partition}.csv", statement_csv(statement).encode())
     return written
+
+
+def issue_and_write(
+    statements: Statements, month: date, tenants: Sequence[str] = (), *, key: str | None = None
+) -> list[Statement]:
+    """Issue the statements of a month, and write their pages and CSV.
+
+    Without `tenants`: to all that have something in the month and were not issued one yet. A page that was
+    not written, because its process ended, is written when the month is issued again.
+
+    Raises:
+        AlreadyIssued: one of `tenants`, which were named, has its statement.
+        IllegalTransition: the month is not over.
+    """
+    held = {each.tenant: each for each in statements.issued() if each.month == month}
+    done: list[Statement] = []
+    for tenant in tenants or statements.tenants(month):
+        if not tenants and tenant in held:
+            write_statement(statements.log.lake, held[tenant])
+            continue
+        one = f"{key}/{hashlib.sha256(tenant.encode()).hexdigest()[:16]}" if key is not None else None
+        done.append(statements.issue(tenant, month, idempotency_key=one))
+        write_statement(statements.log.lake, done[-1])
+    return done
 
 
 def _headlines(statement: Statement) -> Iterator[Content]:

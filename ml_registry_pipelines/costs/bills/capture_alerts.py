@@ -8,8 +8,10 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.bills.intake import BILLS
+from ml_registry_pipelines.costs.bills.pulling import PULL_FAILED
 from ml_registry_pipelines.costs.bills.reconciliation import TABLE, billed_providers, capture
-from ml_registry_pipelines.operations.alerts import Alert, Severity
+from ml_registry_pipelines.lake.tables.bills import QUARANTINED_BILL_LINES
+from ml_registry_pipelines.operations.alerts import Alert, Alerts, Severity
 from ml_registry_pipelines.operations.audits import Finding
 
 if TYPE_CHECKING:
@@ -119,3 +121,22 @@ def _money(value: Decimal | None) -> str:
         if abs(value) >= Decimal("0.01") or not value
         else f"{value:f}"
     )
+
+
+def bill_lines_are_taken(lake: Lake, *, now: datetime | None = None) -> Finding:
+    """No record of a bill that came in the last month lies in quarantine, and no pull fails."""
+    since = (now or datetime.now(UTC)) - timedelta(days=31)
+    with lake.read(QUARANTINED_BILL_LINES.name) as reading:
+        rows = reading.query(
+            "bills.in_quarantine",
+            """
+            SELECT reason, count(*) AS records, min(message) AS example FROM quarantined_bill_lines
+            WHERE recorded_at >= $since GROUP BY reason ORDER BY records DESC, reason
+            """,
+            {"since": since},
+        ).to_pylist()
+    failing = Alerts(lake).standing(PULL_FAILED)
+    figures = {"quarantined": sum(row["records"] for row in rows), "pulls_failing": len(failing)}
+    said = [f"{row['records']} x {row['reason']}: {row['example']}" for row in rows[:SHOWN]]
+    said += [occurrence.title for occurrence in failing]
+    return Finding(not said, "; ".join(said) or "Every record of the last month was taken.", figures)

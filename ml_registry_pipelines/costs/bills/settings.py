@@ -40,7 +40,6 @@ from ml_registry_pipelines.telemetry.sources import Source
 
 BILLS_FILE = "bills.yaml"
 """Name of the file below the home that is read where `MLREG_BILLS` names none."""
-VARIABLE = "MLREG_BILLS"
 FOLDER, PULLED = "bills", "bills-pulled"
 """Folders below the home: where files of bills are put, and where answers of pulls are kept."""
 URLS: Mapping[str, str] = {
