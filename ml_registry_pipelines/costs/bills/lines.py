@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
-from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any
 
 DECIMALS = Decimal(1).scaleb(-12)
@@ -22,6 +22,7 @@ LARGEST = Decimal(10) ** 26
 LONGEST_TEXT = 2000
 _EXACT = 60
 """Characters that an amount may have; beyond, it is no amount."""
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 NO_MINOR_UNIT = frozenset(
@@ -199,13 +200,9 @@ def amount(value: object, what: str) -> Decimal:
     """
     if isinstance(value, bool) or value is None or not isinstance(value, int | float | Decimal | str):
         raise LineError("not_a_number", f"{what} is {_shown(value)}; it has to be a number")
-    text = str(value).strip()
-    try:
-        # A binary fraction is read as the shortest decimal that means it.
-        found = Decimal(text) if len(text) <= _EXACT else Decimal("NaN")
-    except InvalidOperation:
-        found = Decimal("NaN")
-    if not found.is_finite():
+    # A binary fraction is read as the shortest decimal that means it.
+    found = _decimal(str(value).strip())
+    if found is None:
         raise LineError("not_a_number", f"{what} is {_shown(value)}; it has to be a finite number")
     if abs(found) >= LARGEST:
         raise LineError("too_large", f"{what} is {_shown(value)}; the table holds less than 10^26")
@@ -225,14 +222,12 @@ def from_minor_units(value: object, currency: str, what: str) -> Decimal:
             "take its answer as it was given, so that cents and whole units cannot be mixed up",
         )
     places = 0 if currency in NO_MINOR_UNIT else 3 if currency in THREE_DECIMALS else 2
-    stated = value.strip()
-    try:
-        exact = Decimal(stated).scaleb(-places, context=EXACT) if len(stated) <= _EXACT else Decimal("NaN")
-    except InvalidOperation:
-        exact = Decimal("NaN")
-    if not exact.is_finite():
+    stated = _decimal(value.strip())
+    if stated is None:
         raise LineError("not_a_number", f"{what} is {_shown(value)}; it has to be a finite number")
-    return amount(exact, what)
+    if stated and stated.adjusted() > LARGEST.adjusted():
+        raise LineError("too_large", f"{what} is {_shown(value)}; the table holds less than 10^26")
+    return amount(stated.scaleb(-places, context=EXACT), what)
 
 
 def currency_of(value: object, given: Given, what: str) -> str:
@@ -264,7 +259,7 @@ def count(value: object, what: str) -> int:
     """
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 18:
         value = int(value)
-    if isinstance(value, Decimal | float) and value == int(value):
+    if isinstance(value, Decimal | float) and 0 <= value < 2**63 and value == int(value):
         value = int(value)
     if type(value) is not int or not 0 <= value < 2**63:
         raise LineError("not_a_count", f"{what} is {_shown(value)}; it has to be a whole number from 0 on")
@@ -326,6 +321,11 @@ def text(value: object) -> str | None:
 def raw_of(value: Any) -> str:
     """A record as JSON, for quarantine."""
     return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _decimal(stated: str) -> Decimal | None:
+    """A number as JSON and CSV write it; Python's own reading takes more."""
+    return Decimal(stated) if len(stated) <= _EXACT and _NUMBER.fullmatch(stated) else None
 
 
 def _shown(value: object) -> str:
