@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from datetime import date
-from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
 from assets.tables import DAILY, table_spec, written
+from assets.telemetry import LogFile
 from resources import AlertsResource, BillsResource, LakeResource
 
 ROOM = "costs"
@@ -21,7 +21,7 @@ class BillBatch(dg.Config):
     `since` and `until` (left out) are UTC days of what is asked for; `pulls` the names of some pulls.
     """
 
-    files: list[dict[str, Any]] = Field(default_factory=list)
+    files: list[LogFile] = Field(default_factory=list)
     pull: bool = False
     since: str | None = None
     until: str | None = None
@@ -46,6 +46,7 @@ def provider_bills(
     config: BillBatch, lake: LakeResource, bills: BillsResource, alerts: AlertsResource
 ) -> dg.MaterializeResult[None]:
     """Take bills, each line once."""
+    from ml_registry_pipelines.costs.bills.intake import BillsUnread
     from ml_registry_pipelines.costs.bills.pulling import PULL_FAILED, failed_pulls
     from ml_registry_pipelines.telemetry.sources import FileRef
 
@@ -62,7 +63,12 @@ def provider_bills(
         figures |= {
             f"pull_{each.name}": "; ".join(each.failures) or each.taken.sentence() for each in outcomes
         }
-    taken = bills.take(into, [FileRef.from_config(file) for file in config.files])
+    try:
+        taken = bills.take(into, [FileRef.from_config(file.model_dump()) for file in config.files])
+    except BillsUnread as some:
+        # A failed run would keep what was taken from being compared; the sensor asks for the others again.
+        taken = some.taken
+        figures["unread"] = str(some)
     figures |= {"rows_in": taken.rows_in, "taken": taken.taken, "quarantined": taken.quarantined}
     into.version("provider_bills")
     return dg.MaterializeResult(
