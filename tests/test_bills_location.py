@@ -108,14 +108,11 @@ def shell(*words: str, ok: bool = True) -> str:
     return done.output + (str(done.exception) if isinstance(done.exception, MlregError) else "")
 
 
-def test_the_shell_takes_lists_compares_shares_and_issues(
-    location: Location, monkeypatch, tmp_path: Path
-) -> None:
+def test_the_shell_takes_lists_compares_shares_and_issues(lake: Lake, home: Path, tmp_path: Path) -> None:
     month = (YESTERDAY.replace(day=1) - timedelta(days=1)).replace(day=1)
-    location.land(f"native/dt={month}/hh=12/a.jsonl", "a1", "a2")
-    assert location.execute(dg.RunRequest()).success
-    monkeypatch.setenv("MLREG_HOME", str(location.home))
-    assert "brings" in shell("bills", "list") or "bring bills in" in shell("bills", "list")
+    put_prices(lake)
+    log(lake, (12, {"tenant": "acme", "provider": "acme"}), day=month)
+    assert "bring bills in" in shell("bills", "list")
     bill = tmp_path / "b.json"
     bill.write_text(json.dumps(page(openai_bucket(month, openai_cost(50)))))
     assert "1 taken" in shell("bills", "take", str(bill))
@@ -123,6 +120,7 @@ def test_the_shell_takes_lists_compares_shares_and_issues(
     assert "gpt-4o, input" in shell("bills", "list", "--lines")
     said = shell("bills", "reconcile", "--since", str(month), "--until", str(month))
     assert "nothing_logged" in said
+    assert "no_bill" in said
     assert "0 of 2 days of a provider agree" in said
     assert "every record of a bill was taken" in shell("bills", "quarantine")
     assert "no pull is configured" in shell("bills", "pull")
@@ -130,18 +128,15 @@ def test_the_shell_takes_lists_compares_shares_and_issues(
     assert "platform  10 USD a month -> evenly" in shell("allocation", "list")
     assert "acme  10.000000000000 USD" in shell("allocation", "preview", f"{month:%Y-%m}")
     draft = shell("statements", "show", "acme", f"{month:%Y-%m}", "--draft")
-    # Two requests of 1,000 input tokens at 3 dollars a million, and 200 output tokens at 15.
-    assert "0.012000000000 USD" in draft
-    assert "total  10.012000000000 USD" in draft
+    assert "12.000000000000 USD" in draft
+    assert "total  22.000000000000 USD" in draft
     assert "acme" in shell("statements", "issue", f"{month:%Y-%m}")
     assert "no tenant lacks a statement" in shell("statements", "issue", f"{month:%Y-%m}")
     assert "was issued already" in shell("statements", "issue", f"{month:%Y-%m}", "acme", ok=False)
     assert "acme" in shell("statements", "list")
     page_ = tmp_path / "s.html"
     shell("statements", "show", "acme", f"{month:%Y-%m}", "--format", "html", "--output", str(page_))
-    assert (
-        page_.read_text() == (location.home / f"reports/tenant_statement/acme/{month:%Y-%m}.html").read_text()
-    )
+    assert page_.read_text() == (home / f"reports/tenant_statement/acme/{month:%Y-%m}.html").read_text()
     assert "there is no statement" in shell("statements", "show", "nobody", f"{month:%Y-%m}", ok=False)
 
 

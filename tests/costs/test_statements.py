@@ -16,7 +16,6 @@ from ml_registry_pipelines.costs.statements import issuing
 from ml_registry_pipelines.costs.statements.issuing import AlreadyIssued, StatementDamaged, Statements
 from ml_registry_pipelines.costs.statements.statement import Statement
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.lake.sandbox import run_sql
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound
 from ml_registry_pipelines.registry.log import Log
@@ -163,13 +162,6 @@ def test_two_who_issue_at_once_correct_a_month_once(held: Statements, monkeypatc
     with pytest.raises(InvalidInput, match="neither usage nor shared costs"):
         issue(held, "a", DECEMBER)
     assert [each.totals for each in held.issued("a")] == [{"USD": Decimal(30)}, {"USD": Decimal(7)}]
-
-
-def test_a_tenant_reads_its_own_lines_alone(held: Statements) -> None:
-    issue(held, "a", OCTOBER)
-    issue(held, "b", OCTOBER)
-    rows = run_sql(held.log.lake, "SELECT DISTINCT tenant FROM statement_lines", tenant="b")
-    assert rows["tenant"].to_pylist() == ["b"]
 
 
 def test_the_csv_has_every_digit_and_no_formula(held: Statements) -> None:

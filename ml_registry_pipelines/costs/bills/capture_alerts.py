@@ -109,7 +109,7 @@ def _alert(provider: str | None, currency: str | None, rows: Sequence[Mapping[st
         Severity.ERROR if grave else Severity.WARNING,
         f"Bills and costs part: {sentence(worst)}",
         f"{'; '.join(map(sentence, rows[:SHOWN]))}{more}. Requests may be missing from the logs, lack a price, or be "
-        "priced wrongly: see `mlreg bills reconcile`, and `mlreg costs` for what has no price.",
+        "priced wrongly: see `mlreg bills reconcile`.",
     )
 
 

@@ -253,6 +253,7 @@ def test_amounts_that_the_table_cannot_hold_are_refused() -> None:
     assert amount("12345678901234567890123456.123456789012", "x") == Decimal(
         "12345678901234567890123456.123456789012"
     )
+    wrong: object
     for wrong in ("1e26", "1e9999", "1e99999999", True, None, [], "1_000", "Infinity", "0" * 80):
         with pytest.raises(LineError):
             amount(wrong, "x")
