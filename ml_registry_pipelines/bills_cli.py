@@ -80,7 +80,7 @@ def bills_take(
 @bills.command("pull")
 @click.argument("names", nargs=-1, metavar="[PULL]...")
 @click.option("--since", type=DAY, help="First day (UTC); by default `look_back_days` ago.")
-@click.option("--until", type=DAY, help="Last day, itself included; by default today.")
+@click.option("--until", type=DAY, help="Last day, itself included; by default yesterday.")
 def bills_pull(names: tuple[str, ...], since: datetime | None, until: datetime | None) -> None:
     """Ask the cost APIs of bills.yaml, and take what they answer."""
     from ml_registry_pipelines.costs.bills.pulling import pull_bills

@@ -14,8 +14,10 @@ from click.testing import CliRunner
 
 from ml_registry_pipelines.cli import cli
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.lake import Lake
 from tests.costs.bills.api import Api, serving
 from tests.costs.bills.made import openai_bucket, openai_cost, page
+from tests.costs.bills.test_reconciliation import log, put_prices
 from tests.location import Location, open_location
 
 YESTERDAY = datetime.now(UTC).date() - timedelta(days=1)

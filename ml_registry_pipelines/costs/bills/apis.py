@@ -35,11 +35,11 @@ ANTHROPIC_VERSION = "2023-06-01"
 CLOUDFLARE_ROWS = 10_000
 """Groups of one answer, by Cloudflare's limit; an answer with as many may be cut off."""
 CLOUDFLARE_QUERY = """
-query Costs($account: string!, $from: Time!, $to: Time!, $limit: Int!) {
+query Costs($account: string!, $from: Time!, $to: Time!) {
   viewer {
     accounts(filter: {accountTag: $account}) {
       aiGatewayRequestsAdaptiveGroups(
-        limit: $limit, orderBy: [datetimeHour_ASC], filter: {datetimeHour_geq: $from, datetimeHour_leq: $to}
+        limit: %d, orderBy: [datetimeHour_ASC], filter: {datetimeHour_geq: $from, datetimeHour_leq: $to}
       ) {
         count
         sum { cost uncachedTokensIn uncachedTokensOut }
@@ -204,9 +204,10 @@ def _groups(call: Caller, account: str, first: datetime, last: datetime) -> tupl
         "account": account,
         "from": first.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "to": last.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "limit": CLOUDFLARE_ROWS,
     }
-    answer = call.post("/client/v4/graphql", {"query": CLOUDFLARE_QUERY, "variables": variables})
+    answer = call.post(
+        "/client/v4/graphql", {"query": CLOUDFLARE_QUERY % CLOUDFLARE_ROWS, "variables": variables}
+    )
     if errors := answer.value.get("errors"):
         said = _first_message(errors)
         if "auth" in said.lower() or "permission" in said.lower():

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +41,13 @@ _COLUMNS = tuple(f.name for f in fields(Line) if f.name != "identity")
 
 NEWEST = """
     SELECT * FROM provider_bills
+    WHERE (day >= $first AND day < $after) OR provider_line_id IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY line_key ORDER BY batch DESC) = 1
 """
-"""The newest row of each line, be it withdrawn."""
+"""The newest row of each line of some days, be it withdrawn, and of lines that may have moved to another day.
+
+A line is always of the same day, unless the issuer gave it an id: files of other days are not opened.
+"""
 
 
 class BillsError(MlregError):
@@ -214,7 +218,7 @@ class BillIntake:
         raise BillsError(f"other writers of provider_bills were faster {ATTEMPTS} times; try again")
 
     def _decide(self, reading: Reading, file: _File, records: Sequence[Record], *, last: bool) -> _Decided:
-        held = _held(reading, [line.key for record in records for line in record.lines])
+        held = _held(reading, [line for record in records for line in record.lines])
         groupings = {} if file.document.complete else _groupings(reading, records)
         batch = _last_batch(reading) + 1
         rows: list[dict[str, object]] = []
@@ -311,19 +315,20 @@ def _chunks(records: Iterator[Record]) -> Iterator[tuple[list[Record], bool]]:
         chunk = following
 
 
-def _held(reading: Reading, keys: list[int]) -> dict[int, dict[str, Any]]:
+def _held(reading: Reading, lines: Sequence[Line]) -> dict[int, dict[str, Any]]:
     import pyarrow as pa
 
-    if not keys:
+    if not lines:
         return {}
-    reading.register("given_keys", pa.table({"line_key": pa.array(sorted(set(keys)), pa.int64())}))
+    keys = sorted({line.key for line in lines})
+    reading.register("given_keys", pa.table({"line_key": pa.array(keys, pa.int64())}))
     rows = reading.query(
         "bills.held",
-        """
+        f"""
         SELECT line_key, state, quantity, unit, list_amount, amount, currency, source, file, file_digest
-        FROM provider_bills SEMI JOIN given_keys USING (line_key)
-        QUALIFY row_number() OVER (PARTITION BY line_key ORDER BY batch DESC) = 1
+        FROM ({NEWEST}) SEMI JOIN given_keys USING (line_key)
         """,
+        _bounds([line.day for line in lines]),
     ).to_pylist()
     return {row["line_key"]: row for row in rows}
 
@@ -376,10 +381,10 @@ def _groupings(reading: Reading, records: Sequence[Record]) -> dict[tuple[Any, .
         f"""
         SELECT report, issuer, account, period_start, period_end, any_value(grouping) AS grouping
         FROM ({NEWEST})
-        WHERE state = 'stated' AND kind <> 'nothing' AND report <> 'focus' AND day BETWEEN $first AND $last
+        WHERE state = 'stated' AND kind <> 'nothing' AND report <> 'focus' AND day >= $first AND day < $after
         GROUP BY report, issuer, account, period_start, period_end
         """,
-        {"first": min(days), "last": max(days)},
+        _bounds(days),
     ).to_pylist()
     return {
         tuple(row[n] for n in ("report", "issuer", "account", "period_start", "period_end")): row["grouping"]
@@ -445,18 +450,22 @@ def _lines_of_days(reading: Reading, days: Sequence[CompleteDay]) -> pa.Table:
         }
     )
     reading.register("complete_days", given)
-    bounds: dict[str, date] = {"first": min(day[3] for day in days), "last": max(day[3] for day in days)}
     return reading.query(
         "bills.lines_of_days",
         f"""
         SELECT newest.*
-        FROM (SELECT * FROM ({NEWEST}) WHERE state = 'stated' AND day BETWEEN $first AND $last) AS newest
+        FROM (SELECT * FROM ({NEWEST}) WHERE state = 'stated' AND day >= $first AND day < $after) AS newest
         JOIN complete_days AS given
           ON newest.report = given.report AND newest.issuer = given.issuer AND newest.day = given.day
          AND newest.account IS NOT DISTINCT FROM given.account
         """,
-        bounds,
+        _bounds([day[3] for day in days]),
     )
+
+
+def _bounds(days: Sequence[date]) -> dict[str, object]:
+    """The parameters of `NEWEST` for these days."""
+    return {"first": min(days), "after": max(days) + timedelta(days=1)}
 
 
 def _digest(*parts: str) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from functools import cached_property
 from typing import Any
 
 DECIMALS = Decimal(1).scaleb(-12)
@@ -147,7 +148,7 @@ class Line:
         """What a complete report states anew as a whole: report, issuer, account and period."""
         return (self.report, self.issuer, self.account, self.period_start, self.period_end)
 
-    @property
+    @cached_property
     def dimensions(self) -> tuple[object, ...]:
         """All that tells the line from others, without amounts, quantity and occurrence."""
         if self.provider_line_id is not None:
@@ -159,7 +160,7 @@ class Line:
             *(self.charge, self.charge_class, self.token_kind, self.service_tier, *self.identity),
         )
 
-    @property
+    @cached_property
     def key(self) -> int:
         """The identity of the line, the same in every file that states it."""
         text = json.dumps([*self.dimensions, self.occurrence], ensure_ascii=False, separators=(",", ":"))
@@ -174,7 +175,7 @@ class Line:
 
     def nth(self, occurrence: int) -> Line:
         """The same, as one of several equal lines."""
-        return replace(self, occurrence=occurrence)
+        return replace(self, occurrence=occurrence) if occurrence else self
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def pull_bills(
 
     Args:
         since: first UTC day; by default `look_back_days` before today.
-        until: first UTC day that is left out; by default tomorrow, so that today is in it.
+        until: first UTC day that is left out; by default today, whose bill is not complete.
 
     Returns:
         One outcome per pull. One that fails does not keep the others from it.
@@ -63,7 +63,7 @@ def pull_bills(
     """
     today = (now or datetime.now(UTC)).date()
     first = since or today - timedelta(days=settings.look_back_days)
-    last = until or today + timedelta(days=1)
+    last = until or today
     if first >= last:
         raise BillsError(f"from {first} up to, not including, {last} there is no day; give a later end")
     intake = BillIntake(lake, settings.all_sources)

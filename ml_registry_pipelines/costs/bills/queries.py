@@ -32,12 +32,12 @@ def billed_by_month(
             CASE WHEN count(list_amount) = count(*) THEN sum(list_amount) END AS list_amount,
             max(recorded_at) AS last_taken
         FROM ({NEWEST})
-        WHERE state = 'stated' AND kind = 'cost' AND day >= $since AND day < $until
+        WHERE state = 'stated' AND kind = 'cost' AND day >= $first AND day < $after
             AND ($provider IS NULL OR provider = $provider)
         GROUP BY ALL
         ORDER BY month DESC, provider, report, account, currency
         """,
-        {"since": since or date.min, "until": until or date.max, "provider": provider},
+        {"first": since or date.min, "after": until or date.max, "provider": provider},
     )
 
 
@@ -57,11 +57,11 @@ def bill_lines(
         SELECT day, provider, report, sub_account, line_item, model, token_kind, quantity, unit, amount, currency,
             state, recorded_at, source, file, line
         FROM {source}
-        WHERE ($history OR state = 'stated') AND kind <> 'nothing' AND day >= $since AND day < $until
+        WHERE ($history OR state = 'stated') AND kind <> 'nothing' AND day >= $first AND day < $after
             AND ($provider IS NULL OR provider = $provider)
         ORDER BY day DESC, provider, report, line_key, batch
         """,
-        {"since": since or date.min, "until": until or date.max, "provider": provider, "history": history},
+        {"first": since or date.min, "after": until or date.max, "provider": provider, "history": history},
     )
 
 

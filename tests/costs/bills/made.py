@@ -133,8 +133,9 @@ class Desk:
 
     def lines(self) -> list[tuple[date, str, str | None, Decimal | None, str | None]]:
         """(day, provider, line item, amount, currency) of what is billed now."""
+        everything = NEWEST.replace("$first", "'0001-01-01'").replace("$after", "'9999-12-31'")
         rows = self.rows(
-            f"SELECT * FROM ({NEWEST}) WHERE state = 'stated' AND kind <> 'usage' "
+            f"SELECT * FROM ({everything}) WHERE state = 'stated' AND kind <> 'usage' "
             "ORDER BY day, provider, line_item, sub_account, amount",
             "provider_bills",
         )

@@ -199,3 +199,13 @@ def test_what_counts_is_what_was_stated_last_whatever_came_before(tmp_path_facto
             assert adds_up(done)
             expected |= {day: sum(v for d, _, v in lines if d == day) for day in days}
         assert desk.billed().get("USD", 0) == sum(expected.values())
+
+
+def test_a_line_that_its_issuer_gave_an_id_may_move_to_another_day(desk: Desk) -> None:
+    head = f"{FOCUS_HEAD},x_LineItemId"
+    desk.take("a.csv", f"{head}\n{focus_row('1')},li-1\n")
+    moved = focus_row(
+        "1.5", ChargePeriodStart=f"{NEXT}T00:00:00Z", ChargePeriodEnd=f"{NEXT + timedelta(days=1)}T00:00:00Z"
+    )
+    assert desk.take("b.csv", f"{head}\n{moved},li-1\n").restated == 1
+    assert [(line[0], line[3]) for line in desk.lines()] == [(NEXT, Decimal("1.5"))]

@@ -70,7 +70,7 @@ def test_openai_is_asked_for_days_by_project_and_line_item_with_its_key(lake: La
     assert first.query["group_by"] == ["project_id", "line_item"]
     start, end = int(first.query["start_time"][0]), int(first.query["end_time"][0])
     assert datetime.fromtimestamp(start, UTC) == datetime(2026, 9, 30, tzinfo=UTC)
-    assert datetime.fromtimestamp(end, UTC) == datetime(2026, 10, 8, tzinfo=UTC)
+    assert datetime.fromtimestamp(end, UTC) == datetime(2026, 10, 7, tzinfo=UTC)
     assert {path.rsplit("/", 1)[-1] for path in api.paths()} >= {
         "costs",
         "completions",
@@ -142,13 +142,13 @@ def test_cloudflare_is_asked_day_by_day_and_hour_by_hour_where_a_day_has_too_muc
             for h in hours
             if day == str(DAY) and h in (3, 7)
         ]
-        return 200, {}, json.dumps(cloudflare_answer(*made[: variables["limit"]])).encode()
+        return 200, {}, json.dumps(cloudflare_answer(*made[: apis.CLOUDFLARE_ROWS])).encode()
 
     api.answers = groups
     desk = desk_of(lake, api, "cloudflare", ", account: acc-1")
     outcome = pull(desk)
     assert not outcome.failures
-    assert len(api.asked) == 8 + 24
+    assert len(api.asked) == 7 + 24
     assert api.asked[0].json["variables"]["account"] == "acc-1"
     assert desk.billed() == {"USD": Decimal(1)}
     pull(desk)

@@ -41,7 +41,7 @@ contract: test
 currency: USD
 prices:
   - {provider: openai, model: m, per_million_tokens: {input: 1000000, output: 1000000}}
-  - {provider: openai, model: euro, currency: EUR, per_million_tokens: {input: 1000000, output: 1000000}}
+  - {provider: openai, model: cheap, currency: EUR, per_million_tokens: {input: 10000, output: 10000}}
   - {provider: acme, model: m, per_million_tokens: {input: 1000000, output: 1000000}}
 """
 MORNING = datetime(2026, 10, 6, 5, 35, tzinfo=UTC)
@@ -112,15 +112,14 @@ def told(desk: Desk, now: datetime = MORNING) -> list[tuple[str, Severity]]:
 
 
 def test_a_bill_of_830_against_1_47_logged_alerts_on_the_next_morning(desk: Desk) -> None:
-    log(desk.lake, (147, {"model": "euro"}))
-    # 147 tokens at one euro; the bill is scaled alike: 83,000 against 147 is a capture rate of 0.18 %.
-    desk.take("b.json", page(openai_bucket(DAY, openai_cost(83_000, currency="eur"))))
+    log(desk.lake, (147, {"model": "cheap"}))
+    desk.take("b.json", page(openai_bucket(DAY, openai_cost(830, currency="eur"))))
     (row,) = compared(desk)
-    assert row[:6] == (DAY, "openai", "EUR", "under", Decimal(147), Decimal(83_000))
+    assert row[:6] == (DAY, "openai", "EUR", "under", Decimal("1.47"), Decimal(830))
     assert row[6] == pytest.approx(0.00177, abs=1e-5)
     assert told(desk) == [("capture_rate/openai/EUR", Severity.ERROR)]
     (alert,) = capture_alerts(desk.lake, desk.settings, now=MORNING)
-    assert "147.00 of 83,000.00 EUR billed are in our costs (0.2%)" in alert.title
+    assert "1.47 of 830.00 EUR billed are in our costs (0.2%)" in alert.title
     finding = bills_are_captured(desk.lake, desk.settings, now=MORNING)
     assert not finding.passed
 
