@@ -230,11 +230,12 @@ def _differences(
     provider: str, lines: Sequence[dict[str, Any]], billed_days: set[_BilledDay], traffic: _Traffic
 ) -> list[tuple[str, Decimal, str | None]]:
     logged = traffic.costs_by_day(provider)
-    currencies = sorted({currency for _, currency in logged})
+    sums = _sums(lines)
+    # Costs in a currency that no bill is in are charged as usage; the bill, which holds them too, must not be.
+    ours = ", ".join(sorted({currency for _, currency in logged} - sums.keys()))
     found: list[tuple[str, Decimal, str | None]] = []
-    for currency, billed in _sums(lines).items():
-        if currencies and currency not in currencies:
-            ours = ", ".join(currencies)
+    for currency, billed in sums.items():
+        if ours:
             why = f"{provider} bills in {currency}, its costs are in {ours}, and no rate is known"
             found.append((currency, billed, why))
             continue

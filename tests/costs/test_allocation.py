@@ -182,6 +182,18 @@ def test_a_difference_of_another_currency_is_left_and_said(rules: AllocationRule
     assert "bills in EUR, its costs are in USD, and no rate is known" in left.reason
 
 
+def test_a_difference_is_left_where_a_part_of_the_costs_is_in_a_currency_without_a_bill(
+    rules: AllocationRules,
+) -> None:
+    lake = rules.log.lake
+    log(lake, (30, {"tenant": "a"}), (100, {"tenant": "b", "model": "cheap"}))
+    Desk(lake).take("b.json", page(openai_bucket(DAY, openai_cost(50, currency="eur"))))
+    add(rules, "rest", "difference", "requests", provider="openai")
+    found = shared(rules)
+    assert found.parts == ()
+    assert "its costs are in USD" in found.left[0].reason
+
+
 def test_what_nobody_has_the_traffic_for_is_left_and_said(rules: AllocationRules) -> None:
     add(rules, "fee", "fee", "tokens", amount=Decimal(5), currency="USD")
     (left,) = shared(rules).left
