@@ -19,10 +19,12 @@ import click
 from ml_registry_pipelines import (
     alerts_cli,
     attribution_cli,
+    bills_cli,
     budgets_cli,
     exchange_cli,
     experiments_cli,
     registry_cli,
+    statements_cli,
     webhooks_cli,
 )
 from ml_registry_pipelines.cli_support import open_lake
@@ -80,6 +82,8 @@ attribution_cli.attach(cli)
 alerts_cli.attach(cli)
 budgets_cli.attach(cli)
 experiments_cli.attach(cli)
+bills_cli.attach(cli)
+statements_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

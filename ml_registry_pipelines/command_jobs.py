@@ -19,6 +19,7 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 from resources.registry import RegistryResource
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.allocation_rules import Allocation
     from ml_registry_pipelines.costs.experiments.experiments import Experiment
     from ml_registry_pipelines.costs.experiments.looking import Decision
     from ml_registry_pipelines.lineage.tracker import LineageTracker
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | Experiment | Decision | int | dict[str, str]
+    Done = Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | dict[str, str]
     """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
 

@@ -13,6 +13,7 @@ import dagster as dg
 
 from assets import (
     artifacts,
+    bills,
     checks,
     costs,
     experiments,
@@ -24,6 +25,7 @@ from assets import (
     telemetry,
 )
 from ml_registry_pipelines import catalog
+from ml_registry_pipelines.bills_jobs import bills_jobs
 from ml_registry_pipelines.budget_jobs import budget_jobs
 from ml_registry_pipelines.experiments_jobs import experiments_jobs
 from ml_registry_pipelines.jobs import all_jobs
@@ -33,6 +35,7 @@ from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
+from sensors import bills as bill_sensors
 from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
@@ -61,6 +64,8 @@ def build_defs(
         costs.cost_rollup,
         costs.attribution_gaps,
         experiments.decisions,
+        bills.provider_bills,
+        bills.bill_reconciliation,
         reports.daily_cost_report,
         reports.cost_overview,
         lineage.lineage_index,
@@ -73,10 +78,11 @@ def build_defs(
     shown = registry.definitions(catalog.show(catalogued, besides=keys))
     location = dg.Definitions(
         assets=own,
-        asset_checks=checks.all_checks(),
+        asset_checks=[*checks.all_checks(), bills.bill_checks],
         jobs=[
             *all_jobs(),
             *registry_jobs(),
+            *bills_jobs(),
             *budget_jobs(),
             *experiments_jobs(),
         ],
@@ -85,6 +91,7 @@ def build_defs(
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
+            bill_sensors.new_bills,
             attribution.new_attribution,
             experiments_sensors.experiment_looks,
             reporting.reports_of_touched_days,

@@ -5,7 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -33,6 +33,28 @@ def past_days(config: PastDays) -> dict[str, Any]:
     """The days of a `reprice_costs` run, as its ops take them."""
     days = {"reprice": True, "since": config.since, "until": config.until}
     return {"ops": {op: {"config": days} for op in ("model_costs", "cost_rollup", "attribution_gaps")}}
+
+
+class PulledDays(dg.Config):
+    """UTC days, YYYY-MM-DD, `until` left out, and the pulls to make; by default the last days, and all."""
+
+    since: str | None = None
+    until: str | None = None
+    pulls: list[str] = Field(default_factory=list)
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_a_day(cls, day: str | None) -> str | None:
+        if day is not None:
+            date.fromisoformat(day)
+        return day
+
+
+@dg.config_mapping
+def pulled_days(config: PulledDays) -> dict[str, Any]:
+    """What a `pull_bills` run asks for, as its ops take it."""
+    asked = {"pull": True, "since": config.since, "until": config.until, "pulls": config.pulls}
+    return {"ops": {"provider_bills": {"config": asked}}}
 
 
 def _job(
@@ -98,6 +120,18 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             "decide_experiments",
             ["costs/decisions"],
             "Looks at every experiment that has not been looked at for an hour, and stores what is decided.",
+        ),
+        _job(
+            "take_bills",
+            ["costs/provider_bills", "costs/bill_reconciliation"],
+            "Takes providers' bills that have landed, and compares them with our costs. A sensor names the files; "
+            "started by hand, it takes whatever lies in the sources.",
+        ),
+        _job(
+            "pull_bills",
+            ["costs/provider_bills", "costs/bill_reconciliation"],
+            "Asks providers' cost APIs for the last days, and compares what they bill with our costs.",
+            pulled_days,
         ),
         _job(
             "write_reports",

@@ -38,6 +38,8 @@ RESERVED_KINDS = frozenset(
         "budget",
         "alert_acknowledgement",
         "tenant_settings",
+        "allocation_rule",
+        "tenant_statement",
     }
 )
 

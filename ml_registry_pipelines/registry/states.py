@@ -34,6 +34,8 @@ RELATIONSHIP = "relationship"
 APPROVAL = "approval"
 ATTRIBUTION_RULE = "attribution_rule"
 EXPERIMENT = "experiment"
+ALLOCATION_RULE = "allocation_rule"
+TENANT_STATEMENT = "tenant_statement"
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "things": ("name", "parent_id"),

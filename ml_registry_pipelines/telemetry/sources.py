@@ -189,10 +189,11 @@ class _Memory:
 
 
 class Sources:
-    """All configured sources, by name."""
+    """All configured sources, by name. `taken` is the table that holds which files were taken."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[Source], *, taken: str = "ingested_files") -> None:
         self._sources = {source.name: source for source in sources}
+        self._taken = taken
 
     @classmethod
     def load(cls, settings: Settings) -> Sources:
@@ -222,7 +223,7 @@ class Sources:
 
     def with_source(self, source: Source) -> Sources:
         """These sources and one more, for files that a person names."""
-        return Sources([*self._sources.values(), source])
+        return Sources([*self._sources.values(), source], taken=self._taken)
 
     def look(
         self,
@@ -298,12 +299,12 @@ class Sources:
     def _compare(
         self, lake: Lake, listed: list[FileRef], *, changes: bool
     ) -> tuple[list[FileRef], list[ChangedFile]]:
-        """Files that are not in `ingested_files`, and those whose content is another than was taken."""
+        """Files that were not taken, and those whose content is another than was taken."""
         import pyarrow as pa
 
         if not listed:
             return [], []
-        if not lake.exists("ingested_files"):
+        if not lake.exists(self._taken):
             return sorted(listed, key=_order), []
         listing = pa.table(
             {
@@ -315,14 +316,14 @@ class Sources:
                 "etag": pa.array([f.etag for f in listed], pa.string()),
             }
         )
-        with lake.read("ingested_files") as reading:
+        with lake.read(self._taken) as reading:
             reading.register("listing", listing)
             found = reading.query(
                 "sources.not_taken",
-                """
+                f"""
                 SELECT listing.number, taken.path IS NOT NULL AS taken, taken.digest
                 FROM listing
-                LEFT JOIN (SELECT * FROM ingested_files WHERE complete) AS taken USING (source, path)
+                LEFT JOIN (SELECT * FROM {self._taken} WHERE complete) AS taken USING (source, path)
                 WHERE taken.path IS NULL
                    OR taken.size <> listing.size
                    OR taken.etag IS DISTINCT FROM listing.etag
