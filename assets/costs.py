@@ -11,7 +11,7 @@ from assets.telemetry import rolled_up
 from resources import LakeResource, PricesResource
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.costs.ledger import Repriced
+    from ml_registry_pipelines.costs.repricing import Repriced
     from ml_registry_pipelines.lake.lake import Lake
 
 ROOM = "costs"
@@ -80,7 +80,8 @@ def price_catalog(lake: LakeResource, prices: PricesResource) -> dg.MaterializeR
 )
 def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) -> dg.MaterializeResult[None]:
     """Price the batches that inference_events holds and model_costs lacks, and past days anew where asked to."""
-    from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
+    from ml_registry_pipelines.costs.ledger import catch_up_costs
+    from ml_registry_pipelines.costs.repricing import reprice
 
     prices.sync_first(lake.open())
     batches = catch_up_costs(lake.open())

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.costs.catalog import CatalogSync
-    from ml_registry_pipelines.costs.ledger import Repriced
+    from ml_registry_pipelines.costs.repricing import Repriced
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
@@ -470,7 +470,8 @@ def prices_missing() -> None:
 def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool) -> None:
     """Sync the catalogue, price past days anew with it, and roll them up."""
     from ml_registry_pipelines.costs.attribution_gaps import refresh_gaps
-    from ml_registry_pipelines.costs.ledger import days_priced, reprice
+    from ml_registry_pipelines.costs.ledger import days_priced
+    from ml_registry_pipelines.costs.repricing import reprice
     from ml_registry_pipelines.costs.rollups import roll_up_costs
 
     first, last = (None if day is None else day.date() for day in (since, until))

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ml_registry_pipelines.costs.contracts import Contract, read_contract
-from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
+from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.prices import catalog_rows
 from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.costs.queries import Coverage, UnknownKey, cost_by, coverage, unpriced_models
+from ml_registry_pipelines.costs.repricing import reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
