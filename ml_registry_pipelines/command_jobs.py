@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | int
-    """What a command gives: what it is about now, or how many."""
+    Done = Thing | Version | Rule | Relationship | Mapping[str, str] | int
+    """What a command gives: what it is about now, what is told about it, or how many."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,8 @@ def _told(done: "Done") -> dict[str, Any]:
 
     if isinstance(done, int):
         return {"entities": done}
+    if isinstance(done, Mapping):
+        return dict(done)
     if isinstance(done, Rule):
         return {"name": done.name, "registry id": done.id}
     if isinstance(done, Relationship):

@@ -13,6 +13,7 @@ import dagster as dg
 
 from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
 from ml_registry_pipelines import catalog
+from ml_registry_pipelines.costs_jobs import costs_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
@@ -59,7 +60,7 @@ def build_defs(
     location = dg.Definitions(
         assets=own,
         asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs()],
+        jobs=[*all_jobs(), *registry_jobs(), *costs_jobs()],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,

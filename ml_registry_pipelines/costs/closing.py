@@ -22,7 +22,7 @@ from ml_registry_pipelines.registry.events import new_id, now
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.names import checked_text
 from ml_registry_pipelines.registry.references import named
-from ml_registry_pipelines.registry.states import State
+from ml_registry_pipelines.registry.states import State, from_rows
 from ml_registry_pipelines.registry.view import View
 
 if TYPE_CHECKING:
@@ -146,7 +146,11 @@ class Closings(Desk):
     def closed(self) -> list[Closing]:
         """The months that were closed by command, in order."""
         states = self.view().select(
-            "costs.closings", "things", "type = $type AND NOT deleted", order="name", parameters={"type": KIND}
+            "costs.closings",
+            "things",
+            "type = $type AND NOT deleted",
+            order="name",
+            parameters={"type": KIND},
         )
         return [_closing(state) for state in states if state.name != RULE]
 
@@ -200,6 +204,49 @@ def booked_in(lake: Lake, tenant: str, month: date) -> tuple[Booked, ...]:
             {"first": month, "end": month_after(month), "tenant": tenant},
         ).to_pylist()
     return tuple(Booked(**row) for row in rows)
+
+
+def months_that_differ(lake: Lake) -> tuple[int, list[Closing]]:
+    """How many months were closed by command, and those that hold something else by now. One query for all."""
+    if not lake.exists(LOG):
+        return 0, []
+    with Log(lake) as log:
+        rows = log.view("default").of_all_tenants(
+            "costs.closings_of_all",
+            "things",
+            "SELECT * FROM current WHERE type = $type AND NOT deleted AND name <> $rule ORDER BY tenant, name",
+            {"type": KIND, "rule": RULE},
+        )
+    closings = [_closing(state) for state in from_rows("things", rows)]
+    if not closings:
+        return 0, []
+    with lake.read("model_costs") as reading:
+        found = reading.query(
+            "costs.booked_in_closed_months",
+            """
+            WITH closed AS (SELECT unnest($tenants::VARCHAR[]) AS tenant, unnest($months::DATE[]) AS month)
+            SELECT c.tenant, c.month, m.currency, count(*) AS requests,
+                count(*) FILTER (WHERE cost_status = 'priced') AS priced_requests,
+                sum(cost) FILTER (WHERE cost_status = 'priced') AS cost
+            FROM model_costs AS m
+            JOIN closed AS c ON c.tenant = m.tenant AND c.month = date_trunc('month', m.day)
+            WHERE m.booked_day IS NULL AND m.day >= $first AND m.day < $end
+            GROUP BY ALL
+            ORDER BY ALL
+            """,
+            {
+                "tenants": [one.tenant for one in closings],
+                "months": [one.month for one in closings],
+                "first": min(one.month for one in closings),
+                "end": month_after(max(one.month for one in closings)),
+            },
+        ).to_pylist()
+    holds: dict[tuple[str, date], list[Booked]] = {}
+    for row in found:
+        booked = Booked(row["currency"], row["requests"], row["priced_requests"], row["cost"])
+        holds.setdefault((row["tenant"], row["month"]), []).append(booked)
+    differing = [one for one in closings if set(holds.get((one.tenant, one.month), ())) != set(one.booked)]
+    return len(closings), differing
 
 
 def tenants_with_costs(lake: Lake, month: date | None = None) -> list[str]:

@@ -245,7 +245,9 @@ def _entry(entry: Any, source: Any, where: str) -> Rate:
     if not isinstance(entry, Mapping):
         raise RateError(f"{where}: has to be a mapping with day, base, quote and rate")
     if unknown := sorted(map(str, entry.keys() - {"day", "base", "quote", "rate", "source"})):
-        raise RateError(f"{where}: unknown field {unknown[0]!r}; the fields are day, base, quote, rate, source")
+        raise RateError(
+            f"{where}: unknown field {unknown[0]!r}; the fields are day, base, quote, rate, source"
+        )
     given = {name: str(entry.get(name) or "").strip() for name in ("day", "base", "quote", "rate")}
     for name, value in given.items():
         if not value:
@@ -254,7 +256,9 @@ def _entry(entry: Any, source: Any, where: str) -> Rate:
     if not isinstance(said, str):
         raise RateError(f"{where}: source is missing; say who states the rate, here or at the top")
     try:
-        return Rate(parsed_day(given["day"]), given["base"], given["quote"], parsed_rate(given["rate"]), said.strip())
+        return Rate(
+            parsed_day(given["day"]), given["base"], given["quote"], parsed_rate(given["rate"]), said.strip()
+        )
     except RateError as fault:
         raise RateError(f"{where}: {fault}") from None
 

@@ -34,7 +34,14 @@ from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, TOKEN_BUC
 if TYPE_CHECKING:
     import pyarrow as pa
 
-READS = ("inference_events", "model_costs", "cost_corrections", "price_catalog", "cost_rollup", "currency_rates")
+READS = (
+    "inference_events",
+    "model_costs",
+    "cost_corrections",
+    "price_catalog",
+    "cost_rollup",
+    "currency_rates",
+)
 VERSION = "1.2"
 UNIT_COST = "decimal(38,15)"
 """Unit prices of a million tokens, and quantities of them: room for prices up to 99 billion."""
@@ -169,7 +176,14 @@ def schema() -> pa.Schema:
 
 
 def focus_day(
-    reading: Reading, day: date, *, since: date, until: date, tenant: str | None, account: str, currency: str | None
+    reading: Reading,
+    day: date,
+    *,
+    since: date,
+    until: date,
+    tenant: str | None,
+    account: str,
+    currency: str | None,
 ) -> pa.Table:
     """The FOCUS rows of one day of use that are in the billing months from `since` up to, not including, `until`.
 
@@ -243,7 +257,7 @@ def _convert(reading: Reading, day: date, currency: str | None) -> None:
     )["currency"].to_pylist()
     one = arrow_type("decimal(18,12)")
     if currency is None:
-        rates = {base: 1 for base in priced}
+        rates = dict.fromkeys(priced, 1)
     else:
         stretches = rates_into(reading, currency).to_pylist()
         rates = {row["base"]: row["rate"] for row in stretches if row["since"] <= day < row["until"]}

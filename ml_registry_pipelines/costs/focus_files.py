@@ -75,7 +75,9 @@ def export_focus(lake: Lake, wish: FocusWish, path: Path) -> FocusWritten:
     if form not in FORMATS:
         raise FocusError(f"{path}: a FOCUS file is .parquet or .csv; let its name end so")
     if wish.until <= wish.month:
-        raise FocusError(f"{wish.month:%Y-%m} is after {wish.last_month or wish.month:%Y-%m}; turn them round")
+        raise FocusError(
+            f"{wish.month:%Y-%m} is after {wish.last_month or wish.month:%Y-%m}; turn them round"
+        )
     rows, billed = 0, dict[str, Decimal]()
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     period = {"since": wish.month, "until": wish.until, "tenant": wish.tenant}

@@ -133,9 +133,7 @@ def cost_by(
         UnknownKey: a key or filter is none of those.
         RateError: the currency is no ISO 4217 code.
     """
-    (rows,) = costs_by(
-        reading, [by], since=since, until=until, where=where, basis=basis, currency=currency
-    )
+    (rows,) = costs_by(reading, [by], since=since, until=until, where=where, basis=basis, currency=currency)
     return rows
 
 

@@ -139,9 +139,9 @@ def _stand(reading: Reading, day: date, closed: ClosedMonths) -> str:
     """
     import pyarrow as pa
 
-    tenants = reading.query(
-        "reprice_tenants", "SELECT DISTINCT tenant FROM repriced ORDER BY tenant"
-    )["tenant"].to_pylist()
+    tenants = reading.query("reprice_tenants", "SELECT DISTINCT tenant FROM repriced ORDER BY tenant")[
+        "tenant"
+    ].to_pylist()
     before = reading.query(
         "reprice_corrected", f"SELECT DISTINCT tenant FROM {CORRECTIONS} WHERE day = $day", {"day": day}
     )["tenant"].to_pylist()
@@ -186,7 +186,8 @@ def _changes(reading: Reading, day: date, stands: str, rows: int) -> Repriced:
             WHERE {_OTHER}
         ),
         amounts AS (
-            SELECT tenant, corrected, 1 AS changed, new_currency AS currency, NULL AS before, new_cost AS more FROM pairs
+            SELECT tenant, corrected, 1 AS changed, new_currency AS currency, NULL AS before, new_cost AS more
+            FROM pairs
             UNION ALL
             SELECT tenant, corrected, 0, old_currency, NULL, -old_cost FROM pairs
             UNION ALL
@@ -227,9 +228,7 @@ def _changes(reading: Reading, day: date, stands: str, rows: int) -> Repriced:
     )
 
 
-def _correct(
-    lake: Lake, reading: Reading, day: date, stands: str, attempts: int, correction: int
-) -> None:
+def _correct(lake: Lake, reading: Reading, day: date, stands: str, attempts: int, correction: int) -> None:
     """Book the corrections of a day, a bounded number of attempts in each commit."""
     parts = -(-attempts // ROWS_AT_ONCE)
     recorded_at = datetime.now(UTC)
@@ -291,7 +290,9 @@ def _replace(lake: Lake, reading: Reading, day: date, costs: pa.Table, sequence:
 
     fresh = costs
     if reading.query("reprice_closed", "SELECT count(*) AS n FROM closed")["n"][0].as_py():
-        fresh = reading.query("reprice_open", f"SELECT {_COLUMNS} FROM repriced ANTI JOIN closed USING (tenant)")
+        fresh = reading.query(
+            "reprice_open", f"SELECT {_COLUMNS} FROM repriced ANTI JOIN closed USING (tenant)"
+        )
     kept = reading.query(
         "reprice_kept",
         f"""

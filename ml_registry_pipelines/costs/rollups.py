@@ -118,6 +118,7 @@ _OF_ROW = (
 )
 KEY = ("day", "hour", "tenant", "application", "provider", "model", "status")
 
+
 def _amounts(count: str) -> str:
     """Counts and sums of rows of costs; `count` counts rows, those that take back one as -1."""
     listed = "cost_status = 'priced' AND list_cost IS NOT NULL"
@@ -138,7 +139,9 @@ def _amounts(count: str) -> str:
 """
 
 
-_LOGGED = "sum(logged_cost) FILTER (WHERE logged_currency = coalesce(currency, logged_currency)) AS logged_cost"
+_LOGGED = (
+    "sum(logged_cost) FILTER (WHERE logged_currency = coalesce(currency, logged_currency)) AS logged_cost"
+)
 
 # MATERIALIZED: DuckDB 2.0 turns a window over groups into a join of the query with itself, and its second
 # scan reads all files: 50 s instead of 1 s for one day of thirty.

@@ -226,6 +226,21 @@ def costs_equal_rollup(lake: Lake) -> Finding:
     )
 
 
+def closed_months_hold(lake: Lake) -> Finding:
+    """Every month that was closed by hand still holds what it was closed with; what came later is booked later."""
+    from ml_registry_pipelines.costs.closing import months_that_differ
+
+    closed, differing = months_that_differ(lake)
+    if differing:
+        named = ", ".join(f"{one.month:%Y-%m} of {one.tenant}" for one in differing[:5])
+        return Finding(
+            False,
+            f"{len(differing)} closed months differ from what they were closed with: {named}.",
+            {"closed": closed},
+        )
+    return Finding(True, f"{closed} closed months hold what they were closed with.", {"closed": closed})
+
+
 def _rollup_equals_raw(
     lake: Lake, *, rollup: str, raw: str, sql: str, beside: tuple[str, ...] = ()
 ) -> Finding:

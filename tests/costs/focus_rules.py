@@ -104,7 +104,7 @@ def _product(quantity: str, price: str, cost: str) -> Callable[[Row], bool]:
     def holds(row: Row) -> bool:
         if row["ChargeClass"] == "Correction" or row[quantity] is None or row[price] is None:
             return True
-        return abs(row[quantity] * row[price] - row[cost]) <= CLOSE * max(1, row["x_Requests"])
+        return bool(abs(row[quantity] * row[price] - row[cost]) <= CLOSE * max(1, row["x_Requests"]))
 
     return holds
 

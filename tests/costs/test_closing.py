@@ -29,7 +29,11 @@ from tests.made_events import land
 DAY = date(2025, 11, 30)
 NEXT = date(2025, 12, 1)
 NOVEMBER = date(2025, 11, 1)
-PRICE = "contract: {name}\ncurrency: {currency}\nprices: [{{provider: acme, model: {model}, per_million_tokens: {{input: {price}}}}}]"
+PRICE = """
+contract: {name}
+currency: {currency}
+prices: [{{provider: acme, model: {model}, per_million_tokens: {{input: {price}}}}}]
+"""
 
 
 def offer(lake: Lake, price: int, *, model: str = "m", currency: str = "USD", name: str = "a") -> None:
@@ -80,8 +84,8 @@ def test_a_closed_month_is_corrected_and_an_open_one_replaced(ledger: Lake, log:
     assert rows(ledger, "model_costs") == before
     assert rows(ledger, "cost_corrections") == []
     assert [(one.day, one.changed, one.corrected, one.difference) for one in told] == [
-        (DAY, 2, 1, {"USD": 40}),
-        (NEXT, 1, 0, {"USD": 20}),
+        (DAY, 2, 1, {"USD": Decimal(40)}),
+        (NEXT, 1, 0, {"USD": Decimal(20)}),
     ]
     assert told[0].changes == (
         TenantChange("acme", "USD", Decimal(10), Decimal(30), corrected=True),
@@ -100,7 +104,7 @@ def test_a_closed_month_is_corrected_and_an_open_one_replaced(ledger: Lake, log:
     ]
     today = datetime.now(UTC).date()
     assert {row["booked_day"] for row in corrections} == {today}
-    mine = {"where": {"tenant": "acme"}}
+    mine: dict[str, Any] = {"where": {"tenant": "acme"}}
     assert cost(ledger, **mine) == [(DAY, "USD", 30, 20), (NEXT, "USD", 30, None)]
     assert cost(ledger, Basis.CLOSED, **mine) == [(DAY, "USD", 10, None), (NEXT, "USD", 30, None)]
     booked = cost(ledger, Basis.BOOKED, **mine)
@@ -118,11 +122,13 @@ def test_doing_it_again_books_nothing_and_going_back_books_the_way_back(ledger: 
     assert [ledger.version(table) for table in ("model_costs", "cost_corrections")] == versions
     offer(ledger, 1, name="c")
     (back,) = reprice(ledger, [DAY])
-    assert (back.corrected, back.difference) == (1, {"USD": -40})
+    assert (back.corrected, back.difference) == (1, {"USD": Decimal(-40)})
     assert [row["cost"] for row in rows(ledger, "cost_corrections")] == [30, -10, 10, -30]
 
 
-def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows(lake: Lake, log: Log) -> None:
+def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows(
+    lake: Lake, log: Log
+) -> None:
     land(lake, [day_of(DAY, model="late"), day_of(DAY)])
     catch_up_costs(lake)
     roll_up_costs(lake)
@@ -130,7 +136,7 @@ def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows
     assert closing.booked == (Booked(None, 2, 0, None),)
     offer(lake, 2, model="late", currency="EUR")
     (done,) = reprice(lake, [DAY])
-    assert (done.corrected, done.difference) == (1, {"EUR": 20})
+    assert (done.corrected, done.difference) == (1, {"EUR": Decimal(20)})
     roll_up_costs(lake, [DAY])
     with lake.read("cost_rollup") as reading:
         (row,) = cost_by(reading, []).to_pylist()
@@ -144,7 +150,7 @@ def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows
 def test_a_correction_into_another_currency_takes_back_the_first(ledger: Lake) -> None:
     offer(ledger, 2, currency="EUR", name="b")
     (done,) = reprice(ledger, [DAY])
-    assert done.difference == {"EUR": 40, "USD": -20}
+    assert done.difference == {"EUR": Decimal(40), "USD": Decimal(-20)}
     roll_up_costs(ledger, [DAY])
     assert cost(ledger, where={"tenant": "acme"}, until=NEXT) == [
         (DAY, "EUR", 20, 20),
@@ -164,7 +170,7 @@ def test_requests_that_come_after_closing_are_booked_when_they_are_priced(ledger
     catch_up_costs(ledger)
     roll_up_costs(ledger)
     today = datetime.now(UTC).date()
-    mine = {"where": {"tenant": "acme"}}
+    mine: dict[str, Any] = {"where": {"tenant": "acme"}}
     assert cost(ledger, Basis.CLOSED, **mine) == [(DAY, "USD", 10, None), (NEXT, "USD", 20, None)]
     assert cost(ledger, **mine) == [(DAY, "USD", 17, None), (NEXT, "USD", 20, None)]
     assert cost(ledger, Basis.BOOKED, **mine)[-1] == (today, "USD", 7, None)

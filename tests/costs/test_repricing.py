@@ -166,17 +166,19 @@ def test_the_shell_prices_past_days_anew_and_says_what_changed(lake: Lake, home:
     )
 
     def mlreg(*arguments: str) -> list[str]:
-        found = CliRunner().invoke(cli, ["prices", "reprice", *arguments])
+        found = CliRunner().invoke(cli, ["costs", "reprice", *arguments])
         assert found.exit_code == 0, found.output
         return found.output.splitlines()
 
     until = ["--until", str(DAY)]
     assert mlreg(*until, "--dry-run") == [
         "2026-10-05  1 of 1 rows  +0.000010 USD",
+        "  acme  unknown -> 0.000010 USD",
         "1 rows of 1 days would change: +0.000010 USD",
     ]
     assert mlreg(*until) == [
         "2026-10-05  1 of 1 rows  +0.000010 USD",
+        "  acme  unknown -> 0.000010 USD",
         "1 rows of 1 days changed: +0.000010 USD",
         "rolled up 1 days, 2026-10-05 to 2026-10-05",
     ]
@@ -186,7 +188,7 @@ def test_the_shell_prices_past_days_anew_and_says_what_changed(lake: Lake, home:
 
 def test_days_in_the_wrong_order_are_refused(lake: Lake) -> None:
     later = str(DAY + timedelta(days=1))
-    found = CliRunner().invoke(cli, ["prices", "reprice", "--since", later, "--until", str(DAY)])
+    found = CliRunner().invoke(cli, ["costs", "reprice", "--since", later, "--until", str(DAY)])
     assert found.exit_code == 2
     assert "is after --until" in found.output
 

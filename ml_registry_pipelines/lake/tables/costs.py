@@ -260,12 +260,12 @@ COST_ROLLUP = Table(
         *ATTRIBUTED_COLUMNS,
         ATTRIBUTION_VERSION,
         Column(
-            "listed_requests", "int64", "priced attempts that have a list cost; NULL: not counted yet then",
+            "listed_requests",
+            "int64",
+            "priced attempts that have a list cost; NULL: not counted yet then",
             "requests",
         ),
-        Column(
-            "listed_cost", MONEY, "effective cost of those: list_cost less this was saved", "currency"
-        ),
+        Column("listed_cost", MONEY, "effective cost of those: list_cost less this was saved", "currency"),
         *_listed("sum over the attempts that have one"),
         *(
             Column(name, MONEY, "as in model_costs, over the attempts that have one", "currency")
