@@ -157,18 +157,18 @@ def _tuple(alias: str, names: Iterable[str]) -> str:
     return f"({', '.join(f'{alias}.{name}' for name in names)})"
 
 
-_STATED = ("price_kind", "list_price_id", "contracted_cost", *LIST_AMOUNTS)
-_OPEN = ("cost_status", "price_id", "currency", "assumed", *AMOUNTS, *_STATED)
+_NARROW = ("cost_status", "price_id", "list_price_id", "price_kind", "currency", "cost", "list_cost")
+_OTHERWISE = f"{_tuple('n', _NARROW)} IS DISTINCT FROM {_tuple('o', _NARROW)}"
+"""Whether an attempt is priced otherwise: by the same prices its components are the same."""
 _PAID = ("cost_status", "currency", "assumed", *AMOUNTS)
 _BESIDE = ("price_kind", "contracted_cost", *LIST_AMOUNTS)
-_OTHER = f"""CASE
-    WHEN closed.tenant IS NULL THEN {_tuple("n", _OPEN)} IS DISTINCT FROM {_tuple("o", _OPEN)}
+_TO_CORRECT = f"""CASE
     WHEN {_tuple("n", _PAID)} IS DISTINCT FROM {_tuple("o", _PAID)} THEN true
     -- Rows of before lists were kept apart say nothing of them; that is no mistake to be corrected.
     WHEN o.price_kind IS NULL AND o.cost_status = 'priced' THEN false
     ELSE {_tuple("n", _BESIDE)} IS DISTINCT FROM {_tuple("o", _BESIDE)}
 END"""
-"""Whether an attempt has to be booked otherwise. Another price of the same amounts is no correction."""
+"""Whether its amounts are others, too: another price of the same amounts is no correction."""
 
 
 def _changes(reading: Reading, day: date, stands: str, rows: int) -> Repriced:
@@ -177,13 +177,21 @@ def _changes(reading: Reading, day: date, stands: str, rows: int) -> Repriced:
         "reprice_differences",
         f"""
         WITH standing AS ({stands}),
-        pairs AS (
-            SELECT n.tenant, closed.tenant IS NOT NULL AS corrected,
+        other AS (
+            SELECT n.tenant, n.event_key, n.batch, n.tenant IN (FROM closed) AS corrected,
                 o.currency AS old_currency, o.cost AS old_cost, n.currency AS new_currency, n.cost AS new_cost
             FROM repriced AS n
             LEFT JOIN standing AS o USING (tenant, event_key, batch)
-            LEFT JOIN closed ON closed.tenant = n.tenant
-            WHERE {_OTHER}
+            WHERE {_OTHERWISE}
+        ),
+        pairs AS (
+            SELECT * FROM other WHERE NOT corrected
+            UNION ALL
+            SELECT other.*
+            FROM (FROM other WHERE corrected) AS other
+            JOIN repriced AS n USING (tenant, event_key, batch)
+            LEFT JOIN standing AS o USING (tenant, event_key, batch)
+            WHERE {_TO_CORRECT}
         ),
         amounts AS (
             SELECT tenant, corrected, 1 AS changed, new_currency AS currency, NULL AS before, new_cost AS more
@@ -245,11 +253,10 @@ def _correct(lake: Lake, reading: Reading, day: date, stands: str, attempts: int
                 SELECT * FROM repriced WHERE tenant IN (FROM closed) AND hash(event_key) % $parts = $part
             ),
             pairs AS (
-                SELECT tenant, event_key, batch, o.tenant IS NOT NULL AS stood
+                SELECT tenant, event_key, batch
                 FROM fresh AS n
                 LEFT JOIN standing AS o USING (tenant, event_key, batch)
-                JOIN closed USING (tenant)
-                WHERE {_OTHER}
+                WHERE {_OTHERWISE} AND {_TO_CORRECT}
             )
             SELECT 'reversed' AS entry, {given} FROM standing SEMI JOIN pairs USING (tenant, event_key, batch)
             UNION ALL

@@ -18,7 +18,11 @@ from ml_registry_pipelines.costs.queries import Basis, cost_by
 from ml_registry_pipelines.costs.repricing import TenantChange, reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.operations.audits import costs_equal_rollup, costs_follow_events
+from ml_registry_pipelines.operations.audits import (
+    closed_months_hold,
+    costs_equal_rollup,
+    costs_follow_events,
+)
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput
 from ml_registry_pipelines.registry.log import Log
@@ -225,6 +229,18 @@ def test_a_month_closes_once_and_not_before_it_is_over(ledger: Lake, log: Log) -
     with pytest.raises(InvalidInput, match="write year and month"):
         parsed_month("2025-13")
     assert books(log, "open").closed() == []
+
+
+def test_an_audit_tells_a_closed_month_that_was_changed_all_the_same(ledger: Lake) -> None:
+    assert closed_months_hold(ledger).passed
+    with ledger.read("model_costs") as reading:
+        forged = reading.query(
+            "test", "SELECT * REPLACE (9 AS cost) FROM model_costs WHERE day = $day", {"day": DAY}
+        )
+    ledger.replace("model_costs", forged, predicate=f"day = '{DAY}'", source="inference_events", sequence=1)
+    finding = closed_months_hold(ledger)
+    assert not finding.passed
+    assert "2025-11 of acme" in finding.sentence
 
 
 def test_a_lake_without_a_log_has_nothing_closed(lake: Lake) -> None:
