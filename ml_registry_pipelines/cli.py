@@ -443,7 +443,7 @@ def prices_missing() -> None:
     """List what has tokens and no price."""
     from ml_registry_pipelines.costs.queries import unpriced_models
 
-    with open_lake() as lake, lake.read("model_costs") as reading:
+    with open_lake() as lake, lake.read("model_costs", "cost_corrections") as reading:
         rows = unpriced_models(reading)
     if len(rows):
         _print(rows)

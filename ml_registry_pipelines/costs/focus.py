@@ -13,7 +13,7 @@ What the specification leaves to us:
 - ListUnitPrice must not be NULL: where no public list names a price, it repeats the price that was paid, and
   so does ListCost; `x_ListPriceId` is NULL there, and nothing was saved.
 - A cost that is not known cannot be a row, because BilledCost must not be NULL, and 0 would be wrong: such
-  attempts are left out and counted.
+  attempts are left out and counted. So are those whose usage was erased or is past its retention.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.costs.ledger import file_statistics
 from ml_registry_pipelines.costs.prices import COMPONENTS
-from ml_registry_pipelines.costs.standing import standing
+from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.declarations import MONEY, arrow_type
 from ml_registry_pipelines.lake.reading import Reading
@@ -39,7 +40,6 @@ READS = (
     "model_costs",
     "cost_corrections",
     "price_catalog",
-    "cost_rollup",
     "currency_rates",
 )
 VERSION = "1.2"
@@ -229,20 +229,31 @@ def left_out(reading: Reading, *, since: date, until: date, tenant: str | None) 
     return {row["cost_status"]: row["requests"] for row in rows}
 
 
-def focus_days(reading: Reading, *, since: date, until: date, tenant: str | None) -> list[date]:
-    """The days of use that have rows in some billing months, in order."""
-    found = reading.query(
-        "focus.days",
-        """
-        SELECT DISTINCT day FROM cost_rollup
-        WHERE grain = 'day' AND coalesce(booked_day, day) >= $since AND coalesce(booked_day, day) < $until
-            AND ($tenant IS NULL OR tenant = $tenant)
-        ORDER BY day
+def focus_days(reading: Reading, *, since: date, until: date) -> list[date]:
+    """The days of use that may have rows in some billing months, in order, from the statistics of the files."""
+    days: set[date] = set()
+    for table in ("model_costs", CORRECTIONS):
+        for file in file_statistics(reading, table):
+            day, first, last = (
+                file.get(name) for name in ("partition.day", "min.booked_day", "max.booked_day")
+            )
+            if since <= day < until or (first is not None and first < until and last >= since):
+                days.add(day)
+    return sorted(days)
+
+
+def usage_gone(reading: Reading, day: date, *, since: date, until: date, tenant: str | None) -> int:
+    """Priced attempts of a day whose usage is kept no more: their cost is known, and what it was for is not."""
+    rows = reading.query(
+        "focus.usage_gone",
+        f"""
+        SELECT count(*) AS attempts
+        FROM (FROM model_costs WHERE {_IN_PERIOD} AND cost_status = 'priced')
+        ANTI JOIN (FROM inference_events WHERE day = $day) USING (tenant, event_key, batch)
         """,
-        {"since": since, "until": until, "tenant": tenant},
+        {"day": day, "since": since, "until": until, "tenant": tenant},
     )
-    days: list[date] = found["day"].to_pylist()
-    return days
+    return int(rows["attempts"][0].as_py())
 
 
 def _convert(reading: Reading, day: date, currency: str | None) -> None:

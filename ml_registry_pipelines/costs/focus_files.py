@@ -26,6 +26,7 @@ from ml_registry_pipelines.costs.focus import (
     focus_days,
     left_out,
     schema,
+    usage_gone,
 )
 from ml_registry_pipelines.lake.lake import Lake
 
@@ -80,10 +81,10 @@ def export_focus(lake: Lake, wish: FocusWish, path: Path) -> FocusWritten:
         )
     rows, billed = 0, dict[str, Decimal]()
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    period = {"since": wish.month, "until": wish.until, "tenant": wish.tenant}
+    gone = 0
     try:
         with lake.read(*READS) as reading, _writer(form, aside) as writer:
-            for day in focus_days(reading, **period):  # type: ignore[arg-type]
+            for day in focus_days(reading, since=wish.month, until=wish.until):
                 found = focus_day(
                     reading,
                     day,
@@ -94,9 +95,12 @@ def export_focus(lake: Lake, wish: FocusWish, path: Path) -> FocusWritten:
                     currency=wish.currency,
                 )
                 writer.write(found)
+                gone += usage_gone(reading, day, since=wish.month, until=wish.until, tenant=wish.tenant)
                 rows += found.num_rows
                 _add(billed, found)
-            unknown = left_out(reading, **period)  # type: ignore[arg-type]
+            unknown = left_out(reading, since=wish.month, until=wish.until, tenant=wish.tenant)
+            if gone:
+                unknown["usage_gone"] = gone
         aside.replace(path)
     except OSError as failure:
         raise FocusError(f"{path} cannot be written: {failure.strerror or failure}") from failure

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.currencies import rates_into
+from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.tables.costs import AMOUNTS
@@ -205,7 +206,7 @@ def unpriced_models(
     until: date | None = None,
     where: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """What has no cost, largest first. The reading must hold `model_costs`.
+    """What has no cost, largest first. The reading must hold `model_costs` and `cost_corrections`.
 
     Returns:
         One row per tenant, provider, model and reason: `tenant`, `provider`, `model`, `cost_status`
@@ -214,7 +215,8 @@ def unpriced_models(
     bounds = _bounds(since, until, where)
     if chosen := [name for name in ATTRIBUTED if bounds.pop(name, None) is not None]:
         raise UnknownKey(f"requests without a price cannot be limited by {chosen[0]!r}")
-    return reading.query("unpriced_models", _UNPRICED, bounds)
+    attempts = standing(reading, "day >= $since AND day < $until")
+    return reading.query("unpriced_models", _UNPRICED.format(attempts=attempts), bounds)
 
 
 def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | None) -> dict[str, object]:
@@ -394,9 +396,8 @@ SELECT
     tenant, provider, model, cost_status,
     count(*) AS requests,
     CAST(sum(tokens) AS BIGINT) AS tokens
-FROM model_costs
+FROM ({attempts})
 WHERE cost_status NOT IN ('priced', 'not_billed')
-    AND day >= $since AND day < $until
     AND ($tenant IS NULL OR tenant = $tenant)
     AND ($application IS NULL OR application = $application)
     AND ($provider IS NULL OR provider = $provider)

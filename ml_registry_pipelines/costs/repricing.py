@@ -135,7 +135,7 @@ def _reprice_once(lake: Lake, day: date, closed: ClosedMonths, *, dry_run: bool)
 def _stand(reading: Reading, day: date, closed: ClosedMonths) -> str:
     """The statement of what the ledger says of a day's attempts by now; registers `closed`, the tenants corrected.
 
-    A tenant's day that was corrected once stays closed, whatever becomes of the rule that closed it.
+    A tenant's day of which something was booked later stays closed, whatever becomes of the rule that closed it.
     """
     import pyarrow as pa
 
@@ -143,7 +143,13 @@ def _stand(reading: Reading, day: date, closed: ClosedMonths) -> str:
         "tenant"
     ].to_pylist()
     before = reading.query(
-        "reprice_corrected", f"SELECT DISTINCT tenant FROM {CORRECTIONS} WHERE day = $day", {"day": day}
+        "reprice_corrected",
+        f"""
+        SELECT tenant FROM {CORRECTIONS} WHERE day = $day
+        UNION
+        SELECT tenant FROM model_costs WHERE day = $day AND booked_day IS NOT NULL
+        """,
+        {"day": day},
     )["tenant"].to_pylist()
     shut = sorted({*closed.among(tenants, day), *before})
     reading.register("closed", pa.table({"tenant": pa.array(shut, pa.string())}))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ml_registry_pipelines.costs.closing import Booked, ClosedMonths, Closings, closed_months, parsed_month
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.pricing import PriceBook
-from ml_registry_pipelines.costs.queries import Basis, cost_by
+from ml_registry_pipelines.costs.queries import Basis, cost_by, unpriced_models
 from ml_registry_pipelines.costs.repricing import TenantChange, reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
@@ -147,6 +147,8 @@ def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows
         (late,) = cost_by(reading, ["model"], where={"model": "late"}).to_pylist()
         (closed,) = cost_by(reading, [], basis=Basis.CLOSED).to_pylist()
     assert (row["requests"], row["billable_requests"], row["priced_requests"], row["cost"]) == (2, 2, 1, 20)
+    with lake.read("model_costs", "cost_corrections") as reading:
+        assert unpriced_models(reading)["model"].to_pylist() == ["m"]
     assert (late["requests"], late["coverage"], late["cost"], late["priced_tokens"]) == (1, 1, 20, 10)
     assert (closed["priced_requests"], closed["cost"]) == (0, None)
 

@@ -222,3 +222,21 @@ def test_a_file_of_another_kind_and_months_in_the_wrong_order_are_refused(
 
 def test_a_month_without_costs_is_a_file_without_rows(books: Lake, tmp_path: Path) -> None:
     assert exported(books, tmp_path / "none.parquet", month=date(2025, 1, 1)) == []
+
+
+def test_costs_whose_usage_is_kept_no_more_are_counted_and_not_dropped_in_silence(
+    lake: Lake, tmp_path: Path
+) -> None:
+    put(lake, AGREED)
+    land(
+        lake,
+        [
+            call(NINE, provider="ours", model="llama"),
+            call(NINE, provider="ours", model="llama", tenant="gone"),
+        ],
+    )
+    catch_up_costs(lake)
+    lake.erase("inference_events", "tenant = 'gone'")
+    # What is priced and not rolled up yet is exported all the same.
+    written = export_focus(lake, FocusWish(NOVEMBER), tmp_path / "focus.csv")
+    assert (written.rows, written.left_out) == (1, {"usage_gone": 1})

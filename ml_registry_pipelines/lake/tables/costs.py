@@ -199,7 +199,7 @@ MODEL_COSTS = Table(
         BOOKED_DAY,
     ),
     key=("tenant", "event_key", "batch"),
-    statistics=("tenant", "day", "event_ts", "batch", "event_key"),
+    statistics=("tenant", "day", "event_ts", "batch", "event_key", "booked_day"),
     partition_by=("day",),
     sort_by=("tenant", "event_ts"),
     retention_days=3650,
