@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.catalog import catalog_generation
-from ml_registry_pipelines.costs.closing import ClosedMonths, closed_months
+from ml_registry_pipelines.costs.closing import LOG, ClosedMonths, closed_months
 from ml_registry_pipelines.costs.ledger import ATTEMPTS, EVENTS, CostsBusy
 from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
@@ -91,6 +91,12 @@ def repricing(
     lake: Lake, days: Iterable[date], *, dry_run: bool = False, log: Log | None = None
 ) -> Iterator[Repriced]:
     """As `reprice`, day by day as they are done, the oldest first."""
+    if log is None and lake.exists(LOG):
+        from ml_registry_pipelines.registry.log import Log
+
+        with Log(lake) as opened:
+            yield from repricing(lake, days, dry_run=dry_run, log=opened)
+        return
     for day in sorted(set(days)):
         yield _reprice_day(lake, day, dry_run=dry_run, log=log)
 
@@ -258,11 +264,18 @@ def _correct(lake: Lake, reading: Reading, day: date, stands: str, attempts: int
             fresh AS (
                 SELECT * FROM repriced WHERE tenant IN (FROM closed) AND hash(event_key) % $parts = $part
             ),
-            pairs AS (
+            other AS MATERIALIZED (
                 SELECT tenant, event_key, batch
                 FROM fresh AS n
                 LEFT JOIN standing AS o USING (tenant, event_key, batch)
-                WHERE {_OTHERWISE} AND {_TO_CORRECT}
+                WHERE {_OTHERWISE}
+            ),
+            pairs AS MATERIALIZED (
+                SELECT tenant, event_key, batch
+                FROM other
+                JOIN fresh AS n USING (tenant, event_key, batch)
+                LEFT JOIN standing AS o USING (tenant, event_key, batch)
+                WHERE {_TO_CORRECT}
             )
             SELECT 'reversed' AS entry, {given} FROM standing SEMI JOIN pairs USING (tenant, event_key, batch)
             UNION ALL
