@@ -234,10 +234,11 @@ def focus_days(reading: Reading, *, since: date, until: date) -> list[date]:
     days: set[date] = set()
     for table in ("model_costs", CORRECTIONS):
         for file in file_statistics(reading, table):
-            day, first, last = (
-                file.get(name) for name in ("partition.day", "min.booked_day", "max.booked_day")
-            )
-            if since <= day < until or (first is not None and first < until and last >= since):
+            day: date = file["partition.day"]
+            first, last = file.get("min.booked_day"), file.get("max.booked_day")
+            if since <= day < until or (
+                first is not None and last is not None and first < until and last >= since
+            ):
                 days.add(day)
     return sorted(days)
 
