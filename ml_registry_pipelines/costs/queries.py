@@ -348,7 +348,7 @@ SELECT
     logged_cost,
     CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens,
     listed_requests,
-    CASE WHEN listed_requests > 0 THEN list_cost - listed_cost END AS savings,
+    CASE WHEN listed_requests > 0 OR corrected THEN list_cost - listed_cost END AS savings,
     corrections{told}
 FROM summed
 ORDER BY grouping, day, hour, tenant, application, provider, model, status,
