@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | dict[str, str]
+    Done = (
+        Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | Mapping[str, str]
+    )
     """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
 
@@ -120,7 +122,7 @@ def _told(done: "Done") -> dict[str, Any]:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Rule
 
-    if isinstance(done, dict):
+    if isinstance(done, Mapping):
         return dict(done)
     if isinstance(done, int):
         return {"entities": done}

@@ -27,6 +27,7 @@ from assets import (
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.bills_jobs import bills_jobs
 from ml_registry_pipelines.budget_jobs import budget_jobs
+from ml_registry_pipelines.costs_jobs import costs_jobs
 from ml_registry_pipelines.experiments_jobs import experiments_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
@@ -84,6 +85,7 @@ def build_defs(
             *registry_jobs(),
             *bills_jobs(),
             *budget_jobs(),
+            *costs_jobs(),
             *experiments_jobs(),
         ],
         schedules=all_schedules(),

@@ -86,6 +86,7 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
                 "telemetry/outcomes",
                 "telemetry/performance_rollup",
                 "costs/model_costs",
+                "costs/cost_corrections",
                 "telemetry/attribution_rules",
                 "costs/cost_rollup",
                 "costs/attribution_gaps",
@@ -95,13 +96,21 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
         ),
         _job(
             "sync_prices",
-            ["costs/price_catalog"],
-            "Brings the price catalogue up to price lists and contracts.",
+            ["costs/price_catalog", "costs/currency_rates"],
+            "Brings the price catalogue up to price lists and contracts, and rates of exchange up to their file.",
         ),
         _job(
             "reprice_costs",
-            ["costs/price_catalog", "costs/model_costs", "costs/cost_rollup", "costs/attribution_gaps"],
+            [
+                "costs/price_catalog",
+                "costs/currency_rates",
+                "costs/model_costs",
+                "costs/cost_corrections",
+                "costs/cost_rollup",
+                "costs/attribution_gaps",
+            ],
             "Prices past days anew at the prices of now, and rolls up those that changed; their reports follow. "
+            "Open months are replaced, closed ones corrected. "
             "Without configuration: all days.",
             past_days,
         ),

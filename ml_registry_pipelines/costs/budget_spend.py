@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from ml_registry_pipelines.costs.budgets import Budget
 from ml_registry_pipelines.costs.forecasting import Forecast, forecast
 from ml_registry_pipelines.costs.periods import Period, midnight, period_at
+from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.costs.tag_costs import (
     TAG_COSTS_NAME,
     TagsSummed,
@@ -40,7 +41,7 @@ Rate = Callable[[str, str, date], Decimal | None]
 HOUR = timedelta(hours=1)
 HISTORY_DAYS = 28
 """Whole days before now that a forecast rests on: four of each weekday."""
-READS = ("cost_rollup", TAG_COSTS_NAME, "inference_events", "model_costs", RULES)
+READS = ("cost_rollup", TAG_COSTS_NAME, "inference_events", "model_costs", CORRECTIONS, RULES)
 
 
 def no_rate(_from: str, _to: str, _day: date) -> Decimal | None:
@@ -336,7 +337,7 @@ def _divided_hours(
                    count(*) FILTER (WHERE costs.cost_status = 'priced') AS priced,
                    count(*) FILTER (WHERE costs.assumed) AS assumed
             FROM attempts
-            JOIN model_costs AS costs
+            JOIN ({standing(reading, "day = $day")}) AS costs
                 ON costs.tenant = attempts.tenant AND costs.event_key = attempts.event_key
                 AND costs.batch = attempts.batch AND costs.day = $day
             JOIN budgets

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.budgets import Budget
 from ml_registry_pipelines.costs.rollups import complete_sequence
+from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.lake.attributing import RULES, rules_of
 from ml_registry_pipelines.lake.outcomes import LostRace, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.slices import LEADING
@@ -56,7 +57,9 @@ def sum_up_tags(lake: Lake, wanted: Tags, since: date, *, seconds: float = 20.0)
     until = time.monotonic() + seconds
     races = 0
     while True:
-        with lake.read(TAG_COSTS.name, "cost_rollup", "inference_events", "model_costs", RULES) as reading:
+        with lake.read(
+            TAG_COSTS.name, "cost_rollup", "inference_events", "model_costs", CORRECTIONS, RULES
+        ) as reading:
             behind = sorted(set(days_behind(reading, wanted, since)) - set(done), reverse=True)
             if not behind or time.monotonic() > until:
                 return TagsSummed(tuple(sorted(done)), tuple(sorted(behind)))
@@ -159,7 +162,7 @@ def _rows(reading: Reading, wanted: Tags, day: date) -> pa.Table:
             CAST(any_value(rolled.attribution_version) AS BIGINT) AS attribution_version,
             CAST($digest AS BIGINT) AS tags_digest
         FROM tagged
-        JOIN model_costs AS costs
+        JOIN ({standing(reading, "day = $day")}) AS costs
             ON costs.tenant = tagged.tenant AND costs.event_key = tagged.event_key
             AND costs.batch = tagged.batch AND costs.day = $day
         CROSS JOIN rolled

@@ -195,11 +195,12 @@ def performance_equals_events(lake: Lake) -> Finding:
 
 
 def costs_equal_rollup(lake: Lake) -> Finding:
-    """The days whose costs were rolled up last hold what a fresh sum of their rows gives, to the last decimal."""
+    """The days whose costs were rolled up last hold what a fresh sum of their rows and corrections gives, exactly."""
     return _rollup_equals_raw(
         lake,
         rollup="cost_rollup",
         raw="model_costs",
+        beside=("cost_corrections",),
         sql="""
             WITH rolled AS (
                 SELECT day, currency AS what, sum(cost) AS amount
@@ -214,9 +215,15 @@ def costs_equal_rollup(lake: Lake) -> Finding:
                 FROM model_costs
                 WHERE day BETWEEN $first AND $last AND day IN (SELECT unnest($days)) AND batch <= $sequence
             ),
+            amounts AS (
+                SELECT day, currency, cost FROM attempts
+                UNION ALL
+                SELECT day, currency, cost FROM cost_corrections
+                WHERE day BETWEEN $first AND $last AND day IN (SELECT unnest($days)) AND batch <= $sequence
+            ),
             counted AS (
                 SELECT day, currency AS what, sum(cost) AS amount
-                FROM attempts WHERE currency IS NOT NULL GROUP BY ALL
+                FROM amounts WHERE currency IS NOT NULL GROUP BY ALL
                 UNION ALL
                 SELECT day, 'requests', count(*) FROM attempts GROUP BY day
             )
@@ -227,8 +234,25 @@ def costs_equal_rollup(lake: Lake) -> Finding:
     )
 
 
-def _rollup_equals_raw(lake: Lake, *, rollup: str, raw: str, sql: str) -> Finding:
-    with lake.read(rollup, raw) as reading:
+def closed_months_hold(lake: Lake) -> Finding:
+    """Every month that was closed by hand still holds what it was closed with; what came later is booked later."""
+    from ml_registry_pipelines.costs.closing import months_that_differ
+
+    closed, differing = months_that_differ(lake)
+    if differing:
+        named = ", ".join(f"{one.month:%Y-%m} of {one.tenant}" for one in differing[:5])
+        return Finding(
+            False,
+            f"{len(differing)} closed months differ from what they were closed with: {named}.",
+            {"closed": closed},
+        )
+    return Finding(True, f"{closed} closed months hold what they were closed with.", {"closed": closed})
+
+
+def _rollup_equals_raw(
+    lake: Lake, *, rollup: str, raw: str, sql: str, beside: tuple[str, ...] = ()
+) -> Finding:
+    with lake.read(rollup, raw, *beside) as reading:
         sequence, days = _days_rolled_up_last(reading, rollup)
         if not days:
             return Finding(True, f"{rollup} is empty.")

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from ml_registry_pipelines.costs.budget_spend import BudgetStatus, budget_statuses, sum_up_budget_tags
 from ml_registry_pipelines.costs.budgets import Budget, Budgets, NewBudget, all_budgets
 from ml_registry_pipelines.costs.forecasting import forecast
-from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
+from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.periods import PeriodKind, period_at
+from ml_registry_pipelines.costs.repricing import reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor

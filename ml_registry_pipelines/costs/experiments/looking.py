@@ -121,7 +121,7 @@ def look(
         "assignments_version": seen.versions["assignments"],
         "outcomes_version": seen.versions["outcomes"],
         "events_version": seen.versions["inference_events"],
-        "costs_version": seen.versions["model_costs"],
+        "costs_version": seen.versions["model_costs"] + seen.versions["cost_corrections"],
         "price_generation": seen.price_generation,
         "price_digest": _price_digest(seen),
     }

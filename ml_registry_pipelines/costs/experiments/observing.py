@@ -29,13 +29,14 @@ from ml_registry_pipelines.costs.experiments.declaring import (
     Unit,
 )
 from ml_registry_pipelines.costs.experiments.statistics import Moments
+from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ml_registry_pipelines.lake.reading import Reading
 
-READS = ("assignments", "outcomes", "inference_events", "model_costs", "price_catalog")
+READS = ("assignments", "outcomes", "inference_events", "model_costs", CORRECTIONS, "price_catalog")
 SHOWN_UNITS = 20
 """Units in several arms that a decision names."""
 BEFORE = timedelta(days=1)
@@ -144,7 +145,11 @@ def observe(
     reading.register("model_arms", _model_arms(declaration))
     reading.define(_macros)
     names = [*_columns(declaration)]
-    rows = reading.query("experiments.look", _look_sql(declaration, names), _used(parameters, declaration))
+    rows = reading.query(
+        "experiments.look",
+        _look_sql(declaration, names, standing(reading, "tenant = $tenant")),
+        _used(parameters, declaration),
+    )
     arms = {row["arm"]: _arm(row, names, declaration) for row in rows.to_pylist()}
     nothing: list[float] = []
     for arm in declaration.arms:
@@ -292,8 +297,8 @@ def _labels(unit: Unit) -> str:
     """
 
 
-def _look_sql(declaration: Declaration, names: list[str]) -> str:
-    """One row per arm: counts, mean of each column, and their covariances."""
+def _look_sql(declaration: Declaration, names: list[str], costs: str) -> str:
+    """One row per arm: counts, mean of each column, and their covariances; `costs` has one row per attempt."""
     means = ", ".join(f"avg({name}) AS mean_{name}" for name in names)
     pairs = ", ".join(
         f"covar_samp({a}, {b}) AS covar_{i}_{j}"
@@ -340,7 +345,7 @@ def _look_sql(declaration: Declaration, names: list[str]) -> str:
                m.arms IS NOT NULL AND NOT list_contains(m.arms, u.arm) AS foreign_model
         FROM units AS u
         JOIN requests AS r ON r.unit_hash = u.unit_hash
-        LEFT JOIN model_costs AS c
+        LEFT JOIN ({costs}) AS c
             ON c.day = r.day AND c.tenant = $tenant AND c.event_key = r.event_key AND c.batch = r.batch
         LEFT JOIN model_arms AS m ON m.model = r.model
     ),
