@@ -119,6 +119,7 @@ def ui(port: int, host: str) -> None:
 @click.option("--tenant-field", help="Field of the record that names the organisation.")
 @click.option("--time-zone", default="UTC", show_default=True, help="For times that state no zone.")
 @click.option("--base-time", type=click.DateTime(), help="For formats without absolute times.")
+@click.option("--cost-unit", help="For formats that do not say it: currency or cents.")
 def ingest(
     files: tuple[str, ...],
     dry_run: bool,
@@ -128,6 +129,7 @@ def ingest(
     tenant_field: str | None,
     time_zone: str,
     base_time: datetime | None,
+    cost_unit: str | None,
 ) -> None:
     """Take the given files, or what the configured sources hold; then price and roll up."""
     from ml_registry_pipelines.telemetry.sources import Sources, parse_source
@@ -142,6 +144,7 @@ def ingest(
             "tenant_field": tenant_field,
             "time_zone": time_zone,
             "base_time": base_time,
+            "cost_unit": cost_unit,
         },
     )
     if dry_run:

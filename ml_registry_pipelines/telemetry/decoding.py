@@ -22,6 +22,7 @@ from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
+from ml_registry_pipelines.telemetry.dialects.bills import BillFormat, bill_format_of
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
 from ml_registry_pipelines.telemetry.nesting import Nesting
 from ml_registry_pipelines.telemetry.ordinals import Ordinals
@@ -77,7 +78,7 @@ class Origin:
     `tenant` is whose every record is, whatever it says. With `tenant_field` (dots between levels)
     it is looked up in each record and must be there. With neither, a record's own tenant counts,
     else `default`. `salt` goes into the hashes of users and sessions. `base_time` stands in where
-    a format has no times of its own.
+    a format has no times of its own. `cost_unit` is `currency` or `cents`, for formats that do not say.
     """
 
     source: str
@@ -89,6 +90,7 @@ class Origin:
     tenant_field: str | None = None
     time_zone: str = "UTC"
     salt: str = ""
+    cost_unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Workspace:
             "salt": origin.salt,
             "tenant": origin.tenant,
             "tenant_field": field,
+            "cost_unit": origin.cost_unit,
             "tenant_field_flat": None if field is None else _pointer([field]),
             "tenant_field_nested": None if field is None else _pointer(field.split(".")),
         }
@@ -395,10 +398,17 @@ class LogFile:
 
     def _decoded(self, chunks: Iterator[Chunk]) -> Iterator[Decoded]:
         waiting, sample = self._sample(chunks)
+        bill = bill_format_of(sample)
+        if bill is not None:
+            self.dialect = None
+            reason, message = "bill", _is_a_bill(bill, self._origin)
+            yield from self._undecoded(waiting, chunks, reason, message)
+            return
         if self.dialect is None and sample:
             self.dialect = detect(sample, self._known)
         if self.dialect is None:
-            yield from self._undecoded(waiting, chunks)
+            reason, message = "unknown_dialect", _is_unknown(self._known, self._origin)
+            yield from self._undecoded(waiting, chunks, reason, message)
             return
         decoder = Decoder(self.dialect, self._origin, self._workspace)
         with contextlib.closing(decoder):
@@ -425,8 +435,10 @@ class LogFile:
                     size += len(text)
         return waiting, sample
 
-    def _undecoded(self, waiting: list[Chunk], chunks: Iterator[Chunk]) -> Iterator[Decoded]:
-        """A file without a dialect: what could not be read, and if it has records, the file as a whole."""
+    def _undecoded(
+        self, waiting: list[Chunk], chunks: Iterator[Chunk], reason: str, message: str
+    ) -> Iterator[Decoded]:
+        """A file that is not decoded: what could not be read, and if it has records, the file as a whole."""
         import pyarrow as pa
 
         last, recognisable = 0, False
@@ -435,7 +447,7 @@ class LogFile:
             last = max(last, chunk.last_line)
             recognisable = recognisable or chunk.records.num_rows > 0
         if recognisable:
-            rejected = [_unknown(waiting, self._origin, self._known)]
+            rejected = [_whole_file(waiting, self._origin, reason, message)]
         if rejected:
             rows = normalising.rows_schema().empty_table()
             yield Decoded(
@@ -462,17 +474,27 @@ def detect(texts: Iterable[str], known: Iterable[Dialect] = tuple(DIALECTS.value
     return None
 
 
-def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> pa.Table:
+def _is_a_bill(bill: BillFormat, origin: Origin) -> str:
+    return (
+        f"{origin.file}: it holds {bill.describes} ({bill.name}), which sum up requests and are none; "
+        "put it into a bills source, where it is compared with what the logged requests cost"
+    )
+
+
+def _is_unknown(known: Iterable[Dialect], origin: Origin) -> str:
+    return (
+        f"{origin.file}: its records are of no known dialect (known are {', '.join(d.name for d in known)}); "
+        "set the source's dialect, or write one"
+    )
+
+
+def _whole_file(waiting: list[Chunk], origin: Origin, reason: str, message: str) -> pa.Table:
     """One reject for a whole file, with its first records as raw text."""
     import pyarrow as pa
 
     first = next(chunk.records for chunk in waiting if chunk.records.num_rows)
     texts = "".join(first["raw"].slice(0, SAMPLE_RECORDS).to_pylist())[:RAW_KEPT_OF_FILE]
-    message = (
-        f"{origin.file}: its records are of no known dialect (known are {', '.join(d.name for d in known)}); "
-        "set the source's dialect, or write one"
-    )
-    row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
+    row = {"line": 0, "reason": reason, "message": message, "raw": texts}
     return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
 
 

@@ -103,6 +103,7 @@ def preview(source: Source, file: FileRef, *, named: str | None = None) -> Previ
         tenant=source.tenant,
         tenant_field=source.tenant_field,
         time_zone=source.time_zone,
+        cost_unit=source.cost_unit,
     )
     seen: set[int] = set()
     found = Preview(path=named or file.path)
