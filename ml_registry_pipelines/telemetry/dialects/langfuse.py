@@ -138,9 +138,9 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 _SUM_OF_COSTS = """CAST(list_sum(list_transform(
-                    map_values(CAST(costs AS MAP(VARCHAR, VARCHAR))), lambda amount: exact_amount(amount))) AS VARCHAR)"""
+                    map_values(CAST(CAST(costs AS JSON) AS MAP(VARCHAR, VARCHAR))), lambda amount: exact_amount(amount))) AS VARCHAR)"""
 _UNKNOWN_KEYS = f"""
-                    len(list_filter(map_entries(CAST(details AS MAP(VARCHAR, VARCHAR))), lambda entry:
+                    len(list_filter(map_entries(CAST(CAST(details AS JSON) AS MAP(VARCHAR, VARCHAR))), lambda entry:
                         NOT list_contains([{_listed(_KNOWN)}], entry.key)
                         AND coalesce(try_cast(entry.value AS DOUBLE), 1) <> 0)) > 0"""
 

@@ -7,6 +7,15 @@ import json
 
 from ml_registry_pipelines.telemetry.decoding import detect
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
+from ml_registry_pipelines.telemetry.dialects.bills import bill_format
+from tests.telemetry.dialects import test_anthropic as anthropic
+from tests.telemetry.dialects import test_bedrock as bedrock
+from tests.telemetry.dialects import test_cloudflare as cloudflare
+from tests.telemetry.dialects import test_gemini as gemini
+from tests.telemetry.dialects import test_helicone as helicone
+from tests.telemetry.dialects import test_langfuse as langfuse
+from tests.telemetry.dialects import test_openai as openai
+from tests.telemetry.dialects import test_portkey as portkey
 from tests.telemetry.dialects.test_litellm import PAYLOAD
 from tests.telemetry.dialects.test_otel_genai import BARE, request, span
 from tests.telemetry.dialects.test_traces import LLMPERF
@@ -19,6 +28,28 @@ EXAMPLES = {
     "mooncake": [{"timestamp": 0, "input_length": 1, "output_length": 1, "hash_ids": []}],
     "otel_genai": [BARE, request(span())],
     "litellm": [PAYLOAD],
+    "cloudflare_ai_gateway": [cloudflare.LOG, {"result": [cloudflare.LOG], "success": True}],
+    "aws_bedrock": [bedrock.CONVERSE],
+    "openai": [
+        openai.CHAT,
+        openai.RESPONSE,
+        openai.batch_line(openai.CHAT),
+        openai.batch_line({"error": {"code": "x"}}, 400),
+        {"timestamp": 1, "response": openai.CHAT},
+        {"id": "a", "model": "gpt-4o", "usage": openai.USAGE},
+    ],
+    "anthropic": [
+        anthropic.MESSAGE,
+        anthropic.batch_line("succeeded", message=anthropic.MESSAGE),
+        anthropic.batch_line("expired"),
+        {"timestamp": 1, "body": anthropic.MESSAGE},
+        {"id": "a", "model": "claude-sonnet-4-5", "usage": anthropic.USAGE},
+        anthropic.ERROR,
+    ],
+    "google_gemini": [gemini.ANSWER, gemini.SNAKE, {"key": "k", "response": gemini.ANSWER}],
+    "langfuse": [langfuse.OBSERVATION, langfuse.EXPORTED, {"data": [langfuse.OBSERVATION], "meta": {}}],
+    "helicone": [helicone.REQUEST, helicone.STORED, {"data": [helicone.REQUEST], "error": None}],
+    "portkey": [portkey.LOG],
 }
 
 
@@ -27,6 +58,7 @@ def test_every_dialect_is_recognised_by_itself_alone():
     for name, records in EXAMPLES.items():
         for record in records:
             assert [d.name for d in DIALECTS.values() if d.recognises(record)] == [name]
+            assert bill_format(record) is None
 
 
 def test_a_few_broken_lines_do_not_hide_a_dialect():
@@ -41,7 +73,8 @@ def test_a_file_of_no_known_dialect_is_one_reject_that_names_those_there_are():
         "part": 0,
         "reason": "unknown_dialect",
         "message": "odd.jsonl: its records are of no known dialect (known are native, azure_trace, llmperf, mooncake,"
-        " otel_genai, litellm); set the source's dialect, or write one",
+        " otel_genai, litellm, cloudflare_ai_gateway, aws_bedrock, openai, anthropic, google_gemini, langfuse,"
+        " helicone, portkey); set the source's dialect, or write one",
         "raw": '{"hello": "world"}\n' * 3,
         "tenant": "acme",
     }
