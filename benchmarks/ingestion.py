@@ -34,6 +34,7 @@ DEDUPLICATION = """
     WHERE name IN ('ingestion.seen_keys', 'ingestion.deduplicate')
 """
 
+
 def make_files(folder: Path, dialect: str, rows: int, *, per_file: int, any_day: bool) -> None:
     """Land `rows` records of 30 days in files of `per_file`: one after the other in time, or each of all days."""
     target = folder / dialect / "dt=2026-10-01" / "hh=00"

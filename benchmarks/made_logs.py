@@ -3,6 +3,8 @@
 Their sizes and their fields are those of the formats; their values are drawn at random.
 """
 
+# ruff: noqa: ARG001 - every maker is given the same
+
 from __future__ import annotations
 
 import json
@@ -112,7 +114,11 @@ def _counts(chance: random.Random) -> tuple[int, int, int]:
 def azure_trace(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A row of the public Azure trace, as JSON."""
     prompt, _, out = _counts(chance)
-    return {"TIMESTAMP": moment.strftime("%Y-%m-%d %H:%M:%S.%f0"), "ContextTokens": prompt, "GeneratedTokens": out}
+    return {
+        "TIMESTAMP": moment.strftime("%Y-%m-%d %H:%M:%S.%f0"),
+        "ContextTokens": prompt,
+        "GeneratedTokens": out,
+    }
 
 
 def llmperf(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:

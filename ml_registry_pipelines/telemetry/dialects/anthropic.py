@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, Times, structure_of
-from ml_registry_pipelines.telemetry.dialects.sql import used, without
+from ml_registry_pipelines.telemetry.dialects.sql import numbers, used, without
 
 _FIELDS = {
     "event_id": "id",
@@ -80,7 +80,9 @@ def _recognises(record: Mapping[str, Any]) -> bool:
         return message.get("type") == "message" or (
             {"id", "model"} <= set(message) and bool(own & set(usage)) and "event_id" not in record
         )
-    return "request_id" in record and message.get("type") == "error" and isinstance(message.get("error"), dict)
+    return (
+        "request_id" in record and message.get("type") == "error" and isinstance(message.get("error"), dict)
+    )
 
 
 def _sums() -> str:
@@ -147,6 +149,9 @@ ANTHROPIC = Dialect(
                     nullif(m.error.type, 'error'), e.error.error.type, nullif(e.error.type, 'error'),
                     CASE WHEN m.type = 'error' THEN 'error' END) AS error
             FROM summed
+        ),
+        numbered AS (
+            SELECT *, {numbers("input_tokens", "output_tokens", "read", "w", "w5", "w1")} FROM counted
         )
         SELECT
             line, 0 AS part, {without(_BODIES, _WRAPPINGS)},
@@ -168,25 +173,26 @@ ANTHROPIC = Dialect(
                 AS out_reasoning,
             read AS in_cache_read,
             CASE WHEN w5 IS NOT NULL OR w1 IS NULL THEN coalesce(w5, w)
-                WHEN whole_number(w) IS NULL THEN w
-                ELSE CAST(greatest(whole_number(w) - whole_number(w1), 0) AS VARCHAR)
+                WHEN w_n IS NULL THEN w
+                ELSE CAST(greatest(w_n - w1_n, 0) AS VARCHAR)
             END AS in_cache_write_5m,
-            CASE WHEN w1 IS NULL AND whole_number(w) > whole_number(w5)
-                THEN CAST(whole_number(w) - whole_number(w5) AS VARCHAR)
+            CASE WHEN w1 IS NULL AND w_n > w5_n
+                THEN CAST(w_n - w5_n AS VARCHAR)
                 ELSE w1
             END AS in_cache_write_1h,
             u.server_tool_use.web_search_requests AS n_search,
             CASE WHEN of_several_models
-                OR whole_number(w) < coalesce(whole_number(w5), 0) + coalesce(whole_number(w1), 0)
-                OR whole_number(w) > whole_number(w5) + whole_number(w1)
+                OR w_n < coalesce(w5_n, 0) + coalesce(w1_n, 0)
+                OR w_n > w5_n + w1_n
                 THEN 'true' END AS contradictory,
-            CASE WHEN u.speed = 'fast' THEN 'fast' WHEN e.result.type IS NOT NULL AND e.custom_id IS NOT NULL THEN 'batch'
+            CASE WHEN u.speed = 'fast' THEN 'fast'
+                WHEN e.result.type IS NOT NULL AND e.custom_id IS NOT NULL THEN 'batch'
                 ELSE u.service_tier END AS service_tier,
             nullif(nullif(u.inference_geo, ''), 'not_available') AS region,
             CASE WHEN e.custom_id IS NOT NULL THEN CAST(json_object('custom_id', e.custom_id) AS VARCHAR) END AS tags,
             CASE WHEN m.type IN ('message_start', 'message_delta', 'message_stop', 'content_block_start',
                     'content_block_delta', 'content_block_stop', 'ping')
                 THEN 'type|is ' || m.type || ', an event of a stream; log the whole message' END AS wrong
-        FROM counted
+        FROM numbered
     """,
 )

@@ -16,6 +16,7 @@ from ml_registry_pipelines.telemetry.dialects.sql import (
     PERSONS,
     exceeded,
     less,
+    numbers,
     object_or_null,
     session_of,
     tags_of,
@@ -104,7 +105,8 @@ BEDROCK = Dialect(
     name="aws_bedrock",
     describes="model invocation logs of AWS Bedrock",
     recognises=lambda record: (
-        record.get("schemaType") == "ModelInvocationLog" or {"requestId", "modelId", "operation"} <= set(record)
+        record.get("schemaType") == "ModelInvocationLog"
+        or {"requestId", "modelId", "operation"} <= set(record)
     ),
     time_zone="UTC",
     input_includes_cached=False,
@@ -143,6 +145,9 @@ BEDROCK = Dialect(
                 coalesce({", ".join(_WRITE)}) AS written,
                 regexp_extract(r.modelId, ':(?:foundation-model|inference-profile)/(.+)$', 1) AS named
             FROM counted
+        ),
+        numbered AS (
+            SELECT *, {numbers("input_tokens", "output_tokens", "read", "written", "for_1h")} FROM named
         )
         SELECT
             line, 0 AS part,
@@ -183,6 +188,6 @@ BEDROCK = Dialect(
             {"account": "r.accountId", "inference_region": "nullif(r.inferenceRegion, '')"},
         )
     } AS tags
-        FROM named
+        FROM numbered
     """,
 )

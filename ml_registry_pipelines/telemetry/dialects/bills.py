@@ -127,9 +127,7 @@ BILL_FORMATS: Mapping[str, BillFormat] = {
             "costs of an OpenAI organisation, by day",
             lambda record: _is_openai(record, "costs"),
         ),
-        BillFormat(
-            "openai_usage", "usage of an OpenAI organisation, in buckets of time", _is_openai_usage
-        ),
+        BillFormat("openai_usage", "usage of an OpenAI organisation, in buckets of time", _is_openai_usage),
         BillFormat(
             "anthropic_cost_report", "a cost report of Anthropic, its amounts in cents", _is_anthropic_cost
         ),

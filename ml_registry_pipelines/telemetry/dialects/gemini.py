@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, Times, structure_of
-from ml_registry_pipelines.telemetry.dialects.sql import exceeded, less, plus, used, without
+from ml_registry_pipelines.telemetry.dialects.sql import exceeded, less, numbers, plus, used, without
 
 _FIELDS = {
     "event_id": "responseId",
@@ -69,6 +69,22 @@ _ANSWER = structure_of(
         },
     }
 )
+_MODALITIES = ("audio", "image", "video")
+_KINDS = {
+    "cached": "cache_tokens_details",
+    "own": "prompt_tokens_details",
+    "tool": "tool_use_prompt_tokens_details",
+}
+_SPREAD = tuple(f"{kind}_{name}" for name in _MODALITIES for kind in _KINDS)
+_COUNTED = (
+    "prompt_token_count",
+    "tool_use_prompt_token_count",
+    "cached_content_token_count",
+    "candidates",
+    "thoughts_token_count",
+    "out_audio",
+    "out_image",
+)
 _WRAPPINGS = ("response", "body")
 _BODIES = ("candidates", "contents", "request", "promptFeedback", "prompt_feedback")
 
@@ -100,17 +116,12 @@ def _of(snake: str, modality: str) -> str:
     return f"{snake}_counts[list_position({snake}_names, '{modality}')]"
 
 
-def _input_parts() -> str:
-    """SQL: what each modality has in the prompt and in tool results, and what of it came from the cache."""
+def _spread() -> str:
+    """SQL: what each modality has in the prompt, in tool results, and of both in the cache."""
     return ", ".join(
-        f"""{_of("cache_tokens_details", name.upper())} AS cached_{name},
-            {
-            plus(
-                _of("prompt_tokens_details", name.upper()),
-                _of("tool_use_prompt_tokens_details", name.upper()),
-            )
-        } AS prompt_{name}"""
-        for name in ("audio", "image", "video")
+        f"{_of(details, name.upper())} AS {kind}_{name}"
+        for name in _MODALITIES
+        for kind, details in _KINDS.items()
     )
 
 
@@ -132,7 +143,9 @@ GEMINI = Dialect(
                 CASE WHEN json_type(found[1]) = 'OBJECT' THEN found[1]
                     WHEN json_type(found[2]) = 'OBJECT' THEN found[2] ELSE CAST(raw AS JSON) END AS answer
             FROM (
-                SELECT line, raw, json_extract(raw, [{", ".join(f"'$.{name}'" for name in _WRAPPINGS)}]) AS found
+                SELECT line, raw, json_extract(raw, [{
+        ", ".join(f"'$.{name}'" for name in _WRAPPINGS)
+    }]) AS found
                 FROM records
             )
         ),
@@ -145,13 +158,25 @@ GEMINI = Dialect(
                 coalesce(a.error.code, e.error.code, a.error.status, e.error.status) AS error
             FROM answers
         ),
-        counted AS (
-            SELECT *, {_input_parts()},
+        spread AS (
+            SELECT *, {_spread()},
                 coalesce(candidates_token_count, response_token_count) AS candidates,
                 {_of("candidates_tokens_details", "AUDIO")} AS out_audio,
                 {_of("candidates_tokens_details", "IMAGE")} AS out_image,
                 upper(regexp_replace(coalesce(service_tier, traffic_type), '^.*(ON_DEMAND_|\\.)', '')) AS tier
             FROM named
+        ),
+        counted AS (
+            SELECT *, {numbers(*_SPREAD, *_COUNTED)} FROM spread
+        ),
+        summed AS (
+            SELECT *, {
+        ", ".join(f"{plus(f'own_{name}', f'tool_{name}')} AS prompt_{name}" for name in _MODALITIES)
+    }
+            FROM counted
+        ),
+        numbered AS (
+            SELECT *, {numbers(*(f"prompt_{name}" for name in _MODALITIES))} FROM summed
         )
         SELECT
             line, 0 AS part, {without(_BODIES, _WRAPPINGS)},
@@ -177,11 +202,11 @@ GEMINI = Dialect(
             total_token_count AS total,
             CASE WHEN {exceeded("cached_content_token_count", "cached_audio", "cached_image", "cached_video")}
                 OR {exceeded("candidates", "out_audio", "out_image")}
-                OR {" OR ".join(exceeded(f"prompt_{name}", f"cached_{name}") for name in ("audio", "image", "video"))}
+                OR {" OR ".join(exceeded(f"prompt_{name}", f"cached_{name}") for name in _MODALITIES)}
                 THEN 'true' END AS contradictory,
             CASE WHEN e.processed_time IS NOT NULL OR e.key IS NOT NULL THEN 'batch'
                 WHEN tier IN ('ON_DEMAND', 'STANDARD') THEN 'standard'
                 ELSE lower(tier) END AS service_tier
-        FROM counted
+        FROM numbered
     """,
 )

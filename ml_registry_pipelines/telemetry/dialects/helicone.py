@@ -17,12 +17,14 @@ from ml_registry_pipelines.telemetry.dialects.dialect import Dialect, structure_
 from ml_registry_pipelines.telemetry.dialects.sql import (
     PERSONS,
     empty_page,
+    numbers,
     object_or_null,
     of_page,
     plus,
     records_of_pages,
     session_of,
     tags_of,
+    total,
     used,
     user_of,
 )
@@ -65,8 +67,6 @@ _NAMES = (
 )
 _STRUCTURE = structure_of(dict.fromkeys(dict.fromkeys(_NAMES), "VARCHAR"))
 _NO_REFERENCE = "00000000-0000-0000-0000-000000000000"
-_CACHED = ("r.prompt_cache_read_tokens", "r.prompt_cache_write_tokens")
-_COUNTED = ("r.prompt_tokens", "r.completion_tokens")
 _CANCELLED = ("499", "-3", "-4")
 """Codes of Helicone's own for an answer that nobody waited for: it ran into a timeout, or the client left."""
 
@@ -87,27 +87,30 @@ HELICONE = Dialect(
     bodies=("request_body", "response_body", "scores", "signed_body_url", "asset_ids", "assets"),
     select=f"""
         WITH requests AS (
-            SELECT line, part, raw, r,
+            SELECT *,
                 coalesce(r.response_status, r.status) AS code,
-                {used(*_COUNTED, *_CACHED)} AS used,
-                {used(*_CACHED)} AS cached,
+                r.prompt_tokens AS prompt, r.completion_tokens AS completion,
+                r.prompt_cache_read_tokens AS read, r.prompt_cache_write_tokens AS written,
                 whole_number(r.total_tokens) AS total,
-                coalesce(whole_number(r.prompt_tokens), 0) + coalesce(whole_number(r.completion_tokens), 0)
-                    AS counted,
-                coalesce(whole_number(r.prompt_cache_read_tokens), 0)
-                    + coalesce(whole_number(r.prompt_cache_write_tokens), 0) AS in_cache,
                 upper(r.provider) SIMILAR TO '.*(ANTHROPIC|AWS|BEDROCK).*' AS apart,
                 {object_or_null("coalesce(r.request_properties, r.properties)")} AS labels
             FROM (
                 SELECT line, part, raw, json_transform(raw, {_STRUCTURE}) AS r FROM ({records_of_pages("data")})
             )
         ),
+        numbered AS (
+            SELECT *, {numbers("prompt", "completion", "read", "written")}, whole_number(code) AS status_code
+            FROM requests
+        ),
         judged AS (
             SELECT *,
-                total = counted + in_cache AS beside,
-                whole_number(code) >= 400 OR whole_number(code) < 0 AS failed,
+                {used("prompt", "completion", "read", "written")} AS used,
+                {used("read", "written")} AS cached,
+                total = {total(("prompt", "completion"))} AS within,
+                total = {total(("prompt", "completion", "read", "written"))} AS beside,
+                status_code >= 400 OR status_code < 0 AS failed,
                 json_transform(labels, {PERSONS}) AS persons
-            FROM requests
+            FROM numbered
         )
         SELECT
             line, part, raw,
@@ -129,7 +132,7 @@ HELICONE = Dialect(
                 WHEN code IN ({", ".join(f"'{code}'" for code in _CANCELLED)}) THEN 'cancelled_billed'
                 ELSE 'error_billed' END AS status,
             CASE WHEN failed THEN code END AS error_type,
-            CASE WHEN cached AND beside THEN {plus("r.prompt_tokens", *_CACHED)} ELSE r.prompt_tokens END
+            CASE WHEN cached AND beside THEN {plus("prompt", "read", "written")} ELSE prompt END
                 AS input_tokens,
             r.completion_tokens AS output_tokens,
             r.total_tokens AS total,
@@ -137,7 +140,7 @@ HELICONE = Dialect(
             r.prompt_cache_write_tokens AS in_cache_write_5m,
             r.prompt_audio_tokens AS in_audio,
             r.completion_audio_tokens AS out_audio,
-            CASE WHEN cached AND NOT coalesce(beside, false) AND coalesce(apart OR total <> counted, true)
+            CASE WHEN cached AND NOT coalesce(beside, false) AND (apart OR NOT coalesce(within, false))
                 THEN 'true' END AS contradictory,
             CASE WHEN r.costUSD IS NOT NULL THEN r.costUSD
                 WHEN r.organization_id IS NOT NULL AND r.request_path IS NULL THEN

@@ -18,10 +18,12 @@ from ml_registry_pipelines.telemetry.dialects.sql import (
     empty_page,
     exceeded,
     less,
+    numbers,
     object_or_null,
     of_page,
     plus,
     records_of_pages,
+    total,
     used,
 )
 
@@ -129,20 +131,18 @@ def _either(names: tuple[str, ...], of: str) -> str:
     return "coalesce(" + ", ".join(f'{of}."{name}"' for name in names) + ")"
 
 
-def _number(name: str) -> str:
-    return f"coalesce(whole_number({name}), 0)"
-
-
 def _listed(names: tuple[str, ...]) -> str:
     return ", ".join(f"'{name}'" for name in names)
 
 
 _SUM_OF_COSTS = """CAST(list_sum(list_transform(
-                    map_values(CAST(CAST(costs AS JSON) AS MAP(VARCHAR, VARCHAR))), lambda amount: exact_amount(amount))) AS VARCHAR)"""
+                    map_values(CAST(CAST(costs AS JSON) AS MAP(VARCHAR, VARCHAR))),
+                    lambda amount: exact_amount(amount))) AS VARCHAR)"""
 _UNKNOWN_KEYS = f"""
                     len(list_filter(map_entries(CAST(CAST(details AS JSON) AS MAP(VARCHAR, VARCHAR))), lambda entry:
                         NOT list_contains([{_listed(_KNOWN)}], entry.key)
                         AND coalesce(try_cast(entry.value AS DOUBLE), 1) <> 0)) > 0"""
+_DIFFERENT = differing(*([f'u."{name}"' for name in names] for names in _USAGE.values() if len(names) > 1))
 
 LANGFUSE = Dialect(
     name="langfuse",
@@ -159,49 +159,61 @@ LANGFUSE = Dialect(
             SELECT line, part, raw, r.usage AS old,
                 {", ".join(f"{_either(names, 'r')} AS {name}" for name, names in _NAMES.items())}
             FROM (
-                SELECT line, part, raw, json_transform(raw, {_STRUCTURE}) AS r FROM ({records_of_pages("data")})
+                SELECT line, part, raw, json_transform(raw, {_STRUCTURE}) AS r FROM ({
+        records_of_pages("data")
+    })
             )
         ),
         detailed AS (
             SELECT *, json_transform(details, {_DETAILS}) AS u
             FROM (
-                SELECT *, {object_or_null("usage_details")} AS details, {object_or_null("cost_details")} AS costs
+                SELECT *, {object_or_null("usage_details")} AS details, {
+        object_or_null("cost_details")
+    } AS costs
                 FROM observations
             )
+        ),
+        named AS (
+            SELECT *, {", ".join(f"{_either(names, 'u')} AS named_{name}" for name, names in _USAGE.items())}
+            FROM detailed
         ),
         spelled AS (
             SELECT * EXCLUDE (old, unit),
                 {
-        ", ".join(
-            f"{_either(names, 'u')} AS {name}"
-            for name, names in _USAGE.items()
-            if name not in ("input", "output", "total")
-        )
+        ", ".join(f"named_{name} AS {name}" for name in _USAGE if name not in ("input", "output", "total"))
     },
-                coalesce({_either(_USAGE["input"], "u")}, input_usage, old.input) AS input,
-                coalesce({_either(_USAGE["output"], "u")}, output_usage, old.output) AS output,
-                coalesce({_either(_USAGE["total"], "u")}, total_usage, old.total) AS total,
-                upper(coalesce(nullif(unit, ''), nullif(old.unit, ''), 'TOKENS')) AS unit
-            FROM detailed
+                coalesce(named_input, input_usage, old.input) AS input,
+                coalesce(named_output, output_usage, old.output) AS output,
+                coalesce(named_total, total_usage, old.total) AS total,
+                upper(coalesce(nullif(unit, ''), nullif(old.unit, ''), 'TOKENS')) AS unit,
+                coalesce(len(json_keys(details)), 0)
+                    = {" + ".join(f"CAST(named_{name} IS NOT NULL AS INTEGER)" for name in _USAGE)} AS plain
+            FROM named
+        ),
+        numbered AS (
+            SELECT *, {numbers(*_USAGE)} FROM spelled
         ),
         written AS (
             SELECT *,
                 CASE WHEN written_5m IS NOT NULL OR written_1h IS NULL THEN coalesce(written_5m, written)
                     ELSE {less("written", "written_1h")} END AS write_5m,
-                CASE WHEN written_1h IS NULL AND whole_number(written) > whole_number(written_5m)
+                CASE WHEN written_1h IS NULL AND written_n > written_5m_n
                     THEN {less("written", "written_5m")} ELSE written_1h END AS write_1h
-            FROM spelled
+            FROM numbered
+        ),
+        timed AS (
+            SELECT *, {numbers("write_5m", "write_1h")} FROM written
         ),
         counted AS (
             SELECT *,
-                {_number("input")} + {_number("output")} AS summed,
-                {" + ".join(_number(name) for name in _INPUT_PARTS)} AS input_parts,
-                {" + ".join(_number(name) for name in _OUTPUT_PARTS)} AS output_parts
-            FROM written
+                {total(("input", "output"))} AS summed,
+                {total(_INPUT_PARTS)} AS input_parts,
+                {total(_OUTPUT_PARTS)} AS output_parts
+            FROM timed
         ),
         judged AS (
             SELECT *,
-                coalesce(input_parts + output_parts > 0 AND whole_number(total) = summed, false) AS inclusive,
+                coalesce(input_parts + output_parts > 0 AND total_n = summed, false) AS inclusive,
                 upper(type) IN ({_listed(_MODEL_CALLS)}) AS calls,
                 {used("input", "output", "total")} OR input_parts + output_parts > 0 AS used,
                 upper(level) = 'ERROR' AS failed
@@ -226,32 +238,24 @@ LANGFUSE = Dialect(
             CASE WHEN NOT coalesce(failed, false) THEN NULL WHEN used THEN 'error_billed'
                 ELSE 'error_unbilled' END AS status,
             CASE WHEN failed THEN 'error' END AS error_type,
-            CASE WHEN inclusive THEN CAST(greatest({_number("input")} - input_parts, 0)
-                    + {_number("input_text")} AS VARCHAR)
+            CASE WHEN inclusive THEN CAST(greatest(coalesce(input_n, 0) - input_parts, 0)
+                    + coalesce(input_text_n, 0) AS VARCHAR)
                 ELSE {plus("input", "input_text")} END AS in_uncached,
             read AS in_cache_read,
             write_5m AS in_cache_write_5m,
             write_1h AS in_cache_write_1h,
             in_audio, in_image, in_video,
-            CASE WHEN inclusive THEN CAST(greatest({_number("output")} - output_parts, 0)
-                    + {" + ".join(_number(name) for name in ("output_text", "accepted", "rejected"))} AS VARCHAR)
+            CASE WHEN inclusive THEN CAST(greatest(coalesce(output_n, 0) - output_parts, 0)
+                    + {total(("output_text", "accepted", "rejected"))} AS VARCHAR)
                 ELSE {plus("output", "output_text", "accepted", "rejected")} END AS out_text,
             reasoning AS out_reasoning,
             out_audio, out_image, total,
             CASE WHEN unit <> 'TOKENS'
-                OR {
-        differing(
-            *(
-                [f'u."{name}"' for name in names]
-                for names in _USAGE.values()
-                if len(names) > 1 and names[0] != "input"
-            )
-        )
-    }
                 OR {exceeded("written", "written_5m", "written_1h")} AND written IS NOT NULL
-                OR whole_number(written) > whole_number(written_5m) + whole_number(written_1h)
-                OR inclusive AND (input_parts > {_number("input")} OR output_parts > {_number("output")})
-                OR CASE WHEN list_has_all([{_listed(_KNOWN)}], json_keys(details)) THEN false ELSE {_UNKNOWN_KEYS} END
+                OR written_n > written_5m_n + written_1h_n
+                OR inclusive AND (input_parts > coalesce(input_n, 0) OR output_parts > coalesce(output_n, 0))
+                -- As many keys as counts: none is unknown, and none says again what another one says.
+                OR CASE WHEN plain THEN false ELSE {_DIFFERENT} OR {_UNKNOWN_KEYS} END
                 THEN 'true' END AS contradictory,
             CASE WHEN total_cost IS NOT NULL OR costs IS NULL THEN total_cost
                 WHEN json_exists(costs, '$.total') THEN json_extract_string(costs, '$.total')

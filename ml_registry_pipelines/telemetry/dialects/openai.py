@@ -18,6 +18,7 @@ from ml_registry_pipelines.telemetry.dialects.sql import (
     PERSONS,
     exceeded,
     less,
+    numbers,
     object_or_null,
     session_of,
     tags_of,
@@ -159,7 +160,9 @@ OPENAI = Dialect(
                     WHEN json_type(found[4]) = 'OBJECT' THEN found[4]
                     ELSE CAST(raw AS JSON) END AS answer
             FROM (
-                SELECT line, raw, json_extract(raw, ['$.object', {", ".join(f"'$.{w}'" for w in _WRAPPINGS)}]) AS found
+                SELECT line, raw, json_extract(raw, ['$.object', {
+        ", ".join(f"'$.{w}'" for w in _WRAPPINGS)
+    }]) AS found
                 FROM records
             )
         ),
@@ -182,6 +185,11 @@ OPENAI = Dialect(
                     CASE WHEN a.status = 'failed' THEN 'failed' END) AS error,
                 json_transform(labels, {PERSONS}) AS persons
             FROM answers
+        ),
+        numbered AS (
+            SELECT *, {
+        numbers("input_tokens", "output_tokens", "cached", "cached_audio", "cached_image", "audio", "image")
+    } FROM counted
         )
         SELECT
             line, 0 AS part, {without(_BODIES, _WRAPPINGS)},
@@ -197,7 +205,8 @@ OPENAI = Dialect(
                 WHEN {used("input_tokens", "output_tokens")} THEN 'error_billed'
                 ELSE 'error_unbilled' END AS status,
             CASE WHEN a.status = 'cancelled' THEN 'cancelled' ELSE error END AS error_type,
-            CASE WHEN e.custom_id IS NOT NULL AND e.response.status_code IS NOT NULL THEN 'batch' ELSE a.service_tier END
+            CASE WHEN e.custom_id IS NOT NULL AND e.response.status_code IS NOT NULL THEN 'batch'
+                ELSE a.service_tier END
                 AS service_tier,
             input_tokens, output_tokens,
             u.total_tokens AS total,
@@ -221,7 +230,9 @@ OPENAI = Dialect(
                 OR {exceeded("audio", "cached_audio")} OR {exceeded("image", "cached_image")}
                 THEN 'true' END AS contradictory,
             u.cost AS cost,
-            coalesce(e.user_id, nullif(a.safety_identifier, ''), nullif(a."user", ''), {user_of("persons")}) AS user_id,
+            coalesce(e.user_id, nullif(a.safety_identifier, ''), nullif(a."user", ''), {
+        user_of("persons")
+    }) AS user_id,
             coalesce(e.session_id, a.conversation.id, {session_of("persons")}) AS session_id,
             {tags_of("labels", "persons", {"custom_id": "e.custom_id"})} AS tags,
             CASE WHEN a.object LIKE '%.chunk' THEN 'object|is ' || a.object
@@ -229,6 +240,6 @@ OPENAI = Dialect(
                 WHEN a.object = 'response' AND a.status IN ('queued', 'in_progress')
                     THEN 'status|is ' || a.status || '; log a response once it has ended'
             END AS wrong
-        FROM counted
+        FROM numbered
     """,
 )

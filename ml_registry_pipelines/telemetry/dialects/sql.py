@@ -79,7 +79,8 @@ def tags_of(labels: str, persons: str, more: Mapping[str, str] | None = None) ->
     """
     more = more or {}
     named = _first_of(persons, (*_USERS, *_SESSIONS))
-    left = f"CASE WHEN {named} IS NOT NULL THEN json_merge_patch({labels}, '{_patch((*_USERS, *_SESSIONS))}') ELSE CAST({labels} AS JSON) END"
+    left = f"""CASE WHEN {named} IS NOT NULL THEN json_merge_patch({labels}, '{_patch((*_USERS, *_SESSIONS))}')
+            ELSE CAST({labels} AS JSON) END"""
     if not more:
         return f"nullif(CAST({left} AS VARCHAR), '{{}}')"
     pairs = ", ".join(f"'{name}', {value}" for name, value in more.items())
@@ -116,35 +117,45 @@ def empty_page(field: str) -> str:
     return f"""(contains(raw, '"{field}"') AND json_array_length(raw, '$.{field}') = 0)"""
 
 
+def numbers(*counts: str) -> str:
+    """SQL: for columns with counts as text, columns `<name>_n` with their numbers, each cast only once."""
+    return ", ".join(f"whole_number({count}) AS {count}_n" for count in counts)
+
+
+def number(count: str) -> str:
+    """SQL: the number of a count: of a column the one that `numbers` gives, of anything else a cast."""
+    return f"{count}_n" if count.isidentifier() else f"whole_number({count})"
+
+
+def total(counts: Sequence[str]) -> str:
+    """SQL: the sum of counts as a number, where one that is missing or no count adds nothing."""
+    return "(" + (" + ".join(f"coalesce({number(count)}, 0)" for count in counts) or "0") + ")"
+
+
 def plus(*counts: str) -> str:
     """SQL: the sum of counts as text, NULL where there is none of them."""
     wrong = ", ".join(
-        f"CASE WHEN {count} IS NOT NULL AND whole_number({count}) IS NULL THEN {count} END" for count in counts
+        f"CASE WHEN {count} IS NOT NULL AND {number(count)} IS NULL THEN {count} END" for count in counts
     )
-    total = " + ".join(f"coalesce(whole_number({count}), 0)" for count in counts)
     return f"""CASE
             WHEN coalesce({", ".join(counts)}) IS NULL THEN NULL
-            ELSE coalesce({wrong}, CAST({total} AS VARCHAR))
+            ELSE coalesce({wrong}, CAST({total(counts)} AS VARCHAR))
         END"""
 
 
 def less(whole: str, *parts: str) -> str:
     """SQL: a count without its parts as text, at least 0; see `exceeded` for parts that are more than it."""
     return f"""CASE
-            WHEN coalesce({", ".join(parts)}) IS NULL OR whole_number({whole}) IS NULL THEN {whole}
-            ELSE CAST(greatest(whole_number({whole}) - ({_sum(parts)}), least(whole_number({whole}), 0)) AS VARCHAR)
+            WHEN coalesce({", ".join(parts)}) IS NULL OR {number(whole)} IS NULL THEN {whole}
+            ELSE CAST(greatest({number(whole)} - {total(parts)}, least({number(whole)}, 0)) AS VARCHAR)
         END"""
 
 
 def exceeded(whole: str, *parts: str) -> str:
     """SQL: whether the parts of a count are more than it is."""
-    return f"coalesce({_sum(parts)} > coalesce(whole_number({whole}), 0), false)"
+    return f"({total(parts)} > coalesce({number(whole)}, 0))"
 
 
 def used(*counts: str) -> str:
     """SQL: whether any of these counts is more than none."""
-    return "(" + " OR ".join(f"coalesce(whole_number({count}), 0) > 0" for count in counts) + ")"
-
-
-def _sum(counts: Sequence[str]) -> str:
-    return " + ".join(f"coalesce(whole_number({count}), 0)" for count in counts)
+    return "(" + " OR ".join(f"coalesce({number(count)}, 0) > 0" for count in counts) + ")"

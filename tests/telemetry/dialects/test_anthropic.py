@@ -93,7 +93,12 @@ def test_thinking_is_within_the_output():
         (1253, {"ephemeral_5m_input_tokens": 1000}, (1000, 253), "exact"),
         (None, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253}, (1000, 253), "exact"),
         (900, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0}, (1000, 0), "inconsistent"),
-        (2000, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253}, (1000, 253), "inconsistent"),
+        (
+            2000,
+            {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253},
+            (1000, 253),
+            "inconsistent",
+        ),
     ],
 )
 def test_cache_writes_are_told_apart_by_their_time(
@@ -119,12 +124,19 @@ def test_what_a_compaction_took_is_counted_besides_the_sums_that_leave_it_out():
 
 
 def test_steps_of_a_tool_loop_are_in_the_sums_already():
-    row = read([message({**STEP, "iterations": [{**STEP, "input_tokens": 11000}, {**STEP, "input_tokens": 12000}]})]).row
+    row = read(
+        [message({**STEP, "iterations": [{**STEP, "input_tokens": 11000}, {**STEP, "input_tokens": 12000}]})]
+    ).row
     assert (row["in_uncached"], row["usage_quality"]) == (23000, "exact")
 
 
 def test_usage_of_two_models_in_one_message_is_not_priced_as_one():
-    advice = {"type": "advisor_message", "model": "claude-opus-4-6", "input_tokens": 900, "output_tokens": 100}
+    advice = {
+        "type": "advisor_message",
+        "model": "claude-opus-4-6",
+        "input_tokens": 900,
+        "output_tokens": 100,
+    }
     assert read([message({"iterations": [STEP, advice]})]).row["usage_quality"] == "inconsistent"
 
 
@@ -142,7 +154,9 @@ def test_events_of_a_stream_are_refused_because_they_hold_a_part_of_the_usage():
     assert read([start, delta]).reject["reason"] == "unknown_dialect"
     found = read([MESSAGE, start, delta])
     assert (found.ids, [line for line, _ in found.reasons]) == (["msg_01"], [2, 3])
-    assert "`type` is message_start, an event of a stream; log the whole message" in found.rejected[0]["message"]
+    assert (
+        "`type` is message_start, an event of a stream; log the whole message" in found.rejected[0]["message"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,7 +171,9 @@ def test_events_of_a_stream_are_refused_because_they_hold_a_part_of_the_usage():
         (batch_line("canceled"), "error_unbilled", "canceled", "row-7"),
     ],
 )  # fmt: skip
-def test_results_of_a_batch_are_priced_as_a_batch(line: dict[str, Any], status: str, error: str | None, event_id: str):
+def test_results_of_a_batch_are_priced_as_a_batch(
+    line: dict[str, Any], status: str, error: str | None, event_id: str
+):
     row = read([line]).row
     assert (row["status"], row["error_type"], row["event_id"]) == (status, error, event_id)
     assert row["service_tier"] == "batch"
@@ -165,7 +181,11 @@ def test_results_of_a_batch_are_priced_as_a_batch(line: dict[str, Any], status: 
 
 def test_an_error_costs_nothing():
     row = read([ERROR, {"timestamp": AT, **ERROR, "request_id": "req_2"}]).rows[1]
-    assert (row["status"], row["error_type"], row["event_id"]) == ("error_unbilled", "overloaded_error", "req_2")
+    assert (row["status"], row["error_type"], row["event_id"]) == (
+        "error_unbilled",
+        "overloaded_error",
+        "req_2",
+    )
 
 
 def test_the_fast_mode_is_a_tier():
@@ -182,7 +202,10 @@ def test_an_unknown_geography_is_no_region():
 
 
 def test_counts_that_are_none_are_complained_about():
-    assert "`cache_read_input_tokens` is many" in read([message({"cache_read_input_tokens": "many"})]).reject["message"]
+    assert (
+        "`cache_read_input_tokens` is many"
+        in read([message({"cache_read_input_tokens": "many"})]).reject["message"]
+    )
     reject = read([message({"input_tokens": -5})]).reject
     assert reject["reason"] == "negative_count"
     assert "SECRET" not in reject["raw"]

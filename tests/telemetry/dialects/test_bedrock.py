@@ -142,7 +142,11 @@ def test_a_stream_is_a_list_of_pieces_of_which_the_last_has_the_metrics():
 
 def test_without_a_body_the_logs_own_counts_are_enough():
     bare = {**CONVERSE, "output": {"outputTokenCount": "38", "outputBodyS3Path": "s3://x/y"}}
-    bare["input"] = {"inputTokenCount": "176", "cacheReadInputTokenCount": "1024", "cacheWriteInputTokenCount": "0"}
+    bare["input"] = {
+        "inputTokenCount": "176",
+        "cacheReadInputTokenCount": "1024",
+        "cacheWriteInputTokenCount": "0",
+    }
     row = read([bare]).row
     assert (row["in_uncached"], row["in_cache_read"], row["out_text"]) == (176, 1024, 38)
     assert (row["latency_ms"], row["usage_quality"]) == (None, "exact")
@@ -161,7 +165,9 @@ PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/
         (PROFILE, "claude-sonnet-4-5-20250929", "claude-sonnet-4-5-20250929"),
     ],
 )
-def test_a_profile_is_followed_to_its_model_where_the_log_says_it(model_id: str, answer: str | None, model: str):
+def test_a_profile_is_followed_to_its_model_where_the_log_says_it(
+    model_id: str, answer: str | None, model: str
+):
     body = {"model": answer, "usage": {"input_tokens": 176}}
     row = read([answered(body, modelId=model_id)]).row
     assert (row["model"], row["requested_model"]) == (model, model_id)
@@ -183,7 +189,9 @@ def test_metadata_of_another_kind_hurts_nothing(metadata: object):
 
 
 def test_embeddings_have_no_output():
-    row = read([answered({}, counts=(8, None), modelId="amazon.titan-embed-text-v2:0", operation="InvokeModel")]).row
+    row = read(
+        [answered({}, counts=(8, None), modelId="amazon.titan-embed-text-v2:0", operation="InvokeModel")]
+    ).row
     assert (row["operation"], row["in_uncached"], row["out_text"]) == ("embeddings", 8, None)
 
 

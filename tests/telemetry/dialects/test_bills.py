@@ -44,7 +44,9 @@ FOCUS: dict[str, Any] = {
     "ServiceName": "Chat Completions",
 }
 GROUPS: dict[str, Any] = {
-    "data": {"viewer": {"accounts": [{"aiGatewayRequestsAdaptiveGroups": [{"count": 3, "sum": {"cost": 0.1}}]}]}}
+    "data": {
+        "viewer": {"accounts": [{"aiGatewayRequestsAdaptiveGroups": [{"count": 3, "sum": {"cost": 0.1}}]}]}
+    }
 }
 
 
@@ -92,7 +94,9 @@ def test_every_bill_is_recognised_as_one_kind_of_bill_and_as_no_log():
 
 @pytest.mark.parametrize("name", BILLS)
 @pytest.mark.parametrize("dialect", [None, "openai", "anthropic", "native"])
-def test_a_file_of_bills_is_refused_with_one_sentence_whatever_the_source_says(name: str, dialect: str | None):
+def test_a_file_of_bills_is_refused_with_one_sentence_whatever_the_source_says(
+    name: str, dialect: str | None
+):
     found = read([BILLS[name][0]] * 3, "b.jsonl", dialect=dialect)
     assert (found.rows, found.dialect) == ([], None)
     assert (found.reject["line"], found.reject["reason"]) == (0, "bill")
@@ -114,7 +118,10 @@ def test_a_stray_bill_in_a_log_does_not_keep_the_log_from_being_taken():
 
 
 def test_what_only_looks_a_little_like_a_bill_is_none():
-    for record in ({}, {"results": []}, {"data": []}, {"object": "page"}, {"BilledCost": 1}, {"data": "x"}, native()):
+    others: list[dict[str, Any]] = [
+        {}, {"results": []}, {"data": []}, {"object": "page"}, {"BilledCost": 1}, {"data": "x"}, native(),
+    ]  # fmt: skip
+    for record in others:
         assert bill_format(record) is None
     assert bill_format_of(["oops", "[1]", lines([native()])]) is None
     assert bill_format_of([json.dumps(FOCUS), json.dumps(native())]) is None

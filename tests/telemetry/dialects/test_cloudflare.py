@@ -73,7 +73,11 @@ def test_an_answer_from_the_gateways_cache_keeps_its_tokens_and_costs_nothing():
     [
         ({"success": False, "status_code": 500}, "error_billed", "500"),
         ({"success": False, "status_code": 429, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "429"),
-        ({"success": False, "status_code": 429, "tokens_in": None, "tokens_out": None}, "error_unbilled", "429"),
+        (
+            {"success": False, "status_code": 429, "tokens_in": None, "tokens_out": None},
+            "error_unbilled",
+            "429",
+        ),
         ({"success": False, "status_code": 499}, "cancelled_billed", "499"),
         ({"success": None, "status_code": 503, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "503"),
         ({"success": None}, "success", None),
@@ -85,7 +89,9 @@ def test_a_failed_call_is_billed_where_it_used_tokens(fields: dict[str, Any], st
 
 
 def test_fallbacks_are_attempts_of_their_own():
-    rows = read([log(step=0, success=False, status_code=500), log(id="01B", step=1, provider="anthropic")]).rows
+    rows = read(
+        [log(step=0, success=False, status_code=500), log(id="01B", step=1, provider="anthropic")]
+    ).rows
     assert [(row["attempt"], row["provider"], row["status"]) for row in rows] == [
         (1, "openai", "error_billed"),
         (2, "anthropic", "success"),

@@ -122,9 +122,15 @@ def test_traffic_is_a_tier(fields: dict[str, Any], tier: str | None):
 
 def test_lines_of_a_batch_are_priced_as_a_batch():
     untimed = {name: value for name, value in ANSWER.items() if name != "createTime"}
-    gemini, vertex = {"key": "k-1", "response": untimed}, {"processed_time": "x", "response": ANSWER, "request": {}}
+    gemini, vertex = (
+        {"key": "k-1", "response": untimed},
+        {"processed_time": "x", "response": ANSWER, "request": {}},
+    )
     rows = read([gemini, vertex]).rows
-    assert [(row["service_tier"], row["time_quality"]) for row in rows] == [("batch", "assumed"), ("batch", "recorded")]
+    assert [(row["service_tier"], row["time_quality"]) for row in rows] == [
+        ("batch", "assumed"),
+        ("batch", "recorded"),
+    ]
     failed = read([gemini, {"key": "k-2", "error": {"code": 400, "status": "INVALID_ARGUMENT"}}]).rows[1]
     assert (failed["status"], failed["error_type"], failed["event_id"]) == ("error_unbilled", "400", "k-2")
 

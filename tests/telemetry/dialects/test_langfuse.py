@@ -50,7 +50,9 @@ EXPORTED: dict[str, Any] = {
     "level": "DEFAULT",
     "environment": "production",
     "provided_model_name": "gpt-4o",
-    "usage_details": json.dumps({"input": "176", "input_cached_tokens": "1024", "output": "38", "total": "1238"}),
+    "usage_details": json.dumps(
+        {"input": "176", "input_cached_tokens": "1024", "output": "38", "total": "1238"}
+    ),
     "cost_details": json.dumps({"input": 0.00044, "input_cached_tokens": 0.00128, "output": 0.00038}),
     "prompt_name": "qa",
     "prompt_version": "7",
@@ -123,7 +125,10 @@ def test_a_file_export_may_be_csv():
             (176, 1024, 30, 8), "exact",
         ),
         # The total is neither.
-        ({"input": 176, "input_cached_tokens": 1024, "output": 38, "total": 999}, (176, 1024, 38, None), "inconsistent"),
+        (
+            {"input": 176, "input_cached_tokens": 1024, "output": 38, "total": 999},
+            (176, 1024, 38, None), "inconsistent",
+        ),
         # More cached within the input than there is input.
         ({"input": 100, "input_cached_tokens": 1024, "output": 38, "total": 138}, (0, 1024, 38, None), "inconsistent"),
         # A key that nobody knows.
@@ -147,12 +152,20 @@ def test_free_keys_are_read_as_they_are_meant_unless_the_total_says_otherwise(
     usage: dict[str, int], buckets: tuple[int | None, ...], quality: str
 ):
     row = read([observation(usage)]).row
-    assert tuple(row[name] for name in ("in_uncached", "in_cache_read", "out_text", "out_reasoning")) == buckets
+    assert (
+        tuple(row[name] for name in ("in_uncached", "in_cache_read", "out_text", "out_reasoning")) == buckets
+    )
     assert row["usage_quality"] == quality
 
 
 def test_cache_writes_are_told_apart_by_their_time():
-    usage = {"input": 5, "input_cache_creation": 500, "input_cache_creation_1h": 300, "output": 1, "total": 506}
+    usage = {
+        "input": 5,
+        "input_cache_creation": 500,
+        "input_cache_creation_1h": 300,
+        "output": 1,
+        "total": 506,
+    }
     row = read([observation(usage)]).row
     assert (row["in_cache_write_5m"], row["in_cache_write_1h"], row["usage_quality"]) == (200, 300, "exact")
 
@@ -179,7 +192,10 @@ def test_only_generations_and_embeddings_are_model_calls():
 def test_a_generation_around_another_one_repeats_its_usage():
     inner, outer = observation(id="inner", parentObservationId="outer"), observation(id="outer")
     for found in (read([inner, outer]), read([{"data": [outer, inner], "meta": {}}])):
-        assert {row["event_id"]: row["span_kind"] for row in found.rows} == {"inner": "leaf", "outer": "aggregate"}
+        assert {row["event_id"]: row["span_kind"] for row in found.rows} == {
+            "inner": "leaf",
+            "outer": "aggregate",
+        }
 
 
 def test_a_failed_generation_is_billed_where_it_used_tokens():
@@ -197,7 +213,9 @@ def test_a_running_generation_has_its_latency_in_seconds_or_none():
 
 
 def test_a_page_of_the_api_is_as_many_records_as_it_lists():
-    found = read([{"data": [OBSERVATION, observation(id="b")], "meta": {"page": 1}}, {"data": [], "meta": {}}])
+    found = read(
+        [{"data": [OBSERVATION, observation(id="b")], "meta": {"page": 1}}, {"data": [], "meta": {}}]
+    )
     assert (found.ids, found.ignored) == (["obs-1", "b"], 1)
 
 

@@ -160,8 +160,10 @@ def test_pieces_of_a_stream_are_told_apart_from_answers():
     found = read([CHAT, chunk, {**RESPONSE, "status": "in_progress", "usage": None}])
     assert [line for line, _ in found.reasons] == [2, 3]
     assert [reject["message"] for reject in found.rejected] == [
-        "line 2: `object` is chat.completion.chunk, a piece of a stream; log the whole answer,"
-        " asked for with stream_options.include_usage",
+        (
+            "line 2: `object` is chat.completion.chunk, a piece of a stream; log the whole answer,"
+            " asked for with stream_options.include_usage"
+        ),
         "line 3: `status` is in_progress; log a response once it has ended",
     ]
 
@@ -171,7 +173,11 @@ def test_pieces_of_a_stream_are_told_apart_from_answers():
     [
         ({"status": "incomplete"}, "success", None),
         ({"status": "failed", "error": {"code": "server_error"}}, "error_billed", "server_error"),
-        ({"status": "failed", "error": {"code": "rate_limit"}, "usage": None}, "error_unbilled", "rate_limit"),
+        (
+            {"status": "failed", "error": {"code": "rate_limit"}, "usage": None},
+            "error_unbilled",
+            "rate_limit",
+        ),
         ({"status": "failed", "error": None, "usage": None}, "error_unbilled", "failed"),
         ({"status": "cancelled"}, "cancelled_billed", "cancelled"),
         ({"status": "cancelled", "usage": None}, "cancelled_billed", "cancelled"),
@@ -184,18 +190,32 @@ def test_what_became_of_a_response(fields: dict[str, Any], status: str, error: s
 
 def test_the_output_of_a_batch_is_priced_as_a_batch():
     row = read([batch_line(CHAT)]).row
-    assert (row["event_id"], row["service_tier"], row["tags"]) == ("chatcmpl-9x", "batch", '{"custom_id":"row-7"}')
+    assert (row["event_id"], row["service_tier"], row["tags"]) == (
+        "chatcmpl-9x",
+        "batch",
+        '{"custom_id":"row-7"}',
+    )
     assert (row["in_uncached"], row["in_cache_read"], row["time_quality"]) == (176, 1024, "recorded")
 
 
 def test_an_error_in_a_batch_has_no_time_and_costs_nothing():
     row = read([batch_line({"error": {"code": "invalid_value", "message": "SECRET"}}, 400)]).row
-    assert (row["event_id"], row["status"], row["error_type"]) == ("batch_req_1", "error_unbilled", "invalid_value")
+    assert (row["event_id"], row["status"], row["error_type"]) == (
+        "batch_req_1",
+        "error_unbilled",
+        "invalid_value",
+    )
     assert (row["time_quality"], row["event_ts"]) == ("assumed", WRITTEN)
 
 
 def test_what_a_client_logs_around_the_answer_is_taken_too():
-    around = {"timestamp": "2026-10-31T11:59:59.5Z", "latency_ms": 812.5, "ttft_ms": 200, "stream": True, "user_id": "u1"}
+    around = {
+        "timestamp": "2026-10-31T11:59:59.5Z",
+        "latency_ms": 812.5,
+        "ttft_ms": 200,
+        "stream": True,
+        "user_id": "u1",
+    }
     for wrapped in ({"response": CHAT, **around}, {"body": CHAT, **around}):
         row = read([wrapped]).row
         assert (row["latency_ms"], row["ttft_ms"], row["stream"]) == (812.5, 200.0, True)
@@ -215,7 +235,11 @@ def test_who_answers_in_this_format_may_be_another_provider():
     routed = chat({"cost": 0.0021}, provider="Groq", object="chat.completion")
     row = read([routed]).row
     assert (row["provider"], row["logged_cost"]) == ("Groq", Decimal("0.0021"))
-    deepseek = {"prompt_tokens_details": None, "prompt_cache_hit_tokens": 1024, "prompt_cache_miss_tokens": 176}
+    deepseek = {
+        "prompt_tokens_details": None,
+        "prompt_cache_hit_tokens": 1024,
+        "prompt_cache_miss_tokens": 176,
+    }
     assert read([chat(deepseek)]).row["in_cache_read"] == 1024
 
 

@@ -90,7 +90,13 @@ def test_a_cost_that_is_no_amount_is_complained_about():
     [
         ({"is_success": False, "response_status_code": 500}, "error_billed"),
         (
-            {"is_success": "false", "response_status_code": 429, "req_units": 0, "res_units": 0, "total_units": 0},
+            {
+                "is_success": "false",
+                "response_status_code": 429,
+                "req_units": 0,
+                "res_units": 0,
+                "total_units": 0,
+            },
             "error_unbilled",
         ),
         ({"is_success": False, "response_status_code": 499}, "cancelled_billed"),

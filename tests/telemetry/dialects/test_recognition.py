@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-from ml_registry_pipelines.telemetry.decoding import detect
+from ml_registry_pipelines.telemetry.detecting import detect
+
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.bills import bill_format
 from tests.telemetry.dialects import test_anthropic as anthropic
