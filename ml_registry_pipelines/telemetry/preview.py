@@ -66,6 +66,8 @@ class Preview:
         """The preview for a person."""
         records = self.taken + self.rejected
         nothing = "of no known format" if records else "holds no records"
+        if self.reasons["bill"]:
+            nothing = "a bill, not a log"
         yield f"{self.path}: {self.dialect or nothing}"
         ignored = f", {self.ignored:,} of other kinds ignored" if self.ignored else ""
         yield f"  {records:,} records: {self.taken:,} can be taken, {self.rejected:,} would be quarantined{ignored}"
