@@ -4,7 +4,7 @@ Nothing is written. Time is that of the processor, of all threads together, so t
 the machine does not count; a dialect has to make 40,000 records per second of one core.
 
     python -m benchmarks.dialects                        # 200,000 records of each
-    python -m benchmarks.dialects --rows 50000 --dialect bedrock --dialect langfuse
+    python -m benchmarks.dialects --rows 50000 --dialect portkey --dialect langfuse
 """
 
 from __future__ import annotations

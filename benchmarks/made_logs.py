@@ -153,7 +153,7 @@ def cloudflare_ai_gateway(number: int, moment: datetime, chance: random.Random) 
     }  # fmt: skip
 
 
-def aws_bedrock(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
+def bedrock_invocations(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A Converse call with a body of about a kilobyte."""
     prompt, cached, out = _counts(chance)
     usage = {
@@ -174,7 +174,7 @@ def aws_bedrock(number: int, moment: datetime, chance: random.Random) -> dict[st
     }  # fmt: skip
 
 
-def openai(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
+def openai_api(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A chat completion with an answer of half a kilobyte."""
     prompt, cached, out = _counts(chance)
     return {
@@ -189,7 +189,7 @@ def openai(number: int, moment: datetime, chance: random.Random) -> dict[str, ob
     }  # fmt: skip
 
 
-def anthropic(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
+def anthropic_api(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """A message of half a kilobyte with the time of its request beside it."""
     prompt, cached, out = _counts(chance)
     return {
@@ -205,7 +205,7 @@ def anthropic(number: int, moment: datetime, chance: random.Random) -> dict[str,
     }  # fmt: skip
 
 
-def google_gemini(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
+def gemini_api(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
     """An answer of half a kilobyte with its modalities."""
     prompt, cached, out = _counts(chance)
     return {
@@ -272,8 +272,8 @@ def portkey(number: int, moment: datetime, chance: random.Random) -> dict[str, o
 MAKERS: dict[str, Maker] = {
     maker.__name__: maker
     for maker in (
-        native, azure_trace, llmperf, mooncake, otel_genai, litellm, cloudflare_ai_gateway, aws_bedrock, openai,
-        anthropic, google_gemini, langfuse, helicone, portkey,
+        native, azure_trace, llmperf, mooncake, otel_genai, litellm, cloudflare_ai_gateway, bedrock_invocations,
+        openai_api,        anthropic_api, gemini_api, langfuse, helicone, portkey,
     )
 }  # fmt: skip
 """A maker for every dialect, by the dialect's name."""

@@ -245,7 +245,10 @@ def test_a_full_configuration_is_read(tmp_path):
         ('sources: [{name: a, folder: b, tenant: "a\\nb"}]', "control characters"),
         ("sources: [{name: a, folder: b, time_zone: localtime}]", "no time zone 'localtime'"),
         ("sources: [{name: a, folder: b, time_zone: right/UTC}]", "no time zone 'right/UTC'"),
-        ("sources: [{name: a, folder: b, cost_unit: pence}]", "`cost_unit` is 'pence'; write currency or cents"),
+        (
+            "sources: [{name: a, folder: b, cost_unit: pence}]",
+            "`cost_unit` is 'pence'; write currency or cents",
+        ),
         ("sources: [{name: a, folder: b, base_time: 2026-13-45}]", "'2026-13-45' is no time"),
         ("sources: [{name: a, folder: b, base_time: 2026-10-31T25:00:00Z}]", "is no time"),
         ("sources: [{name: a, folder: b, base_time: 0001-01-01T00:00:00+14:00}]", "is no time"),

@@ -85,17 +85,25 @@ def _recognises(record: Mapping[str, Any]) -> bool:
     )
 
 
+_ITERATED: Mapping[str, str] = {
+    **{count: count for count in _COUNTS},
+    "5m": "cache_creation.ephemeral_5m_input_tokens",
+    "1h": "cache_creation.ephemeral_1h_input_tokens",
+}
+
+
 def _sums() -> str:
-    """SQL: the counts over all iterations as text. One that is no count makes all of them inconsistent."""
-    return ", ".join(
+    """SQL: the counts over all iterations as text, and whether one of them is no count."""
+    sums = ", ".join(
         f"""CAST(list_sum(list_transform(u.iterations, lambda i: coalesce(whole_number(i.{field}), 0))) AS VARCHAR)
             AS all_{name}"""
-        for name, field in (
-            *((count, count) for count in _COUNTS),
-            ("5m", "cache_creation.ephemeral_5m_input_tokens"),
-            ("1h", "cache_creation.ephemeral_1h_input_tokens"),
-        )
+        for name, field in _ITERATED.items()
     )
+    odd = " OR ".join(
+        f"(i.{field} IS NOT NULL AND coalesce(whole_number(i.{field}) < 0, true))"
+        for field in _ITERATED.values()
+    )
+    return f"{sums}, list_bool_or(list_transform(u.iterations, lambda i: {odd})) AS miscounted"
 
 
 def _count(name: str, field: str) -> str:
@@ -103,7 +111,7 @@ def _count(name: str, field: str) -> str:
 
 
 ANTHROPIC = Dialect(
-    name="anthropic",
+    name="anthropic_api",
     describes="messages of the Anthropic API with their usage, also the results of its batches",
     recognises=_recognises,
     input_includes_cached=False,
@@ -136,7 +144,7 @@ ANTHROPIC = Dialect(
             SELECT *, {_sums()} FROM messages
         ),
         counted AS (
-            SELECT line, raw, e, m, u, of_several_models,
+            SELECT line, raw, e, m, u, of_several_models, compacted AND miscounted AS miscounted,
                 m.type = 'message' AND m.stop_reason IS NULL AS aborted,
                 {_count("input_tokens", "u.input_tokens")} AS input_tokens,
                 {_count("output_tokens", "u.output_tokens")} AS output_tokens,
@@ -181,7 +189,7 @@ ANTHROPIC = Dialect(
                 ELSE w1
             END AS in_cache_write_1h,
             u.server_tool_use.web_search_requests AS n_search,
-            CASE WHEN of_several_models
+            CASE WHEN of_several_models OR miscounted
                 OR w_n < coalesce(w5_n, 0) + coalesce(w1_n, 0)
                 OR w_n > w5_n + w1_n
                 THEN 'true' END AS contradictory,

@@ -102,7 +102,7 @@ _WRITE = (
 )
 
 BEDROCK = Dialect(
-    name="aws_bedrock",
+    name="bedrock_invocations",
     describes="model invocation logs of AWS Bedrock",
     recognises=lambda record: (
         record.get("schemaType") == "ModelInvocationLog"

@@ -128,7 +128,7 @@ def _spread() -> str:
 _USED = ("prompt_token_count", "candidates", "thoughts_token_count")
 
 GEMINI = Dialect(
-    name="google_gemini",
+    name="gemini_api",
     describes="answers of Google Gemini with their usage metadata",
     recognises=_recognises,
     input_includes_cached=True,

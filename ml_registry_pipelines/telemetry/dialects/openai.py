@@ -142,7 +142,7 @@ _CACHED_AUDIO = _from_details("cached_tokens_details.audio_tokens")
 _CACHED_IMAGE = _from_details("cached_tokens_details.image_tokens")
 
 OPENAI = Dialect(
-    name="openai",
+    name="openai_api",
     describes="answers of the OpenAI API with their usage, also the output of its batches",
     recognises=_recognises,
     input_includes_cached=True,

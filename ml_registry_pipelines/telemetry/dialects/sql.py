@@ -133,9 +133,10 @@ def total(counts: Sequence[str]) -> str:
 
 
 def plus(*counts: str) -> str:
-    """SQL: the sum of counts as text, NULL where there is none of them."""
+    """SQL: the sum of counts as text, NULL where there is none of them; instead of it a negative one."""
     wrong = ", ".join(
-        f"CASE WHEN {count} IS NOT NULL AND {number(count)} IS NULL THEN {count} END" for count in counts
+        f"CASE WHEN {count} IS NOT NULL AND coalesce({number(count)} < 0, true) THEN {count} END"
+        for count in counts
     )
     return f"""CASE
             WHEN coalesce({", ".join(counts)}) IS NULL THEN NULL

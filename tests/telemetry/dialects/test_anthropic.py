@@ -52,8 +52,8 @@ def batch_line(outcome: str, **result: Any) -> dict[str, Any]:
 def test_a_message_becomes_a_row_whose_input_is_the_sum_of_three():
     row = shown(read([logged(MESSAGE, latency_ms=2350, ttft_ms=420)]).row)
     assert row == expected(
-        dialect="anthropic",
-        source_system="anthropic",
+        dialect="anthropic_api",
+        source_system="anthropic_api",
         file="a.jsonl",
         event_id="msg_01",
         event_ts=datetime(2026, 10, 31, 12, tzinfo=UTC),
@@ -121,6 +121,12 @@ def test_what_a_compaction_took_is_counted_besides_the_sums_that_leave_it_out():
     row = read([message(usage)]).row
     assert (row["in_uncached"], row["out_text"], row["in_cache_read"]) == (203000, 4500, 10)
     assert (row["in_cache_write_5m"], row["in_cache_write_1h"], row["usage_quality"]) == (50, 0, "exact")
+
+
+@pytest.mark.parametrize("count", ["many", -1, 1.5])
+def test_a_compaction_that_cannot_be_counted_is_not_priced(count: object):
+    usage = {**STEP, "iterations": [{**COMPACTION, "input_tokens": count}, STEP]}
+    assert read([message(usage)]).row["usage_quality"] == "inconsistent"
 
 
 def test_steps_of_a_tool_loop_are_in_the_sums_already():

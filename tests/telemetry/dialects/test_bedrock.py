@@ -70,8 +70,8 @@ def test_a_converse_call_becomes_a_row_with_its_cache_beside_the_input():
         "inference_region": "us-west-2",
     }
     assert row == expected(
-        dialect="aws_bedrock",
-        source_system="aws_bedrock",
+        dialect="bedrock_invocations",
+        source_system="bedrock_invocations",
         file="a.jsonl",
         event_id="req-1",
         event_ts=datetime(2026, 10, 31, 12, tzinfo=UTC),

@@ -93,7 +93,7 @@ def test_every_bill_is_recognised_as_one_kind_of_bill_and_as_no_log():
 
 
 @pytest.mark.parametrize("name", BILLS)
-@pytest.mark.parametrize("dialect", [None, "openai", "anthropic", "native"])
+@pytest.mark.parametrize("dialect", [None, "openai_api", "anthropic_api", "native"])
 def test_a_file_of_bills_is_refused_with_one_sentence_whatever_the_source_says(
     name: str, dialect: str | None
 ):

@@ -51,8 +51,8 @@ def details(**counts: int) -> list[dict[str, Any]]:
 
 def test_an_answer_becomes_a_row_with_tools_besides_the_prompt_and_thoughts_besides_the_output():
     assert shown(read([ANSWER]).row) == expected(
-        dialect="google_gemini",
-        source_system="google_gemini",
+        dialect="gemini_api",
+        source_system="gemini_api",
         file="a.jsonl",
         event_id="g-1",
         event_ts=datetime(2026, 10, 31, 12, 0, 0, 123456, tzinfo=UTC),
@@ -147,6 +147,11 @@ def test_an_answer_without_any_id_is_complained_about():
     reject = read([without]).reject
     assert reject["message"] == "line 1: `responseId` is missing"
     assert "SECRET" not in reject["raw"]
+
+
+def test_a_negative_part_of_a_sum_is_complained_about():
+    usage = {"toolUsePromptTokenCount": -50, "totalTokenCount": 1288}
+    assert read([answer(usage)]).reject["reason"] == "negative_count"
 
 
 def test_a_count_that_is_none_is_complained_about_wherever_it_stands():

@@ -71,8 +71,8 @@ def batch_line(body: dict[str, Any], status: int = 200, **fields: Any) -> dict[s
 
 def test_a_chat_completion_becomes_a_row_with_parts_taken_out_of_its_sums():
     assert shown(read([CHAT]).row) == expected(
-        dialect="openai",
-        source_system="openai",
+        dialect="openai_api",
+        source_system="openai_api",
         file="a.jsonl",
         event_id="chatcmpl-9x",
         event_ts=datetime(2026, 10, 31, 12, tzinfo=UTC),
@@ -94,8 +94,8 @@ def test_a_response_becomes_a_row_with_its_searches_and_its_cache_writes():
     row = shown(read([RESPONSE]).row)
     assert row.pop("tags") == '{"team":"a"}'
     assert row == expected(
-        dialect="openai",
-        source_system="openai",
+        dialect="openai_api",
+        source_system="openai_api",
         file="a.jsonl",
         event_id="resp_1",
         event_ts=datetime(2026, 10, 31, 12, tzinfo=UTC),
