@@ -85,28 +85,31 @@ def test_thinking_is_within_the_output():
     assert (row["out_text"], row["out_reasoning"], row["usage_quality"]) == (12, 400, "exact")
 
 
-@pytest.mark.parametrize(
-    ("written", "split", "buckets", "quality"),
-    [
-        (1253, None, (1253, None), "exact"),
-        (1253, {"ephemeral_1h_input_tokens": 253}, (1000, 253), "exact"),
-        (1253, {"ephemeral_5m_input_tokens": 1000}, (1000, 253), "exact"),
-        (None, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253}, (1000, 253), "exact"),
-        (900, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0}, (1000, 0), "inconsistent"),
-        (
-            2000,
-            {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253},
-            (1000, 253),
-            "inconsistent",
-        ),
-    ],
-)
-def test_cache_writes_are_told_apart_by_their_time(
-    written: int | None, split: dict[str, int] | None, buckets: tuple[int, int | None], quality: str
-):
-    row = read([message({"cache_creation_input_tokens": written, "cache_creation": split})]).row
-    assert (row["in_cache_write_5m"], row["in_cache_write_1h"]) == buckets
-    assert row["usage_quality"] == quality
+WRITES: list[tuple[int | None, dict[str, int] | None, tuple[int, int | None], str]] = [
+    (1253, None, (1253, None), "exact"),
+    (1253, {"ephemeral_1h_input_tokens": 253}, (1000, 253), "exact"),
+    (1253, {"ephemeral_5m_input_tokens": 1000}, (1000, 253), "exact"),
+    (None, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253}, (1000, 253), "exact"),
+    (900, {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 0}, (1000, 0), "inconsistent"),
+    (
+        2000,
+        {"ephemeral_5m_input_tokens": 1000, "ephemeral_1h_input_tokens": 253},
+        (1000, 253),
+        "inconsistent",
+    ),
+]
+
+
+def test_cache_writes_are_told_apart_by_their_time():
+    rows = read(
+        [
+            message({"cache_creation_input_tokens": written, "cache_creation": split}, id=f"m{n}")
+            for n, (written, split, *_) in enumerate(WRITES)
+        ]
+    ).rows
+    for row, (*case, buckets, quality) in zip(rows, WRITES, strict=True):
+        assert (row["in_cache_write_5m"], row["in_cache_write_1h"]) == buckets, case
+        assert row["usage_quality"] == quality, case
 
 
 COMPACTION = {"type": "compaction", "input_tokens": 180000, "output_tokens": 3500,
@@ -123,10 +126,13 @@ def test_what_a_compaction_took_is_counted_besides_the_sums_that_leave_it_out():
     assert (row["in_cache_write_5m"], row["in_cache_write_1h"], row["usage_quality"]) == (50, 0, "exact")
 
 
-@pytest.mark.parametrize("count", ["many", -1, 1.5])
-def test_a_compaction_that_cannot_be_counted_is_not_priced(count: object):
-    usage = {**STEP, "iterations": [{**COMPACTION, "input_tokens": count}, STEP]}
-    assert read([message(usage)]).row["usage_quality"] == "inconsistent"
+MISCOUNTS = ["many", -1, 1.5]
+
+
+def test_a_compaction_that_cannot_be_counted_is_not_priced():
+    broken = [{**STEP, "iterations": [{**COMPACTION, "input_tokens": count}, STEP]} for count in MISCOUNTS]
+    rows = read([message(usage, id=f"m{n}") for n, usage in enumerate(broken)]).rows
+    assert [row["usage_quality"] for row in rows] == ["inconsistent"] * 3
 
 
 def test_steps_of_a_tool_loop_are_in_the_sums_already():

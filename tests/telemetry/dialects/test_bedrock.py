@@ -7,8 +7,6 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from ml_registry_pipelines.telemetry.identity import salted_hash
 from tests.telemetry.logs import expected, read, shown
 
@@ -155,22 +153,25 @@ def test_without_a_body_the_logs_own_counts_are_enough():
 PROFILE = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/xyz"
 
 
-@pytest.mark.parametrize(
-    ("model_id", "answer", "model"),
-    [
-        (CLAUDE, None, CLAUDE),
-        (f"arn:aws:bedrock:us-east-1::foundation-model/{CLAUDE}", None, CLAUDE),
-        (f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{CLAUDE}", None, f"us.{CLAUDE}"),
-        (PROFILE, None, PROFILE),
-        (PROFILE, "claude-sonnet-4-5-20250929", "claude-sonnet-4-5-20250929"),
-    ],
-)
-def test_a_profile_is_followed_to_its_model_where_the_log_says_it(
-    model_id: str, answer: str | None, model: str
-):
-    body = {"model": answer, "usage": {"input_tokens": 176}}
-    row = read([answered(body, modelId=model_id)]).row
-    assert (row["model"], row["requested_model"]) == (model, model_id)
+PROFILES: list[tuple[str, str | None, str]] = [
+    (CLAUDE, None, CLAUDE),
+    (f"arn:aws:bedrock:us-east-1::foundation-model/{CLAUDE}", None, CLAUDE),
+    (f"arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.{CLAUDE}", None, f"us.{CLAUDE}"),
+    (PROFILE, None, PROFILE),
+    (PROFILE, "claude-sonnet-4-5-20250929", "claude-sonnet-4-5-20250929"),
+]
+
+
+def test_a_profile_is_followed_to_its_model_where_the_log_says_it():
+    rows = read(
+        [
+            answered({"model": answer, "usage": {"input_tokens": 176}}, modelId=model_id, requestId=f"r{n}")
+            for n, (model_id, answer, _) in enumerate(PROFILES)
+        ]
+    ).rows
+    assert [(row["requested_model"], row["model"]) for row in rows] == [
+        (asked, model) for asked, _, model in PROFILES
+    ]
 
 
 def test_a_failed_call_is_billed_where_it_used_tokens():
@@ -182,10 +183,15 @@ def test_a_failed_call_is_billed_where_it_used_tokens():
     ]
 
 
-@pytest.mark.parametrize("metadata", [None, "plain", {}, [1]])
-def test_metadata_of_another_kind_hurts_nothing(metadata: object):
-    tags = json.loads(read([log(requestMetadata=metadata)]).row["tags"])
-    assert tags == {"account": "123456789012", "inference_region": "us-west-2"}
+METADATA: list[object] = [None, "plain", {}, [1]]
+
+
+def test_metadata_of_another_kind_hurts_nothing():
+    rows = read(
+        [log(requestMetadata=metadata, requestId=f"r{n}") for n, metadata in enumerate(METADATA)]
+    ).rows
+    for row in rows:
+        assert json.loads(row["tags"]) == {"account": "123456789012", "inference_region": "us-west-2"}
 
 
 def test_embeddings_have_no_output():

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 from ml_registry_pipelines.telemetry.identity import salted_hash
 from tests.telemetry.logs import expected, read, shown
 
@@ -68,24 +66,25 @@ def test_an_answer_from_the_gateways_cache_keeps_its_tokens_and_costs_nothing():
         assert (row["status"], row["in_uncached"], row["logged_cost"]) == ("cache_hit", 1200, Decimal(0))
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "error"),
-    [
-        ({"success": False, "status_code": 500}, "error_billed", "500"),
-        ({"success": False, "status_code": 429, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "429"),
-        (
-            {"success": False, "status_code": 429, "tokens_in": None, "tokens_out": None},
-            "error_unbilled",
-            "429",
-        ),
-        ({"success": False, "status_code": 499}, "cancelled_billed", "499"),
-        ({"success": None, "status_code": 503, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "503"),
-        ({"success": None}, "success", None),
-    ],
-)
-def test_a_failed_call_is_billed_where_it_used_tokens(fields: dict[str, Any], status: str, error: str | None):
-    row = read([log(**fields)]).row
-    assert (row["status"], row["error_type"]) == (status, error)
+OUTCOMES: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"success": False, "status_code": 500}, "error_billed", "500"),
+    ({"success": False, "status_code": 429, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "429"),
+    (
+        {"success": False, "status_code": 429, "tokens_in": None, "tokens_out": None},
+        "error_unbilled",
+        "429",
+    ),
+    ({"success": False, "status_code": 499}, "cancelled_billed", "499"),
+    ({"success": None, "status_code": 503, "tokens_in": 0, "tokens_out": 0}, "error_unbilled", "503"),
+    ({"success": None}, "success", None),
+]
+
+
+def test_a_failed_call_is_billed_where_it_used_tokens():
+    rows = read([log(id=f"r{n}", **fields) for n, (fields, *_) in enumerate(OUTCOMES)]).rows
+    assert [(row["status"], row["error_type"]) for row in rows] == [
+        (status, error) for _, status, error in OUTCOMES
+    ]
 
 
 def test_fallbacks_are_attempts_of_their_own():
@@ -121,9 +120,12 @@ def test_the_tenant_may_be_in_the_metadata_whether_that_is_text_or_an_object():
     assert read([log(metadata="{}")], tenant_field="metadata.team").reject["reason"] == "missing_tenant"
 
 
-@pytest.mark.parametrize("metadata", [None, "", "plain", "[1]", '{"key":"x","iv":"y","data":"z"}', "{}"])
-def test_metadata_that_says_nothing_makes_no_tags(metadata: str | None):
-    assert read([log(metadata=metadata)]).row["tags"] is None
+NOTHING: list[str | None] = [None, "", "plain", "[1]", '{"key":"x","iv":"y","data":"z"}', "{}"]
+
+
+def test_metadata_that_says_nothing_makes_no_tags():
+    rows = read([log(id=f"l{n}", metadata=metadata) for n, metadata in enumerate(NOTHING)]).rows
+    assert [row["tags"] for row in rows] == [None] * len(NOTHING)
 
 
 def test_counts_may_be_texts_and_times_numbers():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from tests.telemetry.logs import expected, read, shown
 
 USAGE: dict[str, Any] = {
@@ -87,18 +85,18 @@ def test_modalities_are_parts_of_the_counts_and_cached_ones_are_counted_once():
     assert row["usage_quality"] == "exact"
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {"totalTokenCount": 1238},
-        {"cachedContentTokenCount": 1300},
-        {"cacheTokensDetails": details(audio=9), "promptTokensDetails": details(audio=3)},
-        {"candidatesTokensDetails": details(audio=39)},
-        {"cacheTokensDetails": details(audio=1025), "promptTokensDetails": details(audio=1025)},
-    ],
-)
-def test_counts_that_contradict_each_other_are_not_priced(usage: dict[str, Any]):
-    assert read([answer(usage)]).row["usage_quality"] == "inconsistent"
+CONTRADICTIONS: list[dict[str, Any]] = [
+    {"totalTokenCount": 1238},
+    {"cachedContentTokenCount": 1300},
+    {"cacheTokensDetails": details(audio=9), "promptTokensDetails": details(audio=3)},
+    {"candidatesTokensDetails": details(audio=39)},
+    {"cacheTokensDetails": details(audio=1025), "promptTokensDetails": details(audio=1025)},
+]
+
+
+def test_counts_that_contradict_each_other_are_not_priced():
+    rows = read([answer(usage, responseId=f"g{n}") for n, usage in enumerate(CONTRADICTIONS)]).rows
+    assert [row["usage_quality"] for row in rows] == ["inconsistent"] * len(CONTRADICTIONS)
 
 
 def test_zero_counts_that_the_api_leaves_out_are_no_contradiction():
@@ -106,18 +104,18 @@ def test_zero_counts_that_the_api_leaves_out_are_no_contradiction():
     assert (row["in_uncached"], row["out_text"], row["usage_quality"]) == (7, None, "exact")
 
 
-@pytest.mark.parametrize(
-    ("fields", "tier"),
-    [
-        ({"trafficType": "PROVISIONED_THROUGHPUT"}, "provisioned_throughput"),
-        ({"trafficType": "ON_DEMAND_PRIORITY"}, "priority"),
-        ({"trafficType": "ON_DEMAND_FLEX"}, "flex"),
-        ({"trafficType": None, "serviceTier": "priority"}, "priority"),
-        ({"trafficType": None}, None),
-    ],
-)
-def test_traffic_is_a_tier(fields: dict[str, Any], tier: str | None):
-    assert read([answer(fields)]).row["service_tier"] == tier
+TIERS: list[tuple[dict[str, Any], str | None]] = [
+    ({"trafficType": "PROVISIONED_THROUGHPUT"}, "provisioned_throughput"),
+    ({"trafficType": "ON_DEMAND_PRIORITY"}, "priority"),
+    ({"trafficType": "ON_DEMAND_FLEX"}, "flex"),
+    ({"trafficType": None, "serviceTier": "priority"}, "priority"),
+    ({"trafficType": None}, None),
+]
+
+
+def test_traffic_is_a_tier():
+    rows = read([answer(fields, responseId=f"g{n}") for n, (fields, _) in enumerate(TIERS)]).rows
+    assert [row["service_tier"] for row in rows] == [tier for _, tier in TIERS]
 
 
 def test_lines_of_a_batch_are_priced_as_a_batch():

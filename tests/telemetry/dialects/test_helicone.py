@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 from ml_registry_pipelines.telemetry.identity import salted_hash
 from tests.telemetry.logs import expected, read, shown
 
@@ -101,31 +99,34 @@ def test_a_cost_without_its_unit_is_left_out():
     assert read([request(costUSD=None, cost=2100000)]).row["logged_cost"] is None
 
 
-@pytest.mark.parametrize(
-    ("provider", "prompt", "total", "uncached", "quality"),
-    [
-        # 1200 in all, of which 1000 read and 100 written.
-        ("OPENAI", 1200, 1238, 100, "exact"),
-        # 100 besides the 1100 of the cache, and the total counts them too.
-        ("ANTHROPIC", 100, 1238, 100, "exact"),
-        ("OPENAI", 100, 1238, 100, "exact"),
-        # Anthropic's own count leaves the cache out, the total as well: whether 1200 is all, nobody can tell.
-        ("ANTHROPIC", 1200, 1238, 100, "inconsistent"),
-        ("AWS", 1200, 1238, 100, "inconsistent"),
-        # The total fits neither way.
-        ("OPENAI", 1200, 5000, 100, "inconsistent"),
-        ("OPENAI", 1200, None, 100, "inconsistent"),
-        # More from the cache than in all.
-        ("OPENAI", 50, 88, 50, "inconsistent"),
-    ],
-)
-def test_whether_the_prompt_counts_cached_tokens_is_told_by_the_total(
-    provider: str, prompt: int, total: int | None, uncached: int, quality: str
-):
+COUNTED: list[tuple[str, int, int | None, int, str]] = [
+    # 1200 in all, of which 1000 read and 100 written.
+    ("OPENAI", 1200, 1238, 100, "exact"),
+    # 100 besides the 1100 of the cache, and the total counts them too.
+    ("ANTHROPIC", 100, 1238, 100, "exact"),
+    ("OPENAI", 100, 1238, 100, "exact"),
+    # Anthropic's own count leaves the cache out, the total as well: whether 1200 is all, nobody can tell.
+    ("ANTHROPIC", 1200, 1238, 100, "inconsistent"),
+    ("AWS", 1200, 1238, 100, "inconsistent"),
+    # The total fits neither way.
+    ("OPENAI", 1200, 5000, 100, "inconsistent"),
+    ("OPENAI", 1200, None, 100, "inconsistent"),
+    # More from the cache than in all.
+    ("OPENAI", 50, 88, 50, "inconsistent"),
+]
+
+
+def test_whether_the_prompt_counts_cached_tokens_is_told_by_the_total():
     cached = {"prompt_cache_read_tokens": 1000, "prompt_cache_write_tokens": 100}
-    row = read([request(provider=provider, prompt_tokens=prompt, total_tokens=total, **cached)]).row
-    assert (row["usage_quality"], row["in_uncached"]) == (quality, uncached)
-    assert (row["in_cache_read"], row["in_cache_write_5m"], row["out_text"]) == (1000, 100, 38)
+    rows = read(
+        [
+            request(request_id=f"r{n}", provider=provider, prompt_tokens=prompt, total_tokens=total, **cached)
+            for n, (provider, prompt, total, *_) in enumerate(COUNTED)
+        ]
+    ).rows
+    for row, (*case, uncached, quality) in zip(rows, COUNTED, strict=True):
+        assert (row["usage_quality"], row["in_uncached"]) == (quality, uncached), case
+        assert (row["in_cache_read"], row["in_cache_write_5m"], row["out_text"]) == (1000, 100, 38)
 
 
 def test_without_cached_tokens_there_is_nothing_to_tell():
@@ -137,21 +138,22 @@ def test_without_cached_tokens_there_is_nothing_to_tell():
 NONE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "prompt_cache_read_tokens": 0}
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "error"),
-    [
-        ({"response_status": 500}, "error_billed", "500"),
-        ({"response_status": 429, **NONE}, "error_unbilled", "429"),
-        ({"response_status": -3}, "cancelled_billed", "-3"),
-        ({"response_status": -3, **NONE}, "error_unbilled", "-3"),
-        ({"response_status": 499}, "cancelled_billed", "499"),
-        ({"cache_reference_id": "11111111-0000-4000-8000-000000000000"}, "cache_hit", None),
-        ({"cache_reference_id": "00000000-0000-0000-0000-000000000000"}, "success", None),
-    ],
-)
-def test_who_is_billed(fields: dict[str, Any], status: str, error: str | None):
-    row = read([request(**fields)]).row
-    assert (row["status"], row["error_type"]) == (status, error)
+OUTCOMES: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"response_status": 500}, "error_billed", "500"),
+    ({"response_status": 429, **NONE}, "error_unbilled", "429"),
+    ({"response_status": -3}, "cancelled_billed", "-3"),
+    ({"response_status": -3, **NONE}, "error_unbilled", "-3"),
+    ({"response_status": 499}, "cancelled_billed", "499"),
+    ({"cache_reference_id": "11111111-0000-4000-8000-000000000000"}, "cache_hit", None),
+    ({"cache_reference_id": "00000000-0000-0000-0000-000000000000"}, "success", None),
+]
+
+
+def test_who_is_billed():
+    rows = read([request(request_id=f"r{n}", **fields) for n, (fields, *_) in enumerate(OUTCOMES)]).rows
+    assert [(row["status"], row["error_type"]) for row in rows] == [
+        (status, error) for _, status, error in OUTCOMES
+    ]
 
 
 def test_a_page_of_the_api_is_as_many_records_as_it_lists():

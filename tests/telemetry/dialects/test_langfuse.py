@@ -106,9 +106,7 @@ def test_a_file_export_may_be_csv():
     assert {**row, "file": "a.jsonl", "line": 1, "tags": None} == {**ROW, "tags": None}
 
 
-@pytest.mark.parametrize(
-    ("usage", "buckets", "quality"),
-    [
+KEYS: list[tuple[dict[str, int], tuple[int | None, ...], str]] = [
         # Disjoint, as meant: 176 + 1024 + 30 + 8.
         (
             {"input": 176, "input_cached_tokens": 1024, "output": 30, "output_reasoning_tokens": 8, "total": 1238},
@@ -146,16 +144,14 @@ def test_a_file_export_may_be_csv():
             (176, None, 38, None), "exact",
         ),
         ({}, (None, None, None, None), "missing"),
-    ],
-)  # fmt: skip
-def test_free_keys_are_read_as_they_are_meant_unless_the_total_says_otherwise(
-    usage: dict[str, int], buckets: tuple[int | None, ...], quality: str
-):
-    row = read([observation(usage)]).row
-    assert (
-        tuple(row[name] for name in ("in_uncached", "in_cache_read", "out_text", "out_reasoning")) == buckets
-    )
-    assert row["usage_quality"] == quality
+    ]  # fmt: skip
+
+
+def test_free_keys_are_read_as_they_are_meant_unless_the_total_says_otherwise():
+    rows = read([observation(usage, id=f"o{n}") for n, (usage, _, _) in enumerate(KEYS)]).rows
+    names = ("in_uncached", "in_cache_read", "out_text", "out_reasoning")
+    for row, (usage, buckets, quality) in zip(rows, KEYS, strict=True):
+        assert (tuple(row[name] for name in names), row["usage_quality"]) == (buckets, quality), usage
 
 
 def test_cache_writes_are_told_apart_by_their_time():
@@ -220,8 +216,9 @@ def test_a_page_of_the_api_is_as_many_records_as_it_lists():
 
 
 def test_maps_that_are_none_hurt_nothing():
-    for given in ("{broken", "[1]", "", 5, [1]):
-        row = read([{**EXPORTED, "usage_details": given, "cost_details": given}]).row
+    maps = ("{broken", "[1]", "", 5, [1])
+    found = [{**EXPORTED, "id": f"o{n}", "usage_details": m, "cost_details": m} for n, m in enumerate(maps)]
+    for row in read(found).rows:
         assert (row["usage_quality"], row["logged_cost"]) == ("missing", None)
 
 

@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 from ml_registry_pipelines.telemetry.identity import salted_hash
 from tests.telemetry.logs import WRITTEN, expected, read, shown
 
@@ -134,19 +132,19 @@ def test_audio_from_the_cache_is_counted_once():
     assert (row["out_text"], row["out_audio"], row["usage_quality"]) == (18, 20, "exact")
 
 
-@pytest.mark.parametrize(
-    "usage",
-    [
-        {"total_tokens": 2262},
-        {"prompt_tokens_details": {"cached_tokens": 1201}},
-        {"completion_tokens_details": {"reasoning_tokens": 39}},
-        {"prompt_tokens_details": {"cached_tokens": 10, "cached_tokens_details": {"audio_tokens": 11}}},
-        {"prompt_cache_hit_tokens": 7},
-        {"input_tokens": 7},
-    ],
-)
-def test_counts_that_contradict_each_other_are_not_priced(usage: dict[str, Any]):
-    assert read([chat(usage)]).row["usage_quality"] == "inconsistent"
+CONTRADICTIONS: list[dict[str, Any]] = [
+    {"total_tokens": 2262},
+    {"prompt_tokens_details": {"cached_tokens": 1201}},
+    {"completion_tokens_details": {"reasoning_tokens": 39}},
+    {"prompt_tokens_details": {"cached_tokens": 10, "cached_tokens_details": {"audio_tokens": 11}}},
+    {"prompt_cache_hit_tokens": 7},
+    {"input_tokens": 7},
+]
+
+
+def test_counts_that_contradict_each_other_are_not_priced():
+    rows = read([chat(usage, id=f"c{n}") for n, usage in enumerate(CONTRADICTIONS)]).rows
+    assert [row["usage_quality"] for row in rows] == ["inconsistent"] * len(CONTRADICTIONS)
 
 
 def test_a_stream_whose_usage_was_not_asked_for_is_missing_it():
@@ -168,24 +166,25 @@ def test_pieces_of_a_stream_are_told_apart_from_answers():
     ]
 
 
-@pytest.mark.parametrize(
-    ("fields", "status", "error"),
-    [
-        ({"status": "incomplete"}, "success", None),
-        ({"status": "failed", "error": {"code": "server_error"}}, "error_billed", "server_error"),
-        (
-            {"status": "failed", "error": {"code": "rate_limit"}, "usage": None},
-            "error_unbilled",
-            "rate_limit",
-        ),
-        ({"status": "failed", "error": None, "usage": None}, "error_unbilled", "failed"),
-        ({"status": "cancelled"}, "cancelled_billed", "cancelled"),
-        ({"status": "cancelled", "usage": None}, "cancelled_billed", "cancelled"),
-    ],
-)
-def test_what_became_of_a_response(fields: dict[str, Any], status: str, error: str | None):
-    row = read([{**RESPONSE, **fields}]).row
-    assert (row["status"], row["error_type"]) == (status, error)
+OUTCOMES: list[tuple[dict[str, Any], str, str | None]] = [
+    ({"status": "incomplete"}, "success", None),
+    ({"status": "failed", "error": {"code": "server_error"}}, "error_billed", "server_error"),
+    (
+        {"status": "failed", "error": {"code": "rate_limit"}, "usage": None},
+        "error_unbilled",
+        "rate_limit",
+    ),
+    ({"status": "failed", "error": None, "usage": None}, "error_unbilled", "failed"),
+    ({"status": "cancelled"}, "cancelled_billed", "cancelled"),
+    ({"status": "cancelled", "usage": None}, "cancelled_billed", "cancelled"),
+]
+
+
+def test_what_became_of_a_response():
+    rows = read([{**RESPONSE, "id": f"r{n}", **fields} for n, (fields, *_) in enumerate(OUTCOMES)]).rows
+    assert [(row["status"], row["error_type"]) for row in rows] == [
+        (status, error) for _, status, error in OUTCOMES
+    ]
 
 
 def test_the_output_of_a_batch_is_priced_as_a_batch():

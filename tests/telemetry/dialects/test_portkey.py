@@ -73,40 +73,46 @@ def test_a_cost_whose_unit_nobody_states_is_no_cost(unit: str | None, cost: Deci
     assert (row["logged_cost"], row["logged_currency"]) == (cost, None if cost is None else "USD")
 
 
-@pytest.mark.parametrize(
-    ("cents", "amount"), [("1e-3", "0.00001"), (0, "0"), ("123.4567890123", "1.234567890123"), (None, None)]
-)
-def test_cents_are_divided_exactly(cents: object, amount: str | None):
-    row = read([log(cost=cents)], cost_unit="cents").row
-    assert row["logged_cost"] == (None if amount is None else Decimal(amount))
+CENTS: list[tuple[object, str | None]] = [
+    ("1e-3", "0.00001"),
+    (0, "0"),
+    ("123.4567890123", "1.234567890123"),
+    (None, None),
+]
+
+
+def test_cents_are_divided_exactly():
+    rows = read([log(id=f"p{n}", cost=cents) for n, (cents, _) in enumerate(CENTS)], cost_unit="cents").rows
+    wanted = [None if amount is None else Decimal(amount) for _, amount in CENTS]
+    assert [row["logged_cost"] for row in rows] == wanted
 
 
 def test_a_cost_that_is_no_amount_is_complained_about():
     assert "`cost` is much" in read([log(cost="much")], cost_unit="cents").reject["message"]
 
 
-@pytest.mark.parametrize(
-    ("fields", "status"),
-    [
-        ({"is_success": False, "response_status_code": 500}, "error_billed"),
-        (
-            {
-                "is_success": "false",
-                "response_status_code": 429,
-                "req_units": 0,
-                "res_units": 0,
-                "total_units": 0,
-            },
-            "error_unbilled",
-        ),
-        ({"is_success": False, "response_status_code": 499}, "cancelled_billed"),
-        ({"cache_status": "HIT"}, "cache_hit"),
-        ({"cache_status": "SEMANTIC HIT"}, "cache_hit"),
-        ({"cache_status": "MISS"}, "success"),
-    ],
-)
-def test_who_is_billed(fields: dict[str, Any], status: str):
-    assert read([log(**fields)]).row["status"] == status
+OUTCOMES: list[tuple[dict[str, Any], str]] = [
+    ({"is_success": False, "response_status_code": 500}, "error_billed"),
+    (
+        {
+            "is_success": "false",
+            "response_status_code": 429,
+            "req_units": 0,
+            "res_units": 0,
+            "total_units": 0,
+        },
+        "error_unbilled",
+    ),
+    ({"is_success": False, "response_status_code": 499}, "cancelled_billed"),
+    ({"cache_status": "HIT"}, "cache_hit"),
+    ({"cache_status": "SEMANTIC HIT"}, "cache_hit"),
+    ({"cache_status": "MISS"}, "success"),
+]
+
+
+def test_who_is_billed():
+    rows = read([log(id=f"p{n}", **fields) for n, (fields, _) in enumerate(OUTCOMES)]).rows
+    assert [row["status"] for row in rows] == [status for _, status in OUTCOMES]
 
 
 def test_contradictory_totals_make_a_row_inconsistent():

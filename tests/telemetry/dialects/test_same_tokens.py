@@ -145,7 +145,7 @@ _MERGED = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-@settings(max_examples=examples(16), deadline=None)
+@settings(max_examples=examples(8), deadline=None)
 @given(
     counts=st.lists(
         st.tuples(*(st.integers(0, 5) | st.integers(0, 1_000_000) for _ in BUCKETS)), min_size=1, max_size=20
