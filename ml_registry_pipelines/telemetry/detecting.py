@@ -42,7 +42,7 @@ def recognise(
     if bill is not None:
         return Refusal(
             "bill",
-            f"{file}: it holds {bill.describes} ({bill.name}), which sum up requests and are none; "
+            f"{file}: it holds {bill.describes} ({bill.name}): a bill, whose lines sum up requests and are none; "
             "put it into a bills source, where it is compared with what the logged requests cost",
         )
     return (

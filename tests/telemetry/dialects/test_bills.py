@@ -101,7 +101,7 @@ def test_a_file_of_bills_is_refused_with_one_sentence_whatever_the_source_says(
     assert (found.rows, found.dialect) == ([], None)
     assert (found.reject["line"], found.reject["reason"]) == (0, "bill")
     assert found.reject["message"] == (
-        f"b.jsonl: it holds {BILL_FORMATS[name].describes} ({name}), which sum up requests and are none; "
+        f"b.jsonl: it holds {BILL_FORMATS[name].describes} ({name}): a bill, whose lines sum up requests and are none; "
         "put it into a bills source, where it is compared with what the logged requests cost"
     )
 
