@@ -122,6 +122,7 @@ def ui(port: int, host: str) -> None:
 @click.option("--tenant-field", help="Field of the record that names the organisation.")
 @click.option("--time-zone", default="UTC", show_default=True, help="For times that state no zone.")
 @click.option("--base-time", type=click.DateTime(), help="For formats without absolute times.")
+@click.option("--cost-unit", help="For formats that do not say it: currency or cents.")
 def ingest(
     files: tuple[str, ...],
     dry_run: bool,
@@ -131,6 +132,7 @@ def ingest(
     tenant_field: str | None,
     time_zone: str,
     base_time: datetime | None,
+    cost_unit: str | None,
 ) -> None:
     """Take the given files, or what the configured sources hold; then price and roll up."""
     from ml_registry_pipelines.telemetry.sources import Sources, parse_source
@@ -145,6 +147,7 @@ def ingest(
             "tenant_field": tenant_field,
             "time_zone": time_zone,
             "base_time": base_time,
+            "cost_unit": cost_unit,
         },
     )
     if dry_run:

@@ -365,6 +365,7 @@ class Ingestion:
             tenant=source.tenant,
             tenant_field=source.tenant_field,
             time_zone=source.time_zone,
+            cost_unit=source.cost_unit,
             salt=self.salt,
         )
 

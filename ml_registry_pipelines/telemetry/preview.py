@@ -71,6 +71,8 @@ class Preview:
         """The preview for a person."""
         records = self.taken + self.rejected
         nothing = "of no known format" if records else "holds no records"
+        if self.reasons["bill"]:
+            nothing = "a bill, not a log"
         yield f"{self.path}: {self.dialect or nothing}"
         ignored = f", {self.ignored:,} of other kinds ignored" if self.ignored else ""
         yield f"  {records:,} records: {self.taken:,} can be taken, {self.rejected:,} would be quarantined{ignored}"
@@ -108,6 +110,7 @@ def preview(source: Source, file: FileRef, *, named: str | None = None) -> Previ
         tenant=source.tenant,
         tenant_field=source.tenant_field,
         time_zone=source.time_zone,
+        cost_unit=source.cost_unit,
     )
     seen: set[int] = set()
     found = Preview(path=named or file.path)

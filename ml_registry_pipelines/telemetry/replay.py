@@ -169,7 +169,8 @@ def _add_records(
 ) -> None:
     import pyarrow as pa
 
-    from ml_registry_pipelines.telemetry.decoding import Decoder, detect, naming
+    from ml_registry_pipelines.telemetry.decoding import Decoder, naming
+    from ml_registry_pipelines.telemetry.detecting import detect
     from ml_registry_pipelines.telemetry.dialects import DIALECTS
     from ml_registry_pipelines.telemetry.reading import Chunk, rejects_schema
 

@@ -63,6 +63,7 @@ class Source:
     Exactly one of `tenant` (every row is theirs) and `tenant_field` (a field of the record,
     dots between levels) may be set; with neither, the record's own tenant counts, else `default`.
     `time_zone` applies to times that state none. `base_time` anchors formats without absolute times.
+    `cost_unit` says in what a format that does not tell gives its costs: `currency` or `cents`.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Source:
     tenant_field: str | None = None
     time_zone: str = "UTC"
     base_time: datetime | None = None
+    cost_unit: str | None = None
     made_by_use: bool = False
     """Whether the folder need not be there yet: below the home, the first file that lands makes it."""
 
@@ -436,7 +438,12 @@ def hour_of(path: str) -> datetime | None:
 
 # -- configuration ---------------------------------------------------------------------
 
-_KEYS = ("name", "folder", "prefix", "pattern", "dialect", "tenant", "tenant_field", "time_zone", "base_time")
+_TEXTS = (
+    "name", "folder", "prefix", "pattern", "dialect", "tenant", "tenant_field", "time_zone", "cost_unit",
+)  # fmt: skip
+_KEYS = (*_TEXTS, "base_time")
+COST_UNITS = ("currency", "cents")
+"""In what a log gives its costs: whole units of their currency, or hundredths of them."""
 
 
 def parse_sources(path: Path, *, home: str) -> list[Source]:
@@ -510,13 +517,14 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
         tenant_field=entry.get("tenant_field"),
         time_zone=(zone := _time_zone(where, entry.get("time_zone") or "UTC")),
         base_time=_base_time(where, entry.get("base_time"), zone),
+        cost_unit=_cost_unit(where, entry.get("cost_unit")),
         made_by_use=bool(home) and Path(folder).is_relative_to(home),
     )
 
 
 def _check_texts(where: str, entry: Mapping[str, object]) -> None:
-    """Whether values are texts, all but the last, a time; some of them must say something."""
-    for key in _KEYS[:-1]:
+    """Whether values that must be texts are; some of them must say something."""
+    for key in _TEXTS:
         value = entry.get(key)
         if value is None:
             if key in ("name", "folder"):
@@ -568,6 +576,12 @@ def _dialect(where: str, name: str | None) -> str | None:
             f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(known))}"
         )
     return name
+
+
+def _cost_unit(where: str, given: str | None) -> str | None:
+    if given is not None and given not in COST_UNITS:
+        raise SourcesError(f"{where}: `cost_unit` is {given!r}; write {' or '.join(COST_UNITS)}")
+    return given
 
 
 def _time_zone(where: str, name: str) -> str:

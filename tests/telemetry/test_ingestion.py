@@ -131,6 +131,30 @@ def test_a_duplicate_is_found_wherever_it_comes_again(world, again):
     assert world.balance() == {"rows_in": 2, "taken": 1, "duplicates": 1, "quarantined": 0}
 
 
+def test_a_bill_beside_a_log_is_set_aside_as_one_file_and_counts_no_request(world):
+    answer = {"object": "chat.completion", "created": 1790848800, "model": "gpt-4o", "choices": []}
+    usage = {"prompt_tokens": 1200, "completion_tokens": 38, "total_tokens": 1238}
+    write(world.landing / "openai", "a.jsonl", [{**answer, "id": f"c{n}", "usage": usage} for n in range(3)])
+    bucket = {
+        "object": "bucket",
+        "start_time": 1790812800,
+        "end_time": 1790899200,
+        "results": [
+            {"object": "organization.usage.completions.result", "input_tokens": 3600, "num_model_requests": 3}
+        ],
+    }
+    write(world.landing / "openai", "usage.jsonl", [bucket, bucket])
+    done = world.take()
+    assert (done.taken, done.quarantined, done.files) == (3, 1, 2)
+    assert world.events() == ["c0", "c1", "c2"]
+    world.balance()
+    (held,) = open_rows(world.lake, limit=10).to_pylist()
+    assert (held["file"], held["line"], held["reason"]) == ("openai/usage.jsonl", 0, "bill")
+    assert "put it into a bills source" in held["message"]
+    tried = replay(Ingestion(world.lake, world.sources, salt="salt"), open_rows(world.lake, limit=10))
+    assert (tried.taken, world.events()) == (0, ["c0", "c1", "c2"])
+
+
 def test_another_attempt_and_another_tenant_are_no_duplicates(world):
     rows = [record(1), record(1, attempt=2), record(1, tenant="else"), record(1, source_system="gateway")]
     write(world.landing / "native", "a.jsonl", rows)
