@@ -47,7 +47,10 @@ def _audit(
 
 AUDITS: Mapping[str, tuple[Audit, ...]] = {
     "telemetry_checks": (_audit(FILES, audits.counts_add_up), _audit(EVENTS, audits.no_negative_tokens)),
-    "cost_checks": (_audit(COSTS, audits.costs_follow_events),),
+    "cost_checks": (
+        _audit(COSTS, audits.costs_follow_events),
+        _audit(COSTS, audits.closed_months_hold),
+    ),
     "rollup_checks": (
         _audit(PERFORMANCE, audits.performance_equals_events),
         _audit(COST_ROLLUP, audits.costs_equal_rollup),

@@ -1,6 +1,6 @@
 """What requests cost: prices, priced attempts and their rollup. How, is in the costs room."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from assets.telemetry import rolled_up
 from resources import LakeResource, PricesResource
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.costs.ledger import Repriced
+    from ml_registry_pipelines.costs.repricing import Repriced
     from ml_registry_pipelines.lake.lake import Lake
 
 ROOM = "costs"
@@ -48,12 +48,19 @@ class PastDays(dg.Config):
             kinds={"python"},
             freshness=DAILY,
             remarks="Filled from the genai-prices library, which works offline, and from the contract-price file.",
-        )
+        ),
+        table_spec(
+            "currency_rates",
+            room=ROOM,
+            kinds={"python"},
+            freshness=DAILY,
+            remarks="Filled from the rates file, and by `mlreg costs rates add`.",
+        ),
     ],
     pool="price_catalog_writer",
 )
-def price_catalog(lake: LakeResource, prices: PricesResource) -> dg.MaterializeResult[None]:
-    """Bring the catalogue up to the price lists and contracts of now."""
+def price_catalog(lake: LakeResource, prices: PricesResource) -> Iterator[dg.MaterializeResult[None]]:
+    """Bring the catalogue up to the price lists and contracts of now, and the rates up to their file."""
     done = prices.sync(lake.open())
     figures = {
         "added": done.added,
@@ -61,7 +68,14 @@ def price_catalog(lake: LakeResource, prices: PricesResource) -> dg.MaterializeR
         "unchanged": done.unchanged,
         "library": done.version,
     }
-    return dg.MaterializeResult(metadata=written(lake.open(), "price_catalog", figures))
+    yield dg.MaterializeResult(
+        asset_key=[ROOM, "price_catalog"], metadata=written(lake.open(), "price_catalog", figures)
+    )
+    taken = prices.sync_rates(lake.open())
+    found = {"added": taken.added, "unchanged": taken.unchanged}
+    yield dg.MaterializeResult(
+        asset_key=[ROOM, "currency_rates"], metadata=written(lake.open(), "currency_rates", found)
+    )
 
 
 @dg.multi_asset(
@@ -73,21 +87,36 @@ def price_catalog(lake: LakeResource, prices: PricesResource) -> dg.MaterializeR
             kinds={"duckdb"},
             deps=[EVENTS, [ROOM, "price_catalog"]],
             freshness=FLOWING,
-        )
+        ),
+        table_spec(
+            "cost_corrections",
+            room=ROOM,
+            kinds={"duckdb"},
+            deps=[EVENTS, [ROOM, "price_catalog"]],
+            freshness=FLOWING,
+            remarks="Empty until a closed month is priced anew.",
+        ),
     ],
     pool="model_costs_writer",
     op_tags=FIRST,
 )
-def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) -> dg.MaterializeResult[None]:
-    """Price the batches that inference_events holds and model_costs lacks, and past days anew where asked to."""
-    from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
+def model_costs(
+    config: PastDays, lake: LakeResource, prices: PricesResource
+) -> Iterator[dg.MaterializeResult[None]]:
+    """Price the batches that inference_events holds and model_costs lacks, and past days anew where asked to.
+
+    In closed months the difference becomes a correction; the costs that they were closed with stay.
+    """
+    from ml_registry_pipelines.costs.ledger import catch_up_costs
+    from ml_registry_pipelines.costs.repricing import reprice
 
     prices.sync_first(lake.open())
     batches = catch_up_costs(lake.open())
     figures: dict[str, object] = {"batches_priced": ", ".join(map(str, batches)) or "none"}
     if config.reprice:
         figures |= repriced(reprice(lake.open(), config.of(lake.open())))
-    return dg.MaterializeResult(metadata=written(lake.open(), "model_costs", figures))
+    for table in ("model_costs", "cost_corrections"):
+        yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))
 
 
 @dg.multi_asset(
@@ -97,7 +126,7 @@ def model_costs(config: PastDays, lake: LakeResource, prices: PricesResource) ->
             "cost_rollup",
             room=ROOM,
             kinds={"duckdb"},
-            deps=[EVENTS, [ROOM, "model_costs"], RULES],
+            deps=[EVENTS, [ROOM, "model_costs"], [ROOM, "cost_corrections"], RULES],
             freshness=FLOWING,
         )
     ],
@@ -121,7 +150,7 @@ def cost_rollup(config: PastDays, lake: LakeResource) -> dg.MaterializeResult[No
             "attribution_gaps",
             room=ROOM,
             kinds={"duckdb"},
-            deps=[EVENTS, [ROOM, "model_costs"], RULES],
+            deps=[EVENTS, [ROOM, "model_costs"], [ROOM, "cost_corrections"], RULES],
             freshness=FLOWING,
         )
     ],
@@ -144,6 +173,7 @@ def repriced(days: "Sequence[Repriced]") -> dict[str, object]:
     currencies = sorted({currency for day in changed for currency in day.difference})
     return {
         "rows_repriced": sum(day.changed for day in changed),
+        "rows_corrected": sum(day.corrected for day in changed),
         "days_repriced": ", ".join(str(day.day) for day in changed[-31:]) or "none",
         **{
             f"difference_{currency}": str(sum(day.difference.get(currency, 0) for day in changed))

@@ -22,6 +22,9 @@ FLOWING = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=24), fail_w
 """For what follows the logs: a day without a single new file is worth a look."""
 HOURLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=3), fail_window=timedelta(hours=25))
 
+RARE = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=3650))
+"""For what may well stand still: no experiment runs most of the time."""
+
 FIRST = {"dagster/priority": "1"}
 """For ops on the way from file to rollup: within a run, checks wait for them."""
 

@@ -6,13 +6,15 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.tables import FIRST, FLOWING, table_spec, written
+from assets.tables import FIRST, FLOWING, RARE, table_spec, written
 from ml_registry_pipelines.telemetry.sources import FileRef, Scope
 from resources import LakeResource, SourcesResource
 
 ROOM = "telemetry"
 LEADING = "inference_events"
 FOLLOWERS = ("ingested_files", "quarantined_rows")
+EXPERIMENT_LOGS = ("assignments", "outcomes")
+"""Taken by the same op from the same sources; each leads its own batches."""
 
 
 READABLE = dg.AssetCheckSpec(
@@ -57,6 +59,17 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
                 table_spec(table, room=ROOM, kinds={"duckdb"}, deps=[[ROOM, LEADING]], freshness=FLOWING)
                 for table in FOLLOWERS
             ),
+            *(
+                table_spec(
+                    table,
+                    room=ROOM,
+                    kinds={"duckdb"},
+                    deps=[key.path for key in landed],
+                    freshness=RARE,
+                    remarks="Experiments are decided on it.",
+                )
+                for table in EXPERIMENT_LOGS
+            ),
         ],
         check_specs=[READABLE],
         pool="inference_events_writer",
@@ -77,7 +90,7 @@ def ingestion(landed: Sequence[dg.AssetKey]) -> dg.AssetsDefinition:
             taken, unread = taken.plus(some.taken), str(some)
         taker.recover()
         context.log.info("%d rows in, %d taken, from %d files", taken.rows_in, taken.taken, taken.files)
-        for table in (LEADING, *FOLLOWERS):
+        for table in (LEADING, *FOLLOWERS, *EXPERIMENT_LOGS):
             figures = taken.metadata() if table == LEADING else {}
             yield dg.MaterializeResult(asset_key=[ROOM, table], metadata=written(lake.open(), table, figures))
         yield dg.AssetCheckResult(

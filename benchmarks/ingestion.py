@@ -19,13 +19,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 
 from benchmarks.machine import describe_machine, peak_mb
+from benchmarks.made_logs import MAKERS
 
 START = datetime(2026, 9, 1, tzinfo=UTC)
 DAYS = 30
@@ -33,97 +33,6 @@ DEDUPLICATION = """
     SELECT sum(ms) / 1000 AS seconds FROM query_timings
     WHERE name IN ('ingestion.seen_keys', 'ingestion.deduplicate')
 """
-MODELS = [
-    ("openai", "gpt-4o-2024-08-06"),
-    ("anthropic", "claude-sonnet-4-5-20250929"),
-    ("google", "gemini-2.5-flash"),
-]
-
-
-def native(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
-    """A native record of about 400 bytes."""
-    provider, model = MODELS[number % len(MODELS)]
-    cached, fresh, out = chance.randrange(0, 2000), chance.randrange(50, 4000), chance.randrange(1, 900)
-    return {
-        "event_id": f"req-{chance.getrandbits(96):024x}",
-        "ts": moment.isoformat().replace("+00:00", "Z"),
-        "tenant": f"tenant-{number % 3}",
-        "application": f"app-{number % 7}",
-        "provider": provider,
-        "model": model,
-        "latency_ms": round(chance.lognormvariate(7, 0.6), 3),
-        "ttft_ms": round(chance.lognormvariate(5.5, 0.5), 3),
-        "stream": True,
-        "trace_id": f"{chance.getrandbits(128):032x}",
-        "usage": {
-            "in_uncached": fresh,
-            "in_cache_read": cached,
-            "out_text": out,
-            "total": fresh + cached + out,
-        },
-    }
-
-
-def litellm(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
-    """A LiteLLM standard logging payload without bodies."""
-    provider, model = MODELS[number % len(MODELS)]
-    start, took = moment.timestamp(), chance.lognormvariate(0.5, 0.6)
-    cached, prompt, out = chance.randrange(0, 50), chance.randrange(50, 4000), chance.randrange(1, 900)
-    usage = {
-        "prompt_tokens": prompt,
-        "completion_tokens": out,
-        "prompt_tokens_details": {"cached_tokens": cached},
-    }
-    return {
-        "id": f"chatcmpl-{chance.getrandbits(96):024x}", "trace_id": f"tr-{number}", "call_type": "acompletion",
-        "stream": True, "response_cost": 0.0021, "status": "success", "custom_llm_provider": provider,
-        "total_tokens": prompt + out, "prompt_tokens": prompt, "completion_tokens": out, "startTime": start,
-        "endTime": start + took, "completionStartTime": start + took / 4, "response_time": took, "model": model,
-        "model_id": "dep-1", "model_group": "prod-chat", "api_base": "https://api.example.org",
-        "metadata": {"user_api_key_hash": "88dc28", "user_api_key_team_id": "team-a",
-                     "user_api_key_org_id": f"tenant-{number % 3}", "user_api_key_end_user_id": f"u{number % 999}",
-                     "usage_object": usage},
-        "cache_hit": False, "request_tags": ["ab:b"], "end_user": f"u{number % 999}",
-        "model_parameters": {"temperature": 0}, "hidden_params": {"litellm_overhead_time_ms": 3.1},
-    }  # fmt: skip
-
-
-def otel_genai(number: int, moment: datetime, chance: random.Random) -> dict[str, object]:
-    """One OTLP span with the attributes that the conventions recommend."""
-    provider, model = MODELS[number % len(MODELS)]
-    start = int(moment.timestamp() * 1e9)
-    prompt, out = chance.randrange(50, 4000), chance.randrange(1, 900)
-
-    def attribute(key: str, kind: str, value: object) -> dict[str, object]:
-        return {"key": key, "value": {kind: value}}
-
-    return {
-        "traceId": f"{chance.getrandbits(128):032x}", "spanId": f"{chance.getrandbits(64):016x}", "parentSpanId": "",
-        "name": f"chat {model}", "kind": "SPAN_KIND_CLIENT", "startTimeUnixNano": str(start),
-        "endTimeUnixNano": str(start + int(chance.lognormvariate(21, 0.6))),
-        "attributes": [
-            attribute("gen_ai.operation.name", "stringValue", "chat"),
-            attribute("gen_ai.provider.name", "stringValue", provider),
-            attribute("gen_ai.request.model", "stringValue", model),
-            attribute("gen_ai.response.model", "stringValue", model),
-            attribute("gen_ai.response.id", "stringValue", f"chatcmpl-{chance.getrandbits(64):016x}"),
-            attribute("gen_ai.request.stream", "boolValue", True),
-            attribute("gen_ai.response.time_to_first_chunk", "doubleValue", 0.42),
-            attribute("gen_ai.usage.input_tokens", "intValue", str(prompt)),
-            attribute("gen_ai.usage.cache_read.input_tokens", "intValue", str(prompt // 2)),
-            attribute("gen_ai.usage.output_tokens", "intValue", str(out)),
-            attribute("gen_ai.usage.reasoning.output_tokens", "intValue", "0"),
-            attribute("server.address", "stringValue", "api.example.org"),
-        ],
-        "status": {"code": "STATUS_CODE_UNSET"},
-    }  # fmt: skip
-
-
-MAKERS: dict[str, Callable[[int, datetime, random.Random], dict[str, object]]] = {
-    "native": native,
-    "litellm": litellm,
-    "otel_genai": otel_genai,
-}
 
 
 def make_files(folder: Path, dialect: str, rows: int, *, per_file: int, any_day: bool) -> None:

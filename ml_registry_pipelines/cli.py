@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from datetime import date, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ml_registry_pipelines import (
+    alerts_cli,
     attribution_cli,
+    bills_cli,
+    budgets_cli,
+    costs_analytics_cli,
     costs_cli,
     exchange_cli,
+    experiments_cli,
     performance_cli,
     registry_cli,
+    statements_cli,
     webhooks_cli,
 )
 from ml_registry_pipelines.cli_support import open_lake
@@ -32,15 +36,12 @@ from ml_registry_pipelines.settings import Environment, Settings
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ml_registry_pipelines.costs.catalog import CatalogSync
-    from ml_registry_pipelines.costs.ledger import Repriced
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.batch import Taken
     from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
-SHOWN_DAYS = 10
 LEAN = frozenset({"get", "diff", "rollback", "models", "artifacts"})
 """Commands that are waited for and need no pandas, whose import is a third of their time."""
 
@@ -76,8 +77,14 @@ registry_cli.attach(cli)
 exchange_cli.attach(cli)
 webhooks_cli.attach(cli)
 attribution_cli.attach(cli)
+alerts_cli.attach(cli)
+budgets_cli.attach(cli)
+experiments_cli.attach(cli)
+bills_cli.attach(cli)
+statements_cli.attach(cli)
 performance_cli.attach(cli)
 costs_cli.attach(cli)
+costs_analytics_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------
@@ -119,6 +126,7 @@ def ui(port: int, host: str) -> None:
 @click.option("--tenant-field", help="Field of the record that names the organisation.")
 @click.option("--time-zone", default="UTC", show_default=True, help="For times that state no zone.")
 @click.option("--base-time", type=click.DateTime(), help="For formats without absolute times.")
+@click.option("--cost-unit", help="For formats that do not say it: currency or cents.")
 def ingest(
     files: tuple[str, ...],
     dry_run: bool,
@@ -128,6 +136,7 @@ def ingest(
     tenant_field: str | None,
     time_zone: str,
     base_time: datetime | None,
+    cost_unit: str | None,
 ) -> None:
     """Take the given files, or what the configured sources hold; then price and roll up."""
     from ml_registry_pipelines.telemetry.sources import Sources, parse_source
@@ -142,6 +151,7 @@ def ingest(
             "tenant_field": tenant_field,
             "time_zone": time_zone,
             "base_time": base_time,
+            "cost_unit": cost_unit,
         },
     )
     if dry_run:
@@ -202,19 +212,11 @@ def _derive(lake: Lake) -> None:
     from ml_registry_pipelines.costs.ledger import catch_up_costs
     from ml_registry_pipelines.costs.reattribution import reattribute
 
-    _sync_prices(lake)
+    costs_cli.sync_prices(lake)
     catch_up_costs(lake)
     days = reattribute(lake).days
     if days:
         click.echo(f"rolled up {len(days)} days, {min(days)} to {max(days)}")
-
-
-def _sync_prices(lake: Lake) -> CatalogSync:
-    from ml_registry_pipelines.costs.catalog import sync_catalog
-    from ml_registry_pipelines.costs.contracts import configured_contracts
-
-    settings = Settings.from_environment()
-    return sync_catalog(lake, configured_contracts(settings.home, settings.contract_file))
 
 
 def _named_file(file: str, source: Source) -> FileRef:
@@ -452,7 +454,7 @@ def prices() -> None:
 def prices_sync() -> None:
     """Bring the catalogue up to the installed price list and the contract prices."""
     with open_lake() as lake:
-        done = _sync_prices(lake)
+        done = costs_cli.sync_prices(lake)
     click.echo(
         f"{done.added:,} prices added, {done.withdrawn:,} withdrawn, {done.unchanged:,} unchanged; "
         f"price list of genai-prices {done.version}"
@@ -464,59 +466,12 @@ def prices_missing() -> None:
     """List what has tokens and no price."""
     from ml_registry_pipelines.costs.queries import unpriced_models
 
-    with open_lake() as lake, lake.read("model_costs") as reading:
+    with open_lake() as lake, lake.read("model_costs", "cost_corrections") as reading:
         rows = unpriced_models(reading)
     if len(rows):
         _print(rows)
     else:
         click.echo("everything that should have a price has one")
-
-
-@prices.command("reprice")
-@click.option("--since", type=DAY, help="First day (UTC); default: the first with costs.")
-@click.option("--until", type=DAY, help="Last day, itself included; default: the last with costs.")
-@click.option("--dry-run", is_flag=True, help="Say what would change, and leave all costs as they are.")
-def prices_reprice(since: datetime | None, until: datetime | None, dry_run: bool) -> None:
-    """Sync the catalogue, price past days anew with it, and roll them up."""
-    from ml_registry_pipelines.costs.attribution_gaps import refresh_gaps
-    from ml_registry_pipelines.costs.ledger import days_priced, reprice
-    from ml_registry_pipelines.costs.rollups import roll_up_costs
-
-    first, last = (None if day is None else day.date() for day in (since, until))
-    if first and last and first > last:
-        raise click.UsageError(f"--since {first} is after --until {last}")
-    with open_lake() as lake:
-        _sync_prices(lake)
-        days = days_priced(lake, since=first, until=last)
-        for line in _repricing(reprice(lake, days, dry_run=dry_run), dry_run=dry_run):
-            click.echo(line)
-        rolled = () if dry_run else roll_up_costs(lake, days).and_then(refresh_gaps(lake, days)).days
-        if rolled:
-            click.echo(f"rolled up {len(rolled)} days, {min(rolled)} to {max(rolled)}")
-
-
-def _repricing(done: list[Repriced], *, dry_run: bool) -> Iterator[str]:
-    """The days that changed, the newest of many, and their sum."""
-    changed = [day for day in done if day.changed]
-    if not changed:
-        yield f"nothing changes: {sum(day.rows for day in done):,} rows of {len(done)} days"
-        return
-    if len(changed) > SHOWN_DAYS:
-        yield f"... {len(changed) - SHOWN_DAYS} earlier days"
-    for day in changed[-SHOWN_DAYS:]:
-        yield f"{day.day}  {day.changed:,} of {day.rows:,} rows  {_amounts([day])}"
-    yield (
-        f"{sum(day.changed for day in changed):,} rows of {len(changed)} days "
-        f"{'would change' if dry_run else 'changed'}: {_amounts(changed)}"
-    )
-
-
-def _amounts(days: list[Repriced]) -> str:
-    sums: dict[str, Decimal] = {}
-    for day in days:
-        for currency, amount in day.difference.items():
-            sums[currency] = sums.get(currency, Decimal(0)) + amount
-    return ", ".join(f"{amount:+,.6f} {currency}" for currency, amount in sorted(sums.items())) or "same cost"
 
 
 @cli.command()
@@ -532,17 +487,3 @@ def report(day: datetime | None) -> None:
             else daily_cost_report(lake, date(day.year, day.month, day.day))
         )
         click.echo(f"{lake.root}/{written.path}")
-
-
-@cli.command()
-@click.option("--limit", default=50, show_default=True)
-def alerts(limit: int) -> None:
-    """List open alerts."""
-    from ml_registry_pipelines.operations.alerts import open_alerts
-
-    with open_lake() as lake:
-        rows = open_alerts(lake, limit=limit)
-    if len(rows):
-        _print(rows)
-    else:
-        click.echo("no alert is open")

@@ -19,6 +19,9 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 from resources.registry import RegistryResource
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.costs.allocation_rules import Allocation
+    from ml_registry_pipelines.costs.experiments.experiments import Experiment
+    from ml_registry_pipelines.costs.experiments.looking import Decision
     from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.models import ModelRegistry
     from ml_registry_pipelines.registry.names import TagValue
@@ -27,8 +30,10 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
-    Done = Thing | Version | Rule | Relationship | Mapping[str, Any] | int
-    """What a command gives: what it is about now, how many, or an answer by name."""
+    Done = (
+        Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | Mapping[str, Any]
+    )
+    """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +117,17 @@ def command_job(
 
 
 def _told(done: "Done") -> dict[str, Any]:
+    from ml_registry_pipelines.costs.experiments.looking import Decision
     from ml_registry_pipelines.registry.relationships import Relationship
     from ml_registry_pipelines.registry.versions import Version
     from ml_registry_pipelines.telemetry.attribution import Rule
 
-    if isinstance(done, int):
-        return {"entities": done}
     if isinstance(done, Mapping):
         return {name: value for name, value in done.items() if value not in (None, "")}
+    if isinstance(done, int):
+        return {"entities": done}
+    if isinstance(done, Decision):
+        return {"outcome": done.outcome.value, "because": done.message, "decision": done.decision_id}
     if isinstance(done, Rule):
         return {"name": done.name, "registry id": done.id}
     if isinstance(done, Relationship):

@@ -1,347 +1,291 @@
-"""`mlreg costs` and `mlreg value-models`: what models cost and returned, from a shell. The work is in `costs/`."""
+"""`mlreg costs`: the ledger from a shell: price anew, close months, rates of exchange, export. A door and no more.
+
+The group's questions (summary, trends, roi, compare) are in `costs_analytics_cli.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+import sys
+from collections.abc import Iterator
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines.cli_support import desk, key_option, open_lake, open_log, show_lines, tenant_option
-from ml_registry_pipelines.performance_cli import only_tenant, output_options, tell, write
+from ml_registry_pipelines.cli_support import key_option, open_lake, open_log, shell_actor
+from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    from ml_registry_pipelines.costs.basis import Basis
-    from ml_registry_pipelines.costs.roi import MoneyInterval, Roi
-    from ml_registry_pipelines.costs.trends import Trend
-    from ml_registry_pipelines.costs.value_models import Declared, ValueModels
+    from ml_registry_pipelines.costs.catalog import CatalogSync
+    from ml_registry_pipelines.costs.closing import Closings
+    from ml_registry_pipelines.costs.repricing import Repriced
+    from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.registry.log import Log
 
 DAY = click.DateTime(["%Y-%m-%d"])
-SERIES = timedelta(days=28)
+MONTH = click.DateTime(["%Y-%m"])
+SHOWN_DAYS = 10
 
 
 @click.group()
 def costs() -> None:
-    """What models cost, where that leads, and what they returned."""
-
-
-@click.group("value-models")
-def value_models() -> None:
-    """What successes are worth: the assumptions that returns are computed with."""
+    """What requests cost and returned; price anew, close months, rates of exchange, export."""
 
 
 def attach(cli: click.Group) -> None:
-    """Add the groups to `mlreg`; where others have added `costs`, its commands go there."""
-    there = cli.commands.get("costs")
-    if isinstance(there, click.Group):
-        for name, command in costs.commands.items():
-            there.add_command(command, name)
-    else:
-        cli.add_command(costs)
-    cli.add_command(value_models)
+    """Add the group to `mlreg`."""
+    cli.add_command(costs)
 
 
-def _days(since: datetime | None, until: datetime | None) -> dict[str, date | None]:
-    """The days of two options, the last one included."""
-    return {
-        "since": None if since is None else since.date(),
-        "until": None if until is None else until.date() + timedelta(days=1),
-    }
+def sync_prices(lake: Lake) -> CatalogSync:
+    """Bring the catalogue up to price lists and contracts, and the rates of exchange up to their file."""
+    from ml_registry_pipelines.costs.catalog import sync_catalog
+    from ml_registry_pipelines.costs.contracts import configured_contracts
+    from ml_registry_pipelines.costs.currencies import add_rates, configured_rates
+
+    settings = Settings.from_environment()
+    if rates := configured_rates(settings.home):
+        add_rates(lake, rates)
+    return sync_catalog(lake, configured_contracts(settings.home, settings.contract_file))
 
 
-def _where(given: tuple[str, ...], tenant: str | None) -> dict[str, str]:
-    if wrong := [limit for limit in given if "=" not in limit]:
-        raise click.UsageError(f"--where is NAME=VALUE, not {wrong[0]!r}")
-    limits = dict(limit.split("=", 1) for limit in given)
-    only = only_tenant(tenant)
-    return limits if only is None else {**limits, "tenant": only}
+# -- pricing anew ----------------------------------------------------------------------------------
 
 
-def _basis(basis: Basis) -> None:
-    if basis.pending:
-        click.echo(f"{basis.pending:,} requests are not rolled up yet; `mlreg ingest` does that", err=True)
-    versions = ", ".join(f"{table} {version}" for table, version in basis.versions.items())
-    click.echo(f"computed up to batch {basis.sequence} from {versions}")
+@costs.command("reprice")
+@click.option("--since", type=DAY, help="First day (UTC); default: the first with costs.")
+@click.option("--until", type=DAY, help="Last day, itself included; default: the last with costs.")
+@click.option("--dry-run", is_flag=True, help="Say what would change, and leave all costs as they are.")
+def costs_reprice(since: datetime | None, until: datetime | None, dry_run: bool) -> None:
+    """Sync prices, price past days anew, and roll them up: open months are replaced, closed ones corrected."""
+    from ml_registry_pipelines.costs.attribution_gaps import refresh_gaps
+    from ml_registry_pipelines.costs.ledger import days_priced
+    from ml_registry_pipelines.costs.repricing import reprice
+    from ml_registry_pipelines.costs.rollups import roll_up_costs
 
-
-@costs.command("summary")
-@click.option("--since", type=DAY, help="First day (UTC).")
-@click.option("--until", type=DAY, help="Last day, itself included.")
-@click.option(
-    "--by", multiple=True, help="day, tenant, application, provider, model, model_version ... or tag:NAME."
-)
-@click.option("--where", "limits", multiple=True, metavar="NAME=VALUE", help="Only these.")
-@click.option("--tenant", help="Only this organisation; default: MLREG_TENANT, else all.")
-@output_options
-def costs_summary(
-    since: datetime | None,
-    until: datetime | None,
-    by: tuple[str, ...],
-    limits: tuple[str, ...],
-    tenant: str | None,
-    form: str,
-    output: Path | None,
-) -> None:
-    """Costs of some days by any key, with coverage."""
-    from ml_registry_pipelines.costs.integration import VibeCodingIntegration
-
+    first, last = (None if day is None else day.date() for day in (since, until))
+    if first and last and first > last:
+        raise click.UsageError(f"--since {first} is after --until {last}")
     with open_lake() as lake:
-        found = VibeCodingIntegration(lake).get_cost_summary(
-            **_days(since, until), by=by, where=_where(limits, tenant)
-        )
-    if not found.lines.num_rows:
-        click.echo("nothing is rolled up for these days")
+        sync_prices(lake)
+        days = days_priced(lake, since=first, until=last)
+        for line in _repricing(reprice(lake, days, dry_run=dry_run), dry_run=dry_run):
+            click.echo(line)
+        rolled = () if dry_run else roll_up_costs(lake, days).and_then(refresh_gaps(lake, days)).days
+        if rolled:
+            click.echo(f"rolled up {len(rolled)} days, {min(rolled)} to {max(rolled)}")
+
+
+def _repricing(done: list[Repriced], *, dry_run: bool) -> Iterator[str]:
+    """The days that changed, the newest of many, by tenant and currency, and their sum."""
+    changed = [day for day in done if day.changed]
+    if not changed:
+        yield f"nothing changes: {sum(day.rows for day in done):,} rows of {len(done)} days"
         return
-    write(found.lines, form, output)
-    if form == "table":
-        for currency, total in sorted(found.totals.items()):
-            click.echo(f"total  {total:,.6f} {currency}")
-        share, known = found.coverage.share, found.attribution_share
-        click.echo(
-            f"{'-' if share is None else format(share, '.2%')} of the billable requests have a price, "
-            f"of {'-' if known is None else format(known, '.2%')} the version is known"
-        )
-        for remark in found.remarks():
-            click.echo(remark)
-        _basis(found.basis)
-
-
-@costs.command("trends")
-@click.option("--since", type=DAY, help="First day (UTC); default: 27 days before the last.")
-@click.option("--until", type=DAY, help="Last day, itself included; default: today.")
-@click.option("--where", "limits", multiple=True, metavar="NAME=VALUE", help="Only these.")
-@click.option("--tenant", help="Only this organisation; default: MLREG_TENANT, else all.")
-@output_options
-def costs_trends(
-    since: datetime | None,
-    until: datetime | None,
-    limits: tuple[str, ...],
-    tenant: str | None,
-    form: str,
-    output: Path | None,
-) -> None:
-    """Costs day by day, what the month will come to, and hours out of the ordinary."""
-    from ml_registry_pipelines.costs.integration import VibeCodingIntegration
-
-    end = (datetime.now(UTC).date() if until is None else until.date()) + timedelta(days=1)
-    start = end - SERIES if since is None else since.date()
-    with open_lake() as lake:
-        found = VibeCodingIntegration(lake).get_cost_trends(start, end, where=_where(limits, tenant))
-    if not found.trends:
-        click.echo("nothing is rolled up for these days")
-        return
-    rows = [
-        {
-            "currency": trend.currency,
-            "day": day.day,
-            "cost": day.cost,
-            "requests": day.requests,
-            "coverage": day.priced / day.billable if day.billable else None,
-            "odd_hours": sum(odd.hour.date() == day.day for odd in trend.anomalies),
-            "complete": day.complete,
-        }
-        for trend in found.trends
-        for day in trend.days
-    ]
-    write(rows, form, output)
-    if form == "table":
-        for trend in found.trends:
-            _show_trend(trend)
-        _basis(found.basis)
-
-
-def _show_trend(trend: Trend) -> None:
-    month, currency = trend.month_end, trend.currency or "(no currency)"
-    if month.expected is None:
-        why = {
-            "too_few_days": f"{month.history_days} complete days are too few to forecast the month",
-            "nothing_lately": "nothing was logged in the last week, so that the month is not forecast",
-        }[month.outlook.value]
-        click.echo(f"{currency}: {month.outlook.value}: {why}; {month.so_far:,.6f} so far")
-    else:
-        click.echo(
-            f"{currency}: {month.month:%B %Y} comes to {month.expected:,.2f}, in {month.band:.0%} of cases "
-            f"{month.lower:,.2f} to {month.upper:,.2f}; {month.so_far:,.2f} on its complete days, {month.days_ahead} "
-            f"days ahead, from {month.history_days} days"
-        )
-    for odd in trend.anomalies:
-        click.echo(
-            f"{currency}: {odd.hour:%Y-%m-%d %H}h cost {odd.cost:,.6f}, usually {odd.usual:,.6f} (z {odd.z:.1f})"
-        )
-    if trend.unjudged_hours:
-        click.echo(
-            f"{currency}: {trend.unjudged_hours:,} hours have fewer than four weeks before them to be judged by"
-        )
-
-
-@costs.command("roi")
-@click.argument("value_model")
-@click.option("--since", type=DAY, required=True, help="First day (UTC).")
-@click.option("--until", type=DAY, required=True, help="Last day, itself included.")
-@click.option("--no-store", is_flag=True, help="Do not keep the answer in roi_results.")
-@tenant_option
-def costs_roi(value_model: str, since: datetime, until: datetime, no_store: bool) -> None:
-    """What models returned by a value model: net value with its interval, and all assumptions."""
-    from ml_registry_pipelines.costs.integration import VibeCodingIntegration
-
-    with open_log() as log:
-        declared = _models(log).get(value_model)
-        answer = VibeCodingIntegration(log.lake).get_roi(
-            declared, since.date(), until.date() + timedelta(days=1), store=not no_store
-        )
-    show_roi(answer)
-
-
-def show_roi(answer: Roi) -> None:
-    """An answer for a person."""
-    show_lines({name: value for name, value in roi_lines(answer).items() if name != "remarks"})
-    for remark in answer.remarks:
-        click.echo(f"{'remark':>12}  {remark}")
-    _basis(answer.basis)
-
-
-def roi_lines(answer: Roi) -> Mapping[str, Any]:
-    """An answer as texts by name."""
-
-    def money(amount: Any) -> str | None:
-        return None if amount is None else f"{amount:,.2f} {answer.currency}"
-
-    def bounded(found: MoneyInterval | None) -> str | None:
-        if found is None:
-            return None
-        return f"{found.estimate:,.2f} {answer.currency} ({found.lower:,.2f} to {found.upper:,.2f})"
-
-    back = answer.returns
-    return {
-        "status": answer.status,
-        "reason": answer.reason,
-        "days": f"{answer.since} to {answer.until - timedelta(days=1)}",
-        "value model": f"{answer.value_model.model.name} (event {answer.value_model.sequence})",
-        "net value": bounded(answer.net_value),
-        "return": back and f"{back.estimate:.1%} ({back.lower:.1%} to {back.upper:.1%})",
-        "saving": bounded(answer.saving),
-        "answers": f"{answer.answers:,}",
-        "judged": None if answer.labels is None else f"{answer.labels:,}",
-        "successes": None if answer.successes is None else f"{answer.successes:,.1f}",
-        "value": money(answer.value),
-        "models": money(answer.model_cost),
-        "unpriced": money(answer.unpriced_cost) if answer.unpriced_cost else None,
-        "judges": money(answer.judge_cost),
-        "platform": money(answer.platform_cost),
-        "priced": None if answer.price_coverage is None else f"{answer.price_coverage:.2%}",
-        "kept as": answer.result_id,
-        "remarks": "; ".join(answer.remarks),
-    }
-
-
-@costs.command("compare")
-@click.argument("providers", nargs=-1, metavar="[PROVIDER]...")
-@click.option("--since", type=DAY, required=True, help="First day (UTC).")
-@click.option("--until", type=DAY, required=True, help="Last day, itself included.")
-@click.option("--model", help="Only this model.")
-@click.option("--tenant", help="Only this organisation; default: MLREG_TENANT, else all.")
-@output_options
-def costs_compare(
-    providers: tuple[str, ...],
-    since: datetime,
-    until: datetime,
-    model: str | None,
-    tenant: str | None,
-    form: str,
-    output: Path | None,
-) -> None:
-    """Providers side by side: cost per 1,000 tokens by type, latency, errors, with sample sizes."""
-    from ml_registry_pipelines.costs.integration import VibeCodingIntegration
-
-    with open_lake() as lake:
-        found = VibeCodingIntegration(lake).compare_providers(
-            *providers,
-            since=since.date(),
-            until=until.date() + timedelta(days=1),
-            tenant=only_tenant(tenant),
-            model=model,
-        )
-    rows = [
-        {
-            "provider": line.provider,
-            "currency": cost and cost.currency,
-            "requests": line.group.requests if line.group else 0,
-            "error_rate": line.group.error_rate if line.group else None,
-            "latency_p50_ms": line.group.latency.p50 if line.group else None,
-            "latency_p95_ms": line.group.latency.p95 if line.group else None,
-            "ttft_p50_ms": line.group.ttft.p50 if line.group else None,
-            "cost": cost and cost.cost,
-            "priced": cost and cost.coverage,
-            **({f"{kind}_per_1k": rate for kind, rate in cost.per_1k.items()} if cost else {}),
-            "cost_per_request": cost and cost.cost_per_request,
-        }
-        for line in found.lines
-        for cost in (line.costs or (None,))
-    ]
-    write(rows, form, output)
-    if form == "table":
-        for line in found.lines:
-            for remark in line.remarks:
-                click.echo(f"{line.provider}: {remark}")
-        tell(found.comparison)
-        _basis(found.basis)
-
-
-@value_models.command("apply")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@tenant_option
-def value_models_apply(file: Path) -> None:
-    """Declare the value models of a YAML file; what is declared so already stays."""
-    from ml_registry_pipelines.costs.value_models import read_value_models
-
-    wanted = read_value_models(file.read_text(encoding="utf-8", errors="replace"), file=str(file))
-    with open_log() as log:
-        models = _models(log)
-        before = {declared.model.name: declared.sequence for declared in models.list()}
-        for model in wanted:
-            done = models.declare(model)
-            same = before.get(done.model.name) == done.sequence
-            click.echo(f"{done.model.name}  {'unchanged' if same else 'declared'} (event {done.sequence})")
-
-
-@value_models.command("list")
-@tenant_option
-def value_models_list() -> None:
-    """List value models."""
-    with open_log() as log:
-        found = _models(log).list()
-    for declared in found:
-        _show_model(declared)
-    if not found:
-        click.echo("no value model is declared")
-
-
-@value_models.command("remove")
-@click.argument("name")
-@key_option
-@tenant_option
-def value_models_remove(name: str, key: str | None) -> None:
-    """End a value model; results that were computed with it stay."""
-    with open_log() as log:
-        click.echo(f"{_models(log).remove(name, idempotency_key=key)} is ended")
-
-
-def _show_model(declared: Declared) -> None:
-    model = declared.model
-    holds = f"{model.valid_from or 'since ever'} to {model.valid_to or 'further notice'}"
-    scope = " ".join(f"{name}={value}" for name, value in model.where.items())
-    click.echo(
-        f"{model.name}  {model.value_per_success.normalize():f} {model.currency} per "
-        f"{model.success or 'answer'}{f' judged by {model.judge}' if model.judge else ''}"
-        f"{f'  where {scope}' if scope else ''}  {holds}"
-        f"  (event {declared.sequence} by {declared.actor})"
+    if len(changed) > SHOWN_DAYS:
+        yield f"... {len(changed) - SHOWN_DAYS} earlier days"
+    for day in changed[-SHOWN_DAYS:]:
+        yield f"{day.day}  {day.changed:,} of {day.rows:,} rows  {_amounts([day])}"
+        for one in day.changes:
+            if one.before != one.after:
+                booked = "  booked as a correction" if one.corrected else ""
+                yield f"  {one.tenant}  {_amount(one.before)} -> {_amount(one.after)} {one.currency}{booked}"
+    corrected = sum(day.corrected for day in changed)
+    yield (
+        f"{sum(day.changed for day in changed):,} rows of {len(changed)} days "
+        f"{'would change' if dry_run else 'changed'}: {_amounts(changed)}"
+        + (f"; {corrected:,} of them in closed months, by corrections" if corrected else "")
     )
 
 
-def _models(log: Log) -> ValueModels:
-    from ml_registry_pipelines.costs.value_models import ValueModels
+def _amount(amount: Decimal | None) -> str:
+    return "unknown" if amount is None else f"{amount:,.6f}"
 
-    return ValueModels(log, **desk())
+
+def _amounts(days: list[Repriced]) -> str:
+    sums: dict[str, Decimal] = {}
+    for day in days:
+        for currency, amount in day.difference.items():
+            sums[currency] = sums.get(currency, Decimal(0)) + amount
+    return ", ".join(f"{amount:+,.6f} {currency}" for currency, amount in sorted(sums.items())) or "same cost"
+
+
+# -- closing ---------------------------------------------------------------------------------------
+
+
+@costs.command("close")
+@click.argument("month", type=MONTH, required=False)
+@click.option("--note", default="", help="Why, or under which number it was sent.")
+@click.option(
+    "--after",
+    "after_days",
+    type=int,
+    metavar="DAYS",
+    help="Let every month close so many days after its end.",
+)
+@click.option("--by-hand", is_flag=True, help="End that rule: months close by this command alone.")
+@key_option
+def costs_close(
+    month: datetime | None, note: str, after_days: int | None, by_hand: bool, key: str | None
+) -> None:
+    """Close a month for good, or say when months do by themselves; of all tenants, unless MLREG_TENANT names one."""
+    if (month is not None) + (after_days is not None) + by_hand != 1:
+        raise click.UsageError("name a MONTH such as 2026-10, or give --after DAYS, or --by-hand")
+    with open_log() as log:
+        first = month.date() if month else None
+        tenants = _tenants(log, first)
+        if not tenants:
+            raise click.UsageError("no tenant has costs then; take logs first, or name one with MLREG_TENANT")
+        for tenant in tenants:
+            desk = _closings(log, tenant)
+            if first is None:
+                desk.close_after(after_days, idempotency_key=key)
+                says = "by hand" if by_hand else f"{after_days} days after their end"
+                click.echo(f"{tenant}: months close {says}")
+                continue
+            if any(closing.month == first for closing in desk.closed()) and len(tenants) > 1:
+                click.echo(f"{tenant}: {first:%Y-%m} was closed before")
+                continue
+            closing = desk.close(first, note=note, idempotency_key=key)
+            booked = ", ".join(
+                f"{_amount(one.cost)} {one.currency}" for one in closing.booked if one.currency
+            )
+            click.echo(f"{tenant}: {first:%Y-%m} is closed with {booked or 'nothing priced'}")
+
+
+@costs.command("closed")
+def costs_closed() -> None:
+    """List closed months and what they were closed with; exit status 1 where the ledger says otherwise."""
+    from ml_registry_pipelines.costs.closing import booked_in
+
+    wrong = False
+    with open_log() as log:
+        for tenant in _tenants(log, None):
+            desk = _closings(log, tenant)
+            if (rule := desk.rule()) is not None:
+                click.echo(f"{tenant}  months close {rule} days after their end")
+            for closing in desk.closed():
+                holds = booked_in(log.lake, tenant, closing.month) == closing.booked
+                wrong = wrong or not holds
+                booked = ", ".join(
+                    f"{_amount(one.cost)} {one.currency}" for one in closing.booked if one.currency
+                )
+                click.echo(
+                    f"{tenant}  {closing.month:%Y-%m}  {booked or 'nothing priced'}  "
+                    f"{'holds' if holds else 'DIFFERS from the ledger'}  closed {closing.closed_at:%Y-%m-%d %H:%M}Z "
+                    f"by {closing.actor}{f'  ({closing.note})' if closing.note else ''}"
+                )
+    if wrong:
+        sys.exit(1)
+
+
+def _tenants(log: Log, month: date | None) -> list[str]:
+    from ml_registry_pipelines.costs.closing import tenants_with_costs
+
+    only = Settings.from_environment().tenant
+    return [only] if only else tenants_with_costs(log.lake, month)
+
+
+def _closings(log: Log, tenant: str) -> Closings:
+    from ml_registry_pipelines.costs.closing import Closings
+
+    return Closings(log, actor=shell_actor(), tenant=tenant)
+
+
+# -- rates of exchange -----------------------------------------------------------------------------
+
+
+@costs.group("rates")
+def rates() -> None:
+    """Dated rates of exchange."""
+
+
+@rates.command("add")
+@click.argument("day", type=DAY)
+@click.argument("base")
+@click.argument("quote")
+@click.argument("rate")
+@click.option("--source", required=True, help="Who says so.")
+def rates_add(day: datetime, base: str, quote: str, rate: str, source: str) -> None:
+    """Say what one unit of BASE costs in QUOTE from DAY on: `add 2026-10-01 EUR USD 1.0842 --source ECB`."""
+    from ml_registry_pipelines.costs.currencies import Rate, add_rates, parsed_rate
+
+    with open_lake(needed=False) as lake:
+        done = add_rates(lake, [Rate(day.date(), base.upper(), quote.upper(), parsed_rate(rate), source)])
+    click.echo("1 rate added" if done.added else "this rate was there already")
+
+
+@rates.command("sync")
+@click.argument("file", required=False)
+def rates_sync(file: str | None) -> None:
+    """Take the rates of FILE, or of currency-rates.yaml below MLREG_HOME."""
+    from ml_registry_pipelines.costs.currencies import add_rates, configured_rates
+
+    home = Settings.from_environment().home
+    with open_lake(needed=False) as lake:
+        done = add_rates(lake, configured_rates(home, file))
+    click.echo(f"{done.added:,} rates added, {done.unchanged:,} unchanged")
+
+
+@rates.command("list")
+@click.option("--since", type=DAY, help="First day (UTC).")
+@click.option("--limit", default=50, show_default=True, help="The newest so many.")
+def rates_list(since: datetime | None, limit: int) -> None:
+    """List rates, the newest last."""
+    from ml_registry_pipelines.costs.currencies import rates_known
+
+    with open_lake() as lake, lake.read("currency_rates") as reading:
+        found = rates_known(reading, since=since.date() if since else None)
+    for one in found[-limit:]:
+        click.echo(f"{one.day}  {one.base}/{one.quote}  {one.rate:f}  {one.source}")
+    if not found:
+        click.echo("no rate is known; `mlreg costs rates add` adds one")
+
+
+# -- export ----------------------------------------------------------------------------------------
+
+
+@costs.command("export")
+@click.option(
+    "--focus", "form", flag_value="focus", default="focus", help="As FOCUS 1.2 rows (the only form)."
+)
+@click.option("--month", type=MONTH, required=True, help="Billing month, such as 2026-10.")
+@click.option("--last-month", type=MONTH, help="Up to and including this one; default: the month alone.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help=".parquet or .csv."
+)
+@click.option("--tenant", help="Only this organisation's rows; default: MLREG_TENANT, else all.")
+@click.option(
+    "--currency", help="Billing currency, converted at the rate of each day; default: the prices' own."
+)
+@click.option("--account", default="default", show_default=True, help="BillingAccountId.")
+def costs_export(
+    form: str,  # noqa: ARG001 - there is one form; it is named so that a second one changes no call
+    month: datetime,
+    last_month: datetime | None,
+    output: Path,
+    tenant: str | None,
+    currency: str | None,
+    account: str,
+) -> None:
+    """Write the ledger as FOCUS 1.2, corrections included."""
+    from ml_registry_pipelines.costs.focus_files import FocusWish, export_focus
+
+    wish = FocusWish(
+        month.date(),
+        last_month.date() if last_month else None,
+        tenant or Settings.from_environment().tenant,
+        account,
+        currency,
+    )
+    with open_lake() as lake:
+        done = export_focus(lake, wish, output)
+    billed = ", ".join(f"{amount:,.6f} {code}" for code, amount in done.billed.items()) or "nothing billed"
+    click.echo(f"{done.path}: {done.rows:,} rows, {billed}")
+    if done.left_out:
+        why = ", ".join(f"{count:,} {status}" for status, count in done.left_out.items())
+        click.echo(
+            f"left out, because their cost is not known: {why} (`mlreg prices missing` lists them)", err=True
+        )

@@ -11,8 +11,24 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from assets import artifacts, checks, costs, lineage, operations, outside, reports, sources, telemetry
+from assets import (
+    artifacts,
+    bills,
+    checks,
+    costs,
+    experiments,
+    lineage,
+    operations,
+    outside,
+    reports,
+    sources,
+    telemetry,
+)
 from ml_registry_pipelines import catalog
+from ml_registry_pipelines.bills_jobs import bills_jobs
+from ml_registry_pipelines.budget_jobs import budget_jobs
+from ml_registry_pipelines.costs_jobs import costs_jobs
+from ml_registry_pipelines.experiments_jobs import experiments_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
@@ -21,6 +37,8 @@ from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesErro
 from ml_registry_pipelines.value_jobs import value_jobs
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
+from sensors import bills as bill_sensors
+from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
 
@@ -47,6 +65,9 @@ def build_defs(
         costs.model_costs,
         costs.cost_rollup,
         costs.attribution_gaps,
+        experiments.decisions,
+        bills.provider_bills,
+        bills.bill_reconciliation,
         reports.daily_cost_report,
         reports.cost_overview,
         lineage.lineage_index,
@@ -59,19 +80,30 @@ def build_defs(
     shown = registry.definitions(catalog.show(catalogued, besides=keys))
     location = dg.Definitions(
         assets=own,
-        asset_checks=checks.all_checks(),
-        jobs=[*all_jobs(), *registry_jobs(), *value_jobs()],
+        asset_checks=[*checks.all_checks(), bills.bill_checks],
+        jobs=[
+            *all_jobs(),
+            *registry_jobs(),
+            *bills_jobs(),
+            *budget_jobs(),
+            *costs_jobs(),
+            *experiments_jobs(),
+            *value_jobs(),
+        ],
         schedules=all_schedules(),
         sensors=[
             ingestion.new_inference_logs,
             ingestion.reconcile_inference_logs,
             ingestion.new_prices,
+            bill_sensors.new_bills,
             attribution.new_attribution,
+            experiments_sensors.experiment_looks,
             reporting.reports_of_touched_days,
             registry_sensors.registry_changes,
             registry_sensors.registry_events,
             alerting.run_failures,
             alerting.check_failures,
+            alerting.evaluate_alert_rules,
             watching.watch,
             outside_sensors.deliver_webhooks,
             outside_sensors.mlflow_changes,

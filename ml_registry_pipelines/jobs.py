@@ -5,7 +5,7 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 if TYPE_CHECKING:
     from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
@@ -35,6 +35,28 @@ def past_days(config: PastDays) -> dict[str, Any]:
     return {"ops": {op: {"config": days} for op in ("model_costs", "cost_rollup", "attribution_gaps")}}
 
 
+class PulledDays(dg.Config):
+    """UTC days, YYYY-MM-DD, `until` left out, and the pulls to make; by default the last days, and all."""
+
+    since: str | None = None
+    until: str | None = None
+    pulls: list[str] = Field(default_factory=list)
+
+    @field_validator("since", "until")
+    @classmethod
+    def _is_a_day(cls, day: str | None) -> str | None:
+        if day is not None:
+            date.fromisoformat(day)
+        return day
+
+
+@dg.config_mapping
+def pulled_days(config: PulledDays) -> dict[str, Any]:
+    """What a `pull_bills` run asks for, as its ops take it."""
+    asked = {"pull": True, "since": config.since, "until": config.until, "pulls": config.pulls}
+    return {"ops": {"provider_bills": {"config": asked}}}
+
+
 def _job(
     name: str,
     assets: Sequence[str],
@@ -60,8 +82,11 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
                 "telemetry/inference_events",
                 "telemetry/ingested_files",
                 "telemetry/quarantined_rows",
+                "telemetry/assignments",
+                "telemetry/outcomes",
                 "telemetry/performance_rollup",
                 "costs/model_costs",
+                "costs/cost_corrections",
                 "telemetry/attribution_rules",
                 "costs/cost_rollup",
                 "costs/attribution_gaps",
@@ -71,13 +96,21 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
         ),
         _job(
             "sync_prices",
-            ["costs/price_catalog"],
-            "Brings the price catalogue up to price lists and contracts.",
+            ["costs/price_catalog", "costs/currency_rates"],
+            "Brings the price catalogue up to price lists and contracts, and rates of exchange up to their file.",
         ),
         _job(
             "reprice_costs",
-            ["costs/price_catalog", "costs/model_costs", "costs/cost_rollup", "costs/attribution_gaps"],
+            [
+                "costs/price_catalog",
+                "costs/currency_rates",
+                "costs/model_costs",
+                "costs/cost_corrections",
+                "costs/cost_rollup",
+                "costs/attribution_gaps",
+            ],
             "Prices past days anew at the prices of now, and rolls up those that changed; their reports follow. "
+            "Open months are replaced, closed ones corrected. "
             "Without configuration: all days.",
             past_days,
         ),
@@ -91,6 +124,23 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ],
             "Computes again the days on which other attribution rules hold, or deployments served something else, "
             "than when they were rolled up; their reports follow.",
+        ),
+        _job(
+            "decide_experiments",
+            ["costs/decisions"],
+            "Looks at every experiment that has not been looked at for an hour, and stores what is decided.",
+        ),
+        _job(
+            "take_bills",
+            ["costs/provider_bills", "costs/bill_reconciliation"],
+            "Takes providers' bills that have landed, and compares them with our costs. A sensor names the files; "
+            "started by hand, it takes whatever lies in the sources.",
+        ),
+        _job(
+            "pull_bills",
+            ["costs/provider_bills", "costs/bill_reconciliation"],
+            "Asks providers' cost APIs for the last days, and compares what they bill with our costs.",
+            pulled_days,
         ),
         _job(
             "write_reports",

@@ -1,13 +1,12 @@
 """What happens by the clock, in UTC; all of it is on from the start."""
 
-from __future__ import annotations
-
 import os
 from datetime import timedelta
 
 import dagster as dg
 
 from ml_registry_pipelines.jobs import ONE_AT_A_TIME
+from resources import BillsResource, LakeResource
 
 RUNNING = dg.DefaultScheduleStatus.RUNNING
 
@@ -56,6 +55,19 @@ def anchor_log_daily() -> dg.RunRequest | dg.SkipReason:
     return _where_set("anchor_log", "MLREG_ANCHORS", "MLREG_ANCHOR_KEY", "MLREG_ANCHOR_PUBLIC_KEY")
 
 
+@dg.schedule(
+    name="pull_bills_daily",
+    job_name="pull_bills",
+    cron_schedule="35 5 * * *",
+    default_status=RUNNING,
+    description="Pulls the bills of the last days and compares them with our costs, where there are bills at all.",
+)
+def pull_bills_daily(bills: BillsResource, lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    if not bills.are_expected(lake.open()):
+        return dg.SkipReason("no bill was ever taken, and no pull is configured")
+    return dg.RunRequest(tags={ONE_AT_A_TIME: "pull_bills"})
+
+
 def all_schedules() -> list[dg.ScheduleDefinition]:
     """Every schedule of this location."""
     return [
@@ -67,6 +79,7 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
             description="Brings the price catalogue up to date every day, so that its age is known.",
         ),
         write_reports_daily,
+        pull_bills_daily,
         import_mlflow_daily,
         anchor_log_daily,
         dg.ScheduleDefinition(

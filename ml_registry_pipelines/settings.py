@@ -2,7 +2,8 @@
 
 `MLREG_HOME` is the root of everything durable, a folder or `s3://bucket/prefix`; `MLREG_ENV`
 is dev, staging or production; `MLREG_SOURCES` is the file that configures the log sources,
-`MLREG_CONTRACT_PRICES` the one with prices agreed by contract, `MLREG_WORKSPACE` the one with code
+`MLREG_CONTRACT_PRICES` the one with prices agreed by contract, `MLREG_BILLS` the one about providers'
+bills, `MLREG_WORKSPACE` the one with code
 locations of the user's own.
 """
 
@@ -37,6 +38,8 @@ class Settings:
     contract_file: str | None = None
     """A file that must be there; None: `contract-prices.yaml` below the home, where there is one."""
     workspace_file: str | None = None
+    bills_file: str | None = None
+    """A file that must be there; None: `bills.yaml` below the home, where there is one."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -63,6 +66,7 @@ class Settings:
             sources_file=os.environ.get("MLREG_SOURCES", "").strip() or None,
             tenant=os.environ.get("MLREG_TENANT", "").strip() or None,
             contract_file=os.environ.get("MLREG_CONTRACT_PRICES", "").strip() or None,
+            bills_file=os.environ.get("MLREG_BILLS", "").strip() or None,
             workspace_file=os.environ.get("MLREG_WORKSPACE", "").strip() or None,
         )
 

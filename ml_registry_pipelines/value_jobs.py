@@ -74,7 +74,7 @@ def _declare(given: DeclareValueModel, at: Desks) -> Mapping[str, Any]:
 
 def _return(given: ReturnOnInvestment, at: Desks) -> Mapping[str, Any]:
     from ml_registry_pipelines.costs.integration import VibeCodingIntegration
-    from ml_registry_pipelines.costs_cli import roi_lines
+    from ml_registry_pipelines.costs_analytics_cli import roi_lines
 
     since, until = _day(given.since, "since"), _day(given.until, "until")
     declared = _models(at).get(given.value_model)

@@ -10,6 +10,7 @@ import dagster as dg
 from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactsResource
+from resources.bills import BillsResource
 from resources.lake import LakeResource
 from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
@@ -25,6 +26,7 @@ __all__ = [
     "AlertsResource",
     "AnchorsResource",
     "ArtifactsResource",
+    "BillsResource",
     "LakeResource",
     "MlflowResource",
     "PricesResource",
@@ -51,6 +53,7 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
             home=settings.home, sources_file=settings.sources_file, s3_attempts=s3_attempts
         ),
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
+        "bills": BillsResource(home=settings.home, bills_file=settings.bills_file),
         "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
         "webhooks": WebhooksResource(root=settings.home),
         "anchors": AnchorsResource(root=settings.home),

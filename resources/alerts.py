@@ -1,15 +1,20 @@
-"""Alerts as a Dagster resource: recorded as rows, then told to files and webhook at once."""
+"""Alerts as a Dagster resource: recorded as rows, then told to files and sinks at once."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Occurrence, Settled
-from ml_registry_pipelines.operations.messages import Messages, Told, Webhook
-from resources.lake import kept_open
+from ml_registry_pipelines.operations.messages import Messages, Told
+from ml_registry_pipelines.operations.sinks import usable_sinks
+from resources.lake import kept_log, kept_open
+
+if TYPE_CHECKING:
+    from ml_registry_pipelines.operations.evaluating import Evaluated
 
 
 class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
@@ -34,9 +39,18 @@ class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
         """Open occurrences of these kinds, or of all."""
         return Alerts(self._lake).standing(*kinds)
 
+    def evaluate(self) -> Evaluated:
+        """Look at all rules; what they find becomes the open alerts."""
+        from ml_registry_pipelines.operations.evaluating import evaluate_rules
+
+        log = kept_log(self.root) if self._lake.exists("governance_events") else None
+        done = evaluate_rules(self._lake, log)
+        self._told(done.settled)
+        return done
+
     def tell(self) -> Told:
         """Pass on what has not been passed on yet."""
-        return Messages(self._lake, Webhook(self.webhook) if self.webhook else None).tell()
+        return Messages(self._lake, *usable_sinks(self.root, self.webhook)).tell()
 
     @property
     def _lake(self) -> Lake:

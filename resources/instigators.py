@@ -20,19 +20,23 @@ SENSOR_SECONDS: Mapping[str, int] = {
     "new_inference_logs": 1,
     "reconcile_inference_logs": 60,
     "new_prices": 10,
+    "new_bills": 30,
     "new_attribution": 10,
     "reports_of_touched_days": 10,
+    "experiment_looks": 60,
     "deliver_webhooks": 5,
     "mlflow_changes": 60,
     "registry_changes": 1,
     "registry_events": 1,
     "run_failures": 5,
     "check_failures": 15,
+    "evaluate_alert_rules": 300,
     "watch": 60,
 }
 """Least seconds between two ticks of a sensor."""
 SCHEDULES = (
     "sync_prices_daily",
+    "pull_bills_daily",
     "write_reports_daily",
     "build_lineage_index_hourly",
     "maintain_tables_hourly",

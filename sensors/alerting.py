@@ -1,4 +1,4 @@
-"""What goes wrong in runs and checks becomes an alert, and its end resolves it."""
+"""What goes wrong in runs, checks and figures becomes an alert, and its end resolves it."""
 
 from __future__ import annotations
 
@@ -110,4 +110,20 @@ def _alert(about: str, run_id: str, evaluation: dg.AssetCheckEvaluation) -> Aler
         f"Check {evaluation.check_name} of {evaluation.asset_key.to_user_string()} failed",
         evaluation.description or "The check gave no reason.",
         run_id=run_id or None,
+    )
+
+
+@dg.sensor(
+    name="evaluate_alert_rules",
+    minimum_interval_seconds=SENSOR_SECONDS["evaluate_alert_rules"],
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def evaluate_alert_rules(alerts: AlertsResource) -> dg.SkipReason:
+    """Looks at budgets, errors, latency, drift, late data, queries and space; a rule that fails is an alert, too."""
+    done = alerts.evaluate()
+    settled = done.settled
+    failed = f"; could not be looked at: {', '.join(sorted(done.failed))}" if done.failed else ""
+    return dg.SkipReason(
+        f"{done.found} findings: {len(settled.opened)} alerts opened, {len(settled.escalated)} worse, "
+        f"{len(settled.resolved)} resolved, {len(settled.reminded)} reminded of{failed}"
     )

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import MOST_PER_KIND, Alert, Alerts, Severity, open_alerts
-from ml_registry_pipelines.operations.messages import Messages, MessagesError, Webhook
+from ml_registry_pipelines.operations.messages import Messages
+from ml_registry_pipelines.operations.sinks import SinksError, webhook_sink
 from tests.examples import examples
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -156,7 +157,7 @@ def test_times_of_rows_increase_even_when_the_clock_does_not(lake: Lake) -> None
 
 
 def test_a_webhook_hears_of_every_state_once(lake: Lake, receiver: Receiver) -> None:
-    messages = Messages(lake, Webhook(receiver.url))
+    messages = Messages(lake, [webhook_sink(receiver.url)])
     Alerts(lake).open(lag())
     messages.tell()
     Alerts(lake).resolve("lag/landing", because="Nothing waits.")
@@ -169,28 +170,31 @@ def test_a_webhook_hears_of_every_state_once(lake: Lake, receiver: Receiver) -> 
 def test_a_webhook_that_was_down_hears_the_rest_later_and_no_row_is_lost(
     lake: Lake, receiver: Receiver
 ) -> None:
-    messages = Messages(lake, Webhook(receiver.url))
+    clock = [datetime.now(UTC)]
+    messages = Messages(lake, [webhook_sink(receiver.url)], now=lambda: clock[0])
     receiver.status = 503
     Alerts(lake).open(lag("one"))
-    assert messages.tell().failure == f"127.0.0.1:{receiver.server_port} answered with status 503"
+    said = f"127.0.0.1:{receiver.server_port} answered with status 503"
+    assert messages.tell().failures == {"webhook": said}
     Alerts(lake).open(lag("two"))
-    messages.tell()
-    webhook_down = f"webhook_failing/127.0.0.1:{receiver.server_port}"
-    expected = [("lag/one", "opened"), (webhook_down, "opened"), ("lag/two", "opened")]
-    assert rows(lake) == lines(lake) == expected
+    # Before its pause is over it is not asked, and counts as failing.
     receiver.status = 200
+    assert messages.tell().failures == {"webhook": said}
+    expected = [("lag/one", "opened"), ("sink_failing/webhook", "opened"), ("lag/two", "opened")]
+    assert rows(lake) == lines(lake) == expected
+    clock[0] += timedelta(minutes=5)
     messages.tell()
     messages.tell()
-    assert receiver.told == [*expected, (webhook_down, "resolved")]
+    assert receiver.told == [*expected, ("sink_failing/webhook", "resolved")]
 
 
 def test_a_message_that_the_webhook_refuses_does_not_hold_up_the_others(
     lake: Lake, receiver: Receiver
 ) -> None:
-    messages = Messages(lake, Webhook(receiver.url))
+    messages = Messages(lake, [webhook_sink(receiver.url)])
     receiver.status = 400
     Alerts(lake).open(lag("one"))
-    assert "refused a message" in (messages.tell().failure or "")
+    assert "answered with status 400" in (messages.tell().failures or {})["webhook"]
     receiver.status = 200
     Alerts(lake).open(lag("two"))
     messages.tell()
@@ -200,7 +204,7 @@ def test_a_message_that_the_webhook_refuses_does_not_hold_up_the_others(
 def test_a_webhook_set_up_later_is_not_flooded_with_history(lake: Lake, receiver: Receiver) -> None:
     Alerts(lake, now=lambda: NOON).open(lag("old"))
     Alerts(lake, now=lambda: NOON + timedelta(days=30)).open(lag("new"))
-    Messages(lake, Webhook(receiver.url), now=lambda: NOON + timedelta(days=30)).tell()
+    Messages(lake, [webhook_sink(receiver.url)], now=lambda: NOON + timedelta(days=30)).tell()
     assert receiver.told == [("lag/new", "opened")]
 
 
@@ -210,8 +214,7 @@ def test_nobody_answering_is_a_failure_with_the_host_and_without_the_secret(
     url = receiver.url
     receiver.server_close()
     Alerts(lake).open(lag())
-    failure = Messages(lake, Webhook(url)).tell().failure
-    assert failure is not None
+    failure = (Messages(lake, [webhook_sink(url)]).tell().failures or {})["webhook"]
     assert "127.0.0.1" in failure
     assert "a-secret" not in failure
     with lake.read("alerts") as reading:
@@ -220,18 +223,8 @@ def test_nobody_answering_is_a_failure_with_the_host_and_without_the_secret(
 
 @pytest.mark.parametrize("url", ["hooks.example.org", "ftp://example.org/x", "http://", "file:///etc/passwd"])
 def test_an_address_that_is_none_is_refused_in_one_sentence(url: str) -> None:
-    with pytest.raises(MessagesError, match="MLREG_ALERT_WEBHOOK must be an address"):
-        Webhook(url)
-
-
-def test_a_damaged_mark_costs_nothing_but_a_repeated_message(lake: Lake, receiver: Receiver) -> None:
-    messages = Messages(lake, Webhook(receiver.url))
-    Alerts(lake).open(lag())
-    messages.tell()
-    Path(lake.root, "alerts", "told.json").write_text("{half a")
-    messages.tell()
-    assert receiver.told == [("lag/landing", "opened")] * 2
-    assert lines(lake) == [("lag/landing", "opened")]
+    with pytest.raises(SinksError, match="MLREG_ALERT_WEBHOOK must be an address"):
+        webhook_sink(url)
 
 
 @settings(deadline=None, max_examples=examples(10))

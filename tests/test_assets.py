@@ -95,7 +95,7 @@ def test_every_materialization_tells_rows_and_version_of_its_table(location: Loc
 def test_every_check_passes_on_an_honest_batch(location: Location) -> None:
     location.land(f"{FOLDER}/a.jsonl", *(f"a{n}" for n in range(50)))
     found = verdicts(run(location))
-    assert len(found) == 10
+    assert len(found) == 11
     assert all(found.values()), found
 
 

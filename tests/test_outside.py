@@ -14,7 +14,7 @@ from ml_registry_pipelines.registry.anchors import make_keys, read_anchors
 from ml_registry_pipelines.registry.chain import verify
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from ml_registry_pipelines.webhooks import addresses, outbox
+from ml_registry_pipelines.webhooks import addresses, marks
 from ml_registry_pipelines.webhooks.subscriptions import Secret, Webhooks
 from resources.outside import ANCHOR_KEY, ANCHOR_PUBLIC_KEY, ANCHORS
 from tests.location import Location, open_location
@@ -34,7 +34,7 @@ def test_the_sensor_tells_subscribers_and_alerts_on_one_that_takes_nothing(
 ) -> None:
     monkeypatch.setenv("TEST_HOOK_SECRET", "a-secret-of-good-length")
     monkeypatch.setenv(addresses.VARIABLE, "127.0.0.1")
-    monkeypatch.setattr(outbox, "DEAD_AFTER", 1)
+    monkeypatch.setattr(marks, "DEAD_AFTER", 1)
     location.tick("deliver_webhooks")
     with sink() as receiver, Lake(str(location.home)) as lake, Log(lake) as log:
         hooks, registry = Webhooks(log, actor=ACTOR), ModelRegistry(log, actor=ACTOR)

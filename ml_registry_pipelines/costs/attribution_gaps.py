@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.rollups import complete_sequence
+from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.lake.attributing import Rules, rules_of
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import Reading
@@ -35,26 +36,29 @@ def refresh_gaps(lake: Lake, days: Collection[date] | None = None) -> Refreshed:
     Raises:
         LostRace: other writers kept changing the same tables; what was written stands.
     """
-    return refresh_days(lake, GAPS, gap_rows, complete=complete_sequence, reads=["model_costs"], days=days)
+    reads = ["model_costs", CORRECTIONS]
+    return refresh_days(lake, GAPS, gap_rows, complete=complete_sequence, reads=reads, days=days)
 
 
 def gap_rows(reading: Reading, days: Sequence[date], sequence: int) -> pa.Table:
     """Rows of `attribution_gaps` for some days, of batches up to `sequence`."""
     rules = rules_of(reading)
     bounds = day_parameters(days) | {"sequence": sequence}
+    costs = standing(reading, f"{DAY_FILTER} AND batch <= $sequence")
     reading.register("outcomes", rules.outcome_rows())
     reading.register("digests", rules.digest_rows(days))
     reading.register("found", reading.query("attribution_gaps_counts", _found(rules, days), bounds))
-    reading.register("paid", reading.query("attribution_gaps_costs", _PAID, bounds))
+    reading.register("paid", reading.query("attribution_gaps_costs", _paid(costs), bounds))
     mixed = reading.query("attribution_gaps_mixed", _MIXED)
     reading.register("mixed", mixed)
     apart = (
-        reading.query("attribution_gaps_joined", _apart(rules), bounds)
+        reading.query("attribution_gaps_joined", _apart(rules, costs), bounds)
         if mixed.num_rows
         else reading.query("attribution_gaps_none_mixed", _NONE_APART)
     )
     reading.register("apart", apart)
-    computed_from = {"sequence": sequence, "costs_version": reading.version("model_costs")}
+    versions = (reading.version(table) for table in ("model_costs", CORRECTIONS))
+    computed_from = {"sequence": sequence, "costs_version": sum(versions)}
     rows = reading.query("attribution_gaps_rows", _ROWS, computed_from)
     return rows.select(ATTRIBUTION_GAPS.column_names).cast(ATTRIBUTION_GAPS.schema)
 
@@ -83,14 +87,17 @@ def _found(rules: Rules, days: Sequence[date]) -> str:
 _COARSE = ", ".join(COARSE)
 _GAP = "attribution IS DISTINCT FROM 'version'"
 
-_PAID = f"""
-SELECT {_COARSE}, coalesce(currency, logged_currency) AS currency,
-    count(*) FILTER (WHERE cost_status <> 'not_billed') AS billable_requests,
-    sum(cost) FILTER (WHERE cost_status = 'priced') AS cost
-FROM model_costs
-WHERE {DAY_FILTER} AND batch <= $sequence
-GROUP BY ALL
-"""
+
+def _paid(costs: str) -> str:
+    """Billable requests and amounts of attempts' costs by all that they know of an attempt, and currency."""
+    return f"""
+    SELECT {_COARSE}, coalesce(currency, logged_currency) AS currency,
+        count(*) FILTER (WHERE cost_status <> 'not_billed') AS billable_requests,
+        sum(cost) FILTER (WHERE cost_status = 'priced') AS cost
+    FROM ({costs})
+    GROUP BY ALL
+    """
+
 
 _MIXED = f"""
 WITH gaps AS (
@@ -108,7 +115,7 @@ SELECT key FROM gaps SEMI JOIN several USING (key)
 """
 
 
-def _apart(rules: Rules) -> str:
+def _apart(rules: Rules, costs: str) -> str:
     """Requests and amounts of mixed combinations, by all that a rule may look at, outcome and currency."""
     return f"""
     WITH events AS (
@@ -123,7 +130,7 @@ def _apart(rules: Rules) -> str:
     costs AS (
         SELECT tenant, event_key, batch, cost_status, coalesce(currency, logged_currency) AS currency, cost
         FROM (
-            SELECT *, struct_pack({_COARSE}) AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence
+            SELECT *, struct_pack({_COARSE}) AS key FROM ({costs})
         )
         SEMI JOIN mixed USING (key)
     ),

@@ -1,7 +1,8 @@
 """Robust estimates over series with a weekly pattern: a forecast with a band, and what is out of the ordinary.
 
-Pure functions over numbers; money comes in and goes out as such in `trends.py`. Medians and median absolute
-deviations (MAD) throughout, so that one odd day moves nothing. With too little data the answer is None.
+Pure functions over numbers; money comes in and goes out as such in `trends.py` and `budget_forecasts.py`. Medians
+and median absolute deviations (MAD) throughout, so that one odd day moves nothing. With too little data the
+answer is None.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Judged:
     odd: bool
 
 
-def forecast_sum(history: Mapping[date, float], ahead: Sequence[date]) -> Forecast | None:
+def forecast_sum(
+    history: Mapping[date, float], ahead: Sequence[date], *, left_of_first: float = 1.0
+) -> Forecast | None:
     """The sum over the days `ahead`, from complete days before them; None under `LEAST_DAYS` of these.
 
     A day's value is the median of its weekday plus a slope per day. The slope is the seasonal Kendall
@@ -66,6 +69,9 @@ def forecast_sum(history: Mapping[date, float], ahead: Sequence[date]) -> Foreca
     analysis for monthly water quality data", Water Resources Research 18, 1982), and is taken as 0 where
     the pairs do not agree on its direction. The band adds the scatter of days (by their MAD, widened where
     neighbouring days deviate alike) and the uncertainty of the medians. No day is below 0.
+
+    Args:
+        left_of_first: which part of the first day ahead is still to come, above 0 to 1.
     """
     days = sorted(history)[-MOST_DAYS:]
     if len(days) < LEAST_DAYS or not ahead:
@@ -82,8 +88,9 @@ def forecast_sum(history: Mapping[date, float], ahead: Sequence[date]) -> Foreca
     sigma *= math.sqrt(len(days) / (len(days) - len(level)))
     alike = _alike(residuals)
     spread = sigma * math.sqrt((1 + alike) / (1 - alike))
-    expected = sum(max(0.0, level.get(day.weekday(), usual) + slope * (day - last).days) for day in ahead)
-    h, n = len(ahead), len(days)
+    levels = [max(0.0, level.get(day.weekday(), usual) + slope * (day - last).days) for day in ahead]
+    expected = sum(levels[1:], left_of_first * levels[0])
+    h, n = len(ahead) - 1 + left_of_first, len(days)
     deviation = spread * math.sqrt(h + h * h * (math.pi / 2) / n)
     half = NormalDist().inv_cdf((1 + BAND) / 2) * deviation * _SCATTER_IS_ESTIMATED
     return Forecast(expected, max(0.0, expected - half), expected + half, n, slope)

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cached_property
 
-from ml_registry_pipelines.costs.basis import READS
 from ml_registry_pipelines.costs.ledger import catch_up_costs
+from ml_registry_pipelines.costs.provenance import READS
 from ml_registry_pipelines.costs.providers import COMPARISON_READS, ProviderComparison, compare_providers
+from ml_registry_pipelines.costs.queries import Basis
 from ml_registry_pipelines.costs.reattribution import reattribute
 from ml_registry_pipelines.costs.roi import ROI_READS, Roi, return_on_investment, roi_row
-from ml_registry_pipelines.costs.summary import CostSummary, cost_summary
+from ml_registry_pipelines.costs.summary import SUMMARY_READS, CostSummary, cost_summary
 from ml_registry_pipelines.costs.trends import CostTrends, cost_trends
 from ml_registry_pipelines.costs.value_models import Declared
 from ml_registry_pipelines.lake.lake import Lake
@@ -64,6 +65,8 @@ class VibeCodingIntegration:
         *,
         by: Sequence[str] = (),
         where: Mapping[str, str] | None = None,
+        basis: Basis = Basis.USE,
+        currency: str | None = None,
     ) -> CostSummary:
         """Costs by any of `queries.KEYS` and tags, with price and attribution coverage.
 
@@ -71,14 +74,20 @@ class VibeCodingIntegration:
             by: day, hour, tenant, application, provider, model, status, deployment_id, model_id,
                 model_version, or `tag:NAME`; a tag reads single requests, and so not any number of days.
             where: only these, such as `{"tenant": "acme", "tag:team": "search"}`.
+            basis: to which days corrections of closed months belong, and requests that came too late.
+            currency: converts every amount to this one at the rate of its day; by default none is converted.
+                Neither this nor another basis goes with a tag.
 
         Raises:
             CostsError: days in the wrong order, a filter that names what was never logged (the nearest
                 names are given), or a tag over too many requests.
             UnknownKey: costs are not kept by that.
+            RateError: the currency is no ISO 4217 code.
         """
-        with self.lake.read(*READS) as reading:
-            return cost_summary(reading, since=since, until=until, by=by, where=where)
+        with self.lake.read(*SUMMARY_READS) as reading:
+            return cost_summary(
+                reading, since=since, until=until, by=by, where=where, basis=basis, currency=currency
+            )
 
     def get_cost_trends(
         self,

@@ -41,6 +41,9 @@ ALIASES: Mapping[str, str | None] = {
     "meta_llama": "meta",
     "z_ai": "zai",
     "zhipu": "zhipuai",
+    # Cloudflare AI Gateway provider
+    "grok": "x-ai",
+    "perplexity_ai": "perplexity",
     "custom_openai": None,
     "openai_like": None,
     "sagemaker": None,

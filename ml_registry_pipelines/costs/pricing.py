@@ -71,6 +71,17 @@ class Slot:
     amounts: tuple[Decimal | None, ...]
     """Price of one unit of each of COMPONENTS; None where the price has none."""
     audio_minimum: int
+    listed: Price | None = None
+    """The list price that holds here too, in the same currency: the price itself, where it is one."""
+    list_amounts: tuple[Decimal | None, ...] = ()
+    list_audio_minimum: int = 0
+
+    @property
+    def price_kind(self) -> str:
+        """Where the effective price comes from: one of PRICE_KINDS."""
+        if self.price.catalog == LIST:
+            return "list"
+        return "assumed" if self.price.assumed else "contract"
 
 
 class PriceBook:
@@ -114,8 +125,9 @@ class PriceBook:
             connection.register("rows", in_batches(rows))
             found = answer(connection, _kinds_sql("rows"), over=rows.num_rows)
             used = _used(found)
-            connection.register("slots", self._table_of_slots(_kinds(found), used))
-            costs = answer(connection, _price_sql("rows", used), over=rows.num_rows)
+            slots = self._table_of_slots(_kinds(found), used)
+            connection.register("slots", slots)
+            costs = answer(connection, _price_sql("rows", used, _agreed(slots)), over=rows.num_rows)
         finally:
             connection.close()
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
@@ -132,8 +144,9 @@ class PriceBook:
         rows = f"(FROM inference_events WHERE {where})"
         found = reading.query(f"{name}.kinds", _kinds_sql(rows), parameters)
         used = _used(found)
-        reading.register("slots", self._table_of_slots(_kinds(found), used))
-        costs = reading.query(name, _price_sql(rows, used), parameters)
+        slots = self._table_of_slots(_kinds(found), used)
+        reading.register("slots", slots)
+        costs = reading.query(name, _price_sql(rows, used, _agreed(slots)), parameters)
         return costs.select(MODEL_COSTS.column_names).cast(MODEL_COSTS.schema)
 
     def slots(self, kind: Kind) -> list[Slot]:
@@ -178,15 +191,21 @@ class PriceBook:
             columns[name] = pa.array([kind[position] for kind, _ in found], pa.string())
         for name in ("since", "until"):
             columns[name] = pa.array([getattr(slot, name) for _, slot in found], pa.timestamp("us", "UTC"))
-        for name in ("minute_from", "minute_to", "over", "up_to", "audio_minimum"):
+        for name in ("minute_from", "minute_to", "over", "up_to", "audio_minimum", "list_audio_minimum"):
             columns[name] = pa.array([getattr(slot, name) for _, slot in found], pa.int64())
         for name in ("price_id", "currency"):
             columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.string())
         for name in ("assumed", "flat"):
             columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.bool_())
+        columns["price_kind"] = pa.array([slot.price_kind for _, slot in found], pa.string())
+        listed = [slot.listed for _, slot in found]
+        columns["list_price_id"] = pa.array([p.price_id if p else None for p in listed], pa.string())
+        columns["list_flat"] = pa.array([p.flat if p else None for p in listed], pa.bool_())
         for position, name in enumerate(COMPONENTS):
             if name in used or name == "requests":
                 columns[f"for_{name}"] = _narrowest([slot.amounts[position] for _, slot in found])
+                of_list = [slot.list_amounts[position] if slot.listed else None for _, slot in found]
+                columns[f"list_for_{name}"] = _narrowest(of_list)
         return pa.table(columns)
 
 
@@ -218,6 +237,13 @@ def _used(rows: pa.Table) -> frozenset[str]:
     return frozenset(name for name in _COUNTS if pc.any(pc.greater(rows[name], 0)).as_py())
 
 
+def _agreed(slots: pa.Table) -> bool:
+    """Whether any price is none of a public list, so that list and effective cost have to be computed apart."""
+    import pyarrow.compute as pc
+
+    return bool(pc.any(pc.not_equal(slots["price_kind"], "list")).as_py())
+
+
 def _narrowest(amounts: Sequence[Decimal | None]) -> pa.Array:
     """Prices with twelve decimals where none needs more: rounding from 24 takes DuckDB ten times as long."""
     import pyarrow as pa
@@ -236,32 +262,51 @@ def _slots(offers: Sequence[Price]) -> Iterator[Slot]:
             holding = [p for p in offers if p.covers(since) and p.covers_minute(start)]
             if not holding:
                 continue
-            if stretch and stretch[-1].price is holding[-1] and stretch[-1].minute_to == start:
+            price = holding[-1]
+            # Amounts of two currencies cannot be set side by side, let alone subtracted.
+            lists = [p for p in holding if p.catalog == LIST and p.currency == price.currency]
+            listed = lists[-1] if lists else None
+            same = stretch and stretch[-1].price is price and stretch[-1].listed is listed
+            if same and stretch[-1].minute_to == start:
                 stretch[-1] = replace(stretch[-1], minute_to=end)
             else:
-                stretch.append(Slot(since, until, start, end, 0, 0, holding[-1], (), 0))
+                stretch.append(Slot(since, until, start, end, 0, 0, price, (), 0, listed))
         for slot in stretch:
             yield from _steps(slot)
 
 
 def _steps(slot: Slot) -> Iterator[Slot]:
     """One slot per step of the context size; above a step the whole request pays the step's price."""
-    components = slot.price.components
-    starts = sorted({component.context_over for component in components})
+    prices = [price for price in (slot.price, slot.listed) if price is not None]
+    starts = sorted({0} | {component.context_over for price in prices for component in price.components})
+    lowest = min(component.context_over for component in slot.price.components)
+    starts = [start for start in starts if start >= lowest]
     for start, end in zip(starts, [*starts[1:], _MOST_TOKENS], strict=True):
-        holding = {c.name: c for c in sorted(components) if c.context_over <= start}
-        audio = holding.get("audio_seconds")
+        amounts, audio_minimum = _amounts_at(slot.price, start)
+        list_amounts, list_audio_minimum = _amounts_at(slot.listed, start) if slot.listed else ((), 0)
         yield replace(
             slot,
             over=start or -1,
             up_to=end,
-            amounts=tuple(holding[name].unit_price if name in holding else None for name in COMPONENTS),
-            audio_minimum=(audio.minimum if audio and audio.minimum else 0),
+            amounts=amounts,
+            audio_minimum=audio_minimum,
+            list_amounts=list_amounts,
+            list_audio_minimum=list_audio_minimum,
         )
 
 
-def _price_sql(rows: str, used: Collection[str]) -> str:
+def _amounts_at(price: Price, start: int) -> tuple[tuple[Decimal | None, ...], int]:
+    """What a price asks for each of COMPONENTS above `start` input tokens, and its least quantity of audio."""
+    holding = {c.name: c for c in sorted(price.components) if c.context_over <= start}
+    audio = holding.get("audio_seconds")
+    amounts = tuple(holding[name].unit_price if name in holding else None for name in COMPONENTS)
+    return amounts, (audio.minimum if audio and audio.minimum else 0)
+
+
+def _price_sql(rows: str, used: Collection[str], agreed: bool) -> str:
     """Over a relation with the columns of `inference_events`, and `slots`: one row of `model_costs` each.
+
+    Where no price is `agreed` apart from the lists, what lists ask is what is paid, and computed once.
 
     Only of the counts `used` the rows have values, mostly two or three of twenty: the others would only
     be planned. A count that cannot be true is NULL, and makes its row `absurd`. Narrow types are what
@@ -279,22 +324,59 @@ def _price_sql(rows: str, used: Collection[str]) -> str:
     def total(*names: str) -> str:
         return " + ".join(f"coalesce({name}, 0)" for name in names if name in used) or "0"
 
-    def lacks(*names: str) -> str:
-        missing = (f"e.{name} > 0 AND s.for_{name} IS NULL" for name in names if name in used)
+    def lacks(*names: str, of: str = "s.for_") -> str:
+        missing = (f"e.{name} > 0 AND {of}{name} IS NULL" for name in names if name in used)
         return " OR ".join(missing) or "false"
 
-    def cost(*names: str, also: str = "0", and_then: str = "") -> str:
-        charged = "".join(f" + coalesce({name} * for_{name}, 0)" for name in names if name in used)
-        return f"""CASE cost_status
-            WHEN 'priced' THEN CAST({also}{charged} AS DECIMAL(38, 12)){and_then}
-            WHEN 'not_billed' THEN 0
-        END"""
+    def cost(*names: str, of: str = "", also: str = "0", and_then: str = "") -> str:
+        charged = "".join(f" + coalesce({name} * {of}for_{name}, 0)" for name in names if name in used)
+        return f"CAST({also}{charged} AS DECIMAL(38, 12)){and_then}"
 
-    audio = """ + CASE
-                WHEN audio_seconds > 0 AND for_audio_seconds IS NOT NULL
-                THEN CAST(greatest(audio_seconds, audio_minimum) * for_audio_seconds AS DECIMAL(38, 12))
+    def audio(of: str) -> str:
+        if "audio_seconds" not in used:
+            return ""
+        return f""" + CASE
+                WHEN audio_seconds > 0 AND {of}for_audio_seconds IS NOT NULL
+                THEN CAST(greatest(audio_seconds, {of}audio_minimum) * {of}for_audio_seconds AS DECIMAL(38, 12))
                 ELSE 0
             END"""
+
+    def components(of: str) -> dict[str, str]:
+        return {
+            "input_cost": cost(*_INPUT, of=of),
+            "cache_read_cost": cost(*_CACHE_READ, of=of),
+            "cache_write_cost": cost(*_CACHE_WRITE, of=of),
+            "output_cost": cost(*OUTPUT_BUCKETS, of=of),
+            "other_cost": cost(*COUNTERS, of=of, also=f"coalesce({of}for_requests, 0)", and_then=audio(of)),
+        }
+
+    charged = ",\n        ".join(
+        f"CASE cost_status WHEN 'priced' THEN {amount} WHEN 'not_billed' THEN 0 END AS {name}"
+        for name, amount in components("").items()
+    )
+    listed = ",\n        ".join(
+        f"CASE WHEN listed THEN {amount} WHEN cost_status = 'not_billed' THEN 0 END AS list_{name}"
+        if agreed
+        else f"{name} AS list_{name}"
+        for name, amount in components("list_").items()
+    )
+    used_nothing = (
+        f"e.input_tokens + e.output_tokens = 0 AND {total('n_search', 'n_tool')} = 0 "
+        f"AND {total('pages')} = 0 AND {total('audio_seconds')} = 0"
+    )
+
+    def short(of: str) -> str:
+        """Whether a price names too little for what was used."""
+        return (
+            f"{lacks(*TOKEN_BUCKETS, 'n_search', of=of)} OR e.input_tokens + e.output_tokens = 0 "
+            f"AND ({lacks('n_tool', 'pages', 'audio_seconds', of=of)})"
+        )
+
+    known = "true"
+    if agreed:
+        known = f"""s.list_price_id IS NOT NULL AND (
+            s.list_flat OR NOT ({used_nothing}) AND NOT coalesce({short("s.list_for_")}, false)
+        )"""
     return f"""
 WITH given AS (
     SELECT {", ".join(_PLAIN)}, {counts} coalesce({absurd or "false"}, false) AS absurd FROM {rows}
@@ -315,14 +397,12 @@ judged AS (
             WHEN e.span_kind <> 'leaf' OR e.status IN ('cache_hit', 'error_unbilled') THEN 'not_billed'
             WHEN e.absurd OR e.usage_quality = 'inconsistent' THEN 'inconsistent'
             WHEN s.flat THEN 'priced'
-            WHEN e.input_tokens + e.output_tokens = 0 AND {total("n_search", "n_tool")} = 0
-                AND {total("pages")} = 0 AND {total("audio_seconds")} = 0 THEN 'no_usage'
+            WHEN {used_nothing} THEN 'no_usage'
             WHEN s.price_id IS NULL THEN 'unpriced'
-            WHEN {lacks(*TOKEN_BUCKETS, "n_search")}
-                OR e.input_tokens + e.output_tokens = 0 AND ({lacks("n_tool", "pages", "audio_seconds")})
-                THEN 'incomplete'
+            WHEN {short("s.for_")} THEN 'incomplete'
             ELSE 'priced'
-        END AS cost_status
+        END AS cost_status,
+        cost_status = 'priced' AND {known} AS listed
     FROM events AS e
     LEFT JOIN slots AS s
         ON e.provider IS NOT DISTINCT FROM s.provider
@@ -336,27 +416,39 @@ judged AS (
 charged AS (
     SELECT
         *,
-        {cost(*_INPUT)} AS input_cost,
-        {cost(*_CACHE_READ)} AS cache_read_cost,
-        {cost(*_CACHE_WRITE)} AS cache_write_cost,
-        {cost(*OUTPUT_BUCKETS)} AS output_cost,
-        {
-        cost(*COUNTERS, also="coalesce(for_requests, 0)", and_then=audio if "audio_seconds" in used else "")
-    } AS other_cost
+        {charged}
     FROM judged
+),
+set_beside AS (
+    SELECT
+        *,
+        input_cost + cache_read_cost + cache_write_cost + output_cost + other_cost AS cost,
+        {listed}
+    FROM charged
+),
+summed AS (
+    SELECT
+        *,
+        list_input_cost + list_cache_read_cost + list_cache_write_cost + list_output_cost + list_other_cost
+            AS list_cost
+    FROM set_beside
 )
 SELECT
     tenant, day, event_ts, batch, event_key, application, provider, model, status, cost_status,
     CASE WHEN cost_status IN ('priced', 'incomplete') THEN price_id END AS price_id,
     cost_status = 'priced' AND assumed AS assumed,
-    CAST(charged.input_tokens + charged.output_tokens AS BIGINT) AS tokens,
+    CAST(summed.input_tokens + summed.output_tokens AS BIGINT) AS tokens,
     CASE WHEN cost_status = 'priced' THEN currency END AS currency,
-    input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost,
-    input_cost + cache_read_cost + cache_write_cost + output_cost + other_cost AS cost,
+    input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost,
     logged_cost, logged_currency,
+    CASE WHEN cost_status = 'priced' THEN price_kind END AS price_kind,
+    CASE WHEN listed THEN list_price_id END AS list_price_id,
+    list_input_cost, list_cache_read_cost, list_cache_write_cost, list_output_cost, list_other_cost, list_cost,
+    CASE WHEN cost_status = 'priced' AND price_kind = 'contract' THEN cost ELSE list_cost END AS contracted_cost,
+    CAST(NULL AS DATE) AS booked_day,
     CAST({total(*_INPUT)} AS BIGINT) AS input_tokens,
     CAST({total(*_CACHE_READ)} AS BIGINT) AS cache_read_tokens,
     CAST({total(*_CACHE_WRITE)} AS BIGINT) AS cache_write_tokens,
-    CAST(charged.output_tokens AS BIGINT) AS output_tokens
-FROM charged
+    CAST(summed.output_tokens AS BIGINT) AS output_tokens
+FROM summed
 """

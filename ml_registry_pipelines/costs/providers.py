@@ -11,8 +11,9 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.costs.basis import READS, Basis, CostsError, basis, checked_days
-from ml_registry_pipelines.costs.queries import TOKEN_TYPES, cost_by
+from ml_registry_pipelines.costs.provenance import READS, CostsError, Provenance, checked_days, provenance
+from ml_registry_pipelines.costs.queries import cost_by
+from ml_registry_pipelines.lake.tables.costs import TOKEN_TYPES
 from ml_registry_pipelines.telemetry.comparing import Comparison, compare
 from ml_registry_pipelines.telemetry.performance import GroupStatistics
 from ml_registry_pipelines.telemetry.windows import READS as WINDOW_READS
@@ -65,7 +66,7 @@ class ProviderComparison:
     where: Mapping[str, str]
     lines: tuple[ProviderLine, ...]
     comparison: Comparison
-    basis: Basis
+    provenance: Provenance
 
 
 def compare_providers(
@@ -106,7 +107,7 @@ def compare_providers(
         where,
         tuple(lines),
         found,
-        basis(reading, since=since, until=until, where=where, tables=COMPARISON_READS),
+        provenance(reading, since=since, until=until, where=where, tables=COMPARISON_READS),
     )
 
 

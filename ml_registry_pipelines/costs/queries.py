@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from enum import Enum
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.costs.currencies import rates_into
+from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import Reading
-from ml_registry_pipelines.lake.tables.costs import COST_COMPONENTS
+from ml_registry_pipelines.lake.tables.costs import AMOUNTS, TOKEN_TYPES, TYPED_TOKENS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,8 +43,6 @@ FILTERS: tuple[str, ...] = (
 )
 
 
-TOKEN_TYPES: tuple[str, ...] = ("input", "cache_read", "cache_write", "output")
-"""Types of tokens with a cost of their own; each is the sum of its buckets."""
 _COUNTS = (
     "requests",
     "billable_requests",
@@ -51,9 +52,24 @@ _COUNTS = (
     "input_tokens",
     "output_tokens",
     "priced_tokens",
-    *(f"priced_{kind}_tokens" for kind in TOKEN_TYPES),
+    *(f"priced_{name}" for name in TYPED_TOKENS),
     "typed_requests",
+    "listed_requests",
 )
+SUMMED_AMOUNTS: tuple[str, ...] = (*AMOUNTS, "list_cost", "contracted_cost", "listed_cost")
+"""Amounts that `summed` wants of the priced attempts alone."""
+_CONVERTED = (*SUMMED_AMOUNTS, "logged_cost")
+
+
+class Basis(Enum):
+    """To which days amounts belong that were booked after their month had been closed."""
+
+    USE = "use"
+    """To the days of the requests: what a period costs as far as is known by now."""
+    BOOKED = "booked"
+    """To the days on which they were booked: closed months stay what they were, and nothing is left out."""
+    CLOSED = "closed"
+    """To no day: what the closed months were closed with."""
 
 
 class UnknownKey(MlregError):
@@ -104,10 +120,17 @@ def cost_by(
     since: date | None = None,
     until: date | None = None,
     where: Mapping[str, str] | None = None,
+    basis: Basis = Basis.USE,
+    currency: str | None = None,
 ) -> pa.Table:
     """Costs, requests and tokens by some of KEYS, from `cost_rollup`, which the reading must hold.
 
     `since` is inclusive, `until` exclusive, both UTC days. `where` limits any of FILTERS to one value.
+
+    Args:
+        basis: to which days corrections of closed months belong, and requests that came too late.
+        currency: converts every amount to this one at the rate of its day (`currencies.py`); the reading
+            must hold `currency_rates` too. By default each currency has rows of its own.
 
     Returns:
         One row per combination and currency, ordered by the keys: the keys, `currency`, `requests`,
@@ -119,13 +142,21 @@ def cost_by(
         and by type of token `input_per_1k`, `cache_read_per_1k`, `cache_write_per_1k`, `output_per_1k` (NULL
         where no such token was priced, or some attempt was priced before its tokens were kept by type),
         over `priced_input_tokens`, `priced_cache_read_tokens`, `priced_cache_write_tokens`,
-        `priced_output_tokens`; `typed_requests` counts the attempts whose tokens these are.
-        Attempts without a currency stand in the row of the only currency of their combination.
+        `priced_output_tokens`; `typed_requests` counts the attempts whose tokens these are. Then `list_cost`
+        and `contracted_cost` (FOCUS), `listed_requests` (priced ones with a list cost), `savings` (by how much
+        those cost less than the list, NULL where none has one), `corrections` (the part of `cost` that
+        corrects closed months; NULL where nothing was corrected). Attempts without a currency stand in the
+        row of the only currency of their combination.
+
+        With `currency`, a combination has one row in it, and one for each currency that had no rate on some
+        day: its amounts are NULL, `unconverted_cost` is what they come to in that currency, and the
+        requests in it are those of such days. Nothing is converted by a rate that nobody stated.
 
     Raises:
         UnknownKey: a key or filter is none of those.
+        RateError: the currency is no ISO 4217 code.
     """
-    (rows,) = costs_by(reading, [by], since=since, until=until, where=where)
+    (rows,) = costs_by(reading, [by], since=since, until=until, where=where, basis=basis, currency=currency)
     return rows
 
 
@@ -136,6 +167,8 @@ def costs_by(
     since: date | None = None,
     until: date | None = None,
     where: Mapping[str, str] | None = None,
+    basis: Basis = Basis.USE,
+    currency: str | None = None,
 ) -> list[pa.Table]:
     """As `cost_by`, for several groupings of the same requests at once: one table each, in their order."""
     import pyarrow.compute as pc
@@ -143,6 +176,9 @@ def costs_by(
     for name in (name for by in groupings for name in by):
         if name not in KEYS:
             raise UnknownKey(f"costs are not kept by {name!r}; the keys are {', '.join(KEYS)}")
+    if currency is not None:
+        reading.register("rates", rates_into(reading, currency))
+    statement = _cost_by(basis, converted=currency is not None)
     found: dict[int, pa.Table] = {}
     for grain in ("day", "hour"):
         # Planning the statement takes longer than a small lake's rows do, so it is not run for each grouping.
@@ -152,7 +188,9 @@ def costs_by(
         if not asked:
             continue
         given = {"numbers": list(asked), "groupings": list(asked.values()), "grain": grain}
-        rows = reading.query("cost_by", _COST_BY, given | _bounds(since, until, where))
+        if currency is not None:
+            given["reporting"] = currency
+        rows = reading.query("cost_by", statement, given | _bounds(since, until, where))
         for number, by in asked.items():
             own = rows.filter(pc.equal(rows["grouping"], number))
             found[number] = own.drop_columns(["grouping", *(name for name in KEYS if name not in by)])
@@ -190,7 +228,7 @@ def unpriced_models(
     until: date | None = None,
     where: Mapping[str, str] | None = None,
 ) -> pa.Table:
-    """What has no cost, largest first. The reading must hold `model_costs`.
+    """What has no cost, largest first. The reading must hold `model_costs` and `cost_corrections`.
 
     Returns:
         One row per tenant, provider, model and reason: `tenant`, `provider`, `model`, `cost_status`
@@ -199,7 +237,8 @@ def unpriced_models(
     bounds = _bounds(since, until, where)
     if chosen := [name for name in ATTRIBUTED if bounds.pop(name, None) is not None]:
         raise UnknownKey(f"requests without a price cannot be limited by {chosen[0]!r}")
-    return reading.query("unpriced_models", _UNPRICED, bounds)
+    attempts = standing(reading, "day >= $since AND day < $until")
+    return reading.query("unpriced_models", _UNPRICED.format(attempts=attempts), bounds)
 
 
 def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | None) -> dict[str, object]:
@@ -210,18 +249,22 @@ def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | N
     return {"since": since or date.min, "until": until or date.max, **chosen}
 
 
-def summed(keys: Sequence[str]) -> str:
+def summed(keys: Sequence[str], *, converted: bool = False) -> str:
     """From a relation `keyed` with these keys, currency, counts and amounts to the columns of `cost_by`.
 
-    What has no currency joins the only currency beside it.
+    `keyed` has `SUMMED_AMOUNTS`, `logged_cost`, whether a row is a correction (`corrected`), and where amounts
+    are `converted` the `unconverted_cost`. What has no currency joins the only currency beside it.
     """
     same = ", ".join(keys)
     counts = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _COUNTS)
-    amounts = ", ".join(f"sum({name}) AS {name}" for name in (*COST_COMPONENTS, "cost", "logged_cost"))
+    unconverted = ["unconverted_cost"] if converted else []
+    amounts = ", ".join(f"sum({name}) AS {name}" for name in (*_CONVERTED, *unconverted))
     # Summed before and after: what joins another currency is found among few rows then.
     return f"""
 apart AS MATERIALIZED (
-    SELECT {same}, currency, {counts}, {amounts} FROM keyed GROUP BY ALL
+    SELECT {same}, currency, {counts}, {amounts},
+        sum(cost) FILTER (WHERE corrected) AS corrections, bool_or(corrected) AS corrected
+    FROM keyed GROUP BY ALL
 ),
 folded AS (
     SELECT
@@ -234,7 +277,9 @@ folded AS (
     WINDOW same AS (PARTITION BY {same})
 ),
 summed AS (
-    SELECT {same}, currency, {counts}, {amounts} FROM folded GROUP BY ALL
+    SELECT {same}, currency, {counts}, {amounts},
+        sum(corrections) AS corrections, bool_or(corrected) AS corrected
+    FROM folded GROUP BY ALL
 )
 SELECT
     {same}, currency,
@@ -243,19 +288,22 @@ SELECT
     attributed_requests,
     CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
     input_tokens, output_tokens, priced_tokens,
-    {", ".join(_known(name) for name in (*COST_COMPONENTS, "cost"))},
+    {", ".join(_known(name) for name in (*AMOUNTS, "list_cost", "contracted_cost"))},
     logged_cost,
     CASE WHEN priced_requests > 0 THEN CAST(cost AS DOUBLE) / priced_requests END AS cost_per_request,
     CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens,
     {", ".join(_per_1k(kind) for kind in TOKEN_TYPES)},
-    {", ".join(f"priced_{kind}_tokens" for kind in TOKEN_TYPES)}, typed_requests
+    {", ".join(f"priced_{name}" for name in TYPED_TOKENS)}, typed_requests,
+    listed_requests,
+    CASE WHEN listed_requests > 0 OR corrected THEN list_cost - listed_cost END AS savings,
+    {", ".join(["corrections", *unconverted])}
 FROM summed
 ORDER BY {same}, currency
 """
 
 
 def _known(amount: str) -> str:
-    return f"CASE WHEN billable_requests = 0 THEN 0 ELSE {amount} END AS {amount}"
+    return f"CASE WHEN billable_requests = 0 AND NOT corrected THEN 0 ELSE {amount} END AS {amount}"
 
 
 def _per_1k(kind: str) -> str:
@@ -265,7 +313,34 @@ def _per_1k(kind: str) -> str:
     )
 
 
-_COST_BY = f"""
+_ROWS_OF: Mapping[Basis, str] = {
+    Basis.USE: "cost_rollup",
+    Basis.CLOSED: "(FROM cost_rollup WHERE booked_day IS NULL)",
+    Basis.BOOKED: """(
+        SELECT * REPLACE (
+            coalesce(booked_day, day) AS day,
+            CASE WHEN booked_day IS NULL THEN period_start ELSE CAST(booked_day AS TIMESTAMPTZ) END AS period_start)
+        FROM cost_rollup
+    )""",
+}
+
+
+def _cost_by(basis: Basis, *, converted: bool) -> str:
+    """The statement of `costs_by`."""
+    rows = _ROWS_OF[basis]
+    if converted:
+        amounts = ", ".join(f"CAST({name} * rate AS DECIMAL(38, 12)) AS {name}" for name in _CONVERTED)
+        rows = f"""(
+            SELECT r.* REPLACE (CASE WHEN rate IS NULL THEN currency ELSE $reporting END AS currency, {amounts}),
+                CASE WHEN rate IS NULL THEN cost END AS unconverted_cost
+            FROM {rows} AS r
+            LEFT JOIN rates ON r.currency = rates.base AND r.day >= rates.since AND r.day < rates.until
+        )"""
+    known = ",\n        ".join(
+        f"CASE WHEN priced_requests > 0 OR charge_class IS NOT NULL THEN {name} END AS {name}"
+        for name in SUMMED_AMOUNTS
+    )
+    return f"""
 WITH groupings AS (
     SELECT unnest($numbers::INTEGER[]) AS grouping, unnest($groupings::VARCHAR[][]) AS keys
 ),
@@ -293,14 +368,10 @@ keyed AS (
             + coalesce(in_video, 0) AS input_tokens,
         coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
             AS output_tokens,
-        CASE WHEN priced_requests > 0 THEN input_cost END AS input_cost,
-        CASE WHEN priced_requests > 0 THEN cache_read_cost END AS cache_read_cost,
-        CASE WHEN priced_requests > 0 THEN cache_write_cost END AS cache_write_cost,
-        CASE WHEN priced_requests > 0 THEN output_cost END AS output_cost,
-        CASE WHEN priced_requests > 0 THEN other_cost END AS other_cost,
-        CASE WHEN priced_requests > 0 THEN cost END AS cost,
-        logged_cost
-    FROM cost_rollup, groupings
+        {known},
+        logged_cost, coalesce(listed_requests, 0) AS listed_requests,
+        charge_class IS NOT NULL AS corrected{", unconverted_cost" if converted else ""}
+    FROM {rows} AS rows, groupings
     WHERE grain = $grain
         AND day >= $since AND day < $until
         AND ($tenant IS NULL OR tenant = $tenant)
@@ -311,8 +382,9 @@ keyed AS (
         AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
         AND ($model_id IS NULL OR model_id = $model_id)
 ),
-{summed(("grouping", *KEYS))}
+{summed(("grouping", *KEYS), converted=converted)}
 """
+
 
 _COVERAGE = """
 SELECT
@@ -354,9 +426,8 @@ SELECT
     tenant, provider, model, cost_status,
     count(*) AS requests,
     CAST(sum(tokens) AS BIGINT) AS tokens
-FROM model_costs
+FROM ({attempts})
 WHERE cost_status NOT IN ('priced', 'not_billed')
-    AND day >= $since AND day < $until
     AND ($tenant IS NULL OR tenant = $tenant)
     AND ($application IS NULL OR application = $application)
     AND ($provider IS NULL OR provider = $provider)

@@ -25,14 +25,14 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.costs.basis import (
+from ml_registry_pipelines.costs.provenance import (
     COVERED,
     READS,
-    Basis,
     CostsError,
-    basis,
+    Provenance,
     check_logged,
     checked_days,
+    provenance,
 )
 from ml_registry_pipelines.costs.queries import cost_by
 from ml_registry_pipelines.costs.tagged import MOST_REQUESTS
@@ -102,7 +102,7 @@ class Roi:
     saving: MoneyInterval | None
     price_coverage: float | None
     remarks: tuple[str, ...]
-    basis: Basis
+    provenance: Provenance
     confidence: float = CONFIDENCE
 
     @property
@@ -192,7 +192,7 @@ def return_on_investment(reading: Reading, declared: Declared, *, since: date, u
         saving=None,
         price_coverage=traffic.priced / traffic.billable if traffic.billable else None,
         remarks=(),
-        basis=basis(reading, since=since, until=until, where=where, tables=ROI_READS),
+        provenance=provenance(reading, since=since, until=until, where=where, tables=ROI_READS),
     )
     if why := _refusal(model, traffic, labels):
         return replace(answer, reason=why)
@@ -207,7 +207,7 @@ def roi_row(answer: Roi) -> pa.Table:
     own = {
         name: getattr(answer, name)
         for name in ROI_RESULTS.column_names
-        if name not in ("value_model", "basis", "assumptions", "net_value", "saving")
+        if name not in ("value_model", "provenance", "assumptions", "net_value", "saving")
         and hasattr(answer, name)
     }
     row: dict[str, Any] = own | {
@@ -225,8 +225,8 @@ def roi_row(answer: Roi) -> pa.Table:
         "saving_lower": saving and saving.lower,
         "saving_upper": saving and saving.upper,
         "assumptions": json.dumps(answer.assumptions(), sort_keys=True, ensure_ascii=False),
-        "basis": json.dumps(answer.basis.recorded(), sort_keys=True),
-        "recorded_at": answer.basis.computed_at,
+        "provenance": json.dumps(answer.provenance.recorded(), sort_keys=True),
+        "recorded_at": answer.provenance.computed_at,
     }
     assert row.keys() <= set(ROI_RESULTS.column_names), row.keys() - set(ROI_RESULTS.column_names)
     return pa.Table.from_pylist([row], schema=ROI_RESULTS.schema)
@@ -350,8 +350,8 @@ def _remarks(
             said.append(f"{labels.unplaced:,} labels name no request of the scope and are left out")
         if labels.unpaid and model.judge_per_label is None:
             said.append(f"of {labels.unpaid:,} labels it is not known what judging cost; it is in no figure")
-    if answer.basis.pending:
-        said.append(f"{answer.basis.pending:,} requests were taken and are not rolled up yet")
+    if answer.provenance.pending:
+        said.append(f"{answer.provenance.pending:,} requests were taken and are not rolled up yet")
     return said
 
 

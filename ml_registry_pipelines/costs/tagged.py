@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.costs.basis import CostsError
-from ml_registry_pipelines.costs.queries import FILTERS, KEYS, TOKEN_TYPES, UnknownKey, summed
+from ml_registry_pipelines.costs.provenance import CostsError
+from ml_registry_pipelines.costs.queries import FILTERS, KEYS, UnknownKey, summed
 from ml_registry_pipelines.costs.rollups import complete_sequence
+from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.lake.attributing import rules_of
-from ml_registry_pipelines.lake.tables.costs import COST_COMPONENTS
+from ml_registry_pipelines.lake.tables.costs import AMOUNTS, TYPED_TOKENS
 from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, OUTPUT_BUCKETS
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ def cost_by_tag(
     where: Mapping[str, str] | None = None,
     most: int = MOST_REQUESTS,
 ) -> pa.Table:
-    """As `queries.cost_by`, with keys and filters such as `tag:team`; the reading holds `basis.READS`.
+    """As `queries.cost_by`, with keys and filters such as `tag:team`; the reading holds `provenance.READS`.
 
-    A request without the tag stands under NULL. Only what is both taken and priced is counted.
+    A request without the tag stands under NULL. Only what is both taken and priced is counted. Amounts are
+    what each request costs by now, so there are no `corrections` apart.
 
     Raises:
         CostsError: the days hold more than `most` requests.
@@ -80,14 +82,14 @@ def cost_by_tag(
         ),
         costs AS (
             SELECT {used}, coalesce(currency, logged_currency) AS currency, cost_status, assumed, tokens,
-                   {", ".join(f"{kind}_tokens AS typed_{kind}_tokens" for kind in TOKEN_TYPES)},
-                   {", ".join(COST_COMPONENTS)}, cost,
+                   {", ".join(f"{name} AS typed_{name}" for name in TYPED_TOKENS)},
+                   {", ".join(AMOUNTS)}, list_cost, contracted_cost,
                    CASE WHEN logged_currency = coalesce(currency, logged_currency) THEN logged_cost END AS logged_cost
-            FROM model_costs
-            WHERE day >= $first AND day < $last AND batch <= $sequence
+            FROM ({standing(reading, "day >= $first AND day < $last AND batch <= $sequence")})
         ),
         priced AS (
-            SELECT *, cost_status = 'priced' AS priced, cost_status <> 'not_billed' AS billable
+            SELECT *, cost_status = 'priced' AS priced, cost_status <> 'not_billed' AS billable,
+                   cost_status = 'priced' AND list_cost IS NOT NULL AS listed
             FROM events JOIN costs USING ({used}) LEFT JOIN outcomes USING (outcome)
             WHERE {" AND ".join(limits) or "TRUE"}
         ),
@@ -100,10 +102,11 @@ def cost_by_tag(
                    count(*) FILTER (billable AND attribution = 'version') AS attributed_requests,
                    sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,
                    coalesce(sum(tokens) FILTER (priced), 0) AS priced_tokens,
-                   {", ".join(f"sum(typed_{k}_tokens) FILTER (priced) AS priced_{k}_tokens" for k in TOKEN_TYPES)},
+                   {", ".join(f"sum(typed_{n}) FILTER (priced) AS priced_{n}" for n in TYPED_TOKENS)},
                    count(typed_output_tokens) FILTER (priced) AS typed_requests,
-                   {", ".join(f"sum({name}) FILTER (priced) AS {name}" for name in (*COST_COMPONENTS, "cost"))},
-                   sum(logged_cost) AS logged_cost
+                   {", ".join(f"sum({n}) FILTER (priced) AS {n}" for n in (*AMOUNTS, "list_cost", "contracted_cost"))},
+                   count(*) FILTER (listed) AS listed_requests, sum(cost) FILTER (listed) AS listed_cost,
+                   sum(logged_cost) AS logged_cost, false AS corrected
             FROM priced
             GROUP BY ALL
         ),
@@ -112,7 +115,7 @@ def cost_by_tag(
         parameters,
     )
     named = {column: name for name, column in columns.items()}
-    rows = rows.drop_columns(["grouping"])
+    rows = rows.drop_columns(["grouping", "corrections"])
     return rows.rename_columns([named.get(name, name) for name in rows.column_names])
 
 

@@ -15,14 +15,6 @@ from decimal import Decimal
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.costs.basis import (
-    Basis,
-    CostsError,
-    basis,
-    check_logged,
-    checked_days,
-    checked_filters,
-)
 from ml_registry_pipelines.costs.forecasting import (
     BAND,
     MOST_DAYS,
@@ -31,6 +23,14 @@ from ml_registry_pipelines.costs.forecasting import (
     days_between,
     forecast_sum,
     judged,
+)
+from ml_registry_pipelines.costs.provenance import (
+    CostsError,
+    Provenance,
+    check_logged,
+    checked_days,
+    checked_filters,
+    provenance,
 )
 from ml_registry_pipelines.costs.queries import FILTERS, cost_by
 from ml_registry_pipelines.costs.tagged import is_tagged
@@ -125,7 +125,7 @@ class CostTrends:
     until: date
     where: Mapping[str, str]
     trends: tuple[Trend, ...]
-    basis: Basis
+    provenance: Provenance
 
 
 def cost_trends(
@@ -136,7 +136,7 @@ def cost_trends(
     today: date,
     where: Mapping[str, str] | None = None,
 ) -> CostTrends:
-    """As `VibeCodingIntegration.get_cost_trends`; the reading holds `basis.READS`."""
+    """As `VibeCodingIntegration.get_cost_trends`; the reading holds `provenance.READS`."""
     checked_days(since, until)
     limits = checked_filters(where)
     if is_tagged((), limits):
@@ -168,7 +168,7 @@ def cost_trends(
         until,
         limits,
         tuple(trends),
-        basis(reading, since=since, until=until, where=limits),
+        provenance(reading, since=since, until=until, where=limits),
     )
 
 
@@ -188,7 +188,8 @@ def _hours(reading: Reading, where: Mapping[str, str], since: date, until: date)
         "costs.hours",
         f"""
         SELECT period_start AS hour, currency,
-               CASE WHEN sum(billable_requests) = 0 THEN 0 ELSE sum(cost) FILTER (priced_requests > 0) END AS cost
+               CASE WHEN sum(billable_requests) = 0 AND count(charge_class) = 0 THEN 0
+                    ELSE sum(cost) FILTER (priced_requests > 0 OR charge_class IS NOT NULL) END AS cost
         FROM cost_rollup
         WHERE grain = 'hour' AND day >= $since AND day < $until
           AND {" AND ".join(f"(${name} IS NULL OR {name} = ${name})" for name in FILTERS)}

@@ -1,11 +1,15 @@
 """Alerts: what a person should know, once per occurrence, as a row and a message.
 
-An alert has a key, and one occurrence is open per key: what stays wrong is said once,
-and once more when it is over. The row comes first; files and webhook are told
+An alert has a key, and one occurrence is open per key: what stays wrong is said once, again
+where it gets worse, and once more when it is over. The row comes first; sinks are told
 afterwards, from the rows, and whatever could not be told is told the next time.
 
+Sinks are not told of a key that goes wrong again within the cooldown of its rule, nor while
+somebody has acknowledged it, unless it is worse than before. The row says so, and once the
+time is over they are reminded of what is still open.
+
 What is worth an alert is decided by those who call; how a message travels is in
-`messages.py`.
+`messages.py`, who acknowledges in `acknowledging.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ MOST_PER_KIND = 20
 """Alerts of one kind that `settle` opens at most; beyond, the last one tells how many more there are."""
 
 
+LONGEST_MESSAGE = 5_000
+"""Characters of a message that repeats an earlier one."""
+
+
 class AlertsError(MlregError):
     """An alert could not be recorded."""
 
@@ -49,6 +57,9 @@ class Severity(Enum):
 
 class State(Enum):
     OPENED = "opened"
+    ESCALATED = "escalated"
+    ACKNOWLEDGED = "acknowledged"
+    REMINDED = "reminded"
     RESOLVED = "resolved"
 
 
@@ -76,20 +87,43 @@ class Alert:
 
 @dataclass(frozen=True)
 class Occurrence:
-    """One open alert, as its row says."""
+    """One alert as its newest row says; `since` is when it was opened, `severity` the worst that it was."""
 
     alert_id: str
     key: str
     kind: str
     severity: Severity
     title: str
+    message: str
     run_id: str | None
     tenant: str | None
+    state: State
     since: datetime
+    recorded_at: datetime
+    silent: bool = False
+    quiet_until: datetime | None = None
+    acknowledged_by: str | None = None
+    acknowledgement: str | None = None
 
     @property
     def about(self) -> str:
         return self.key.removeprefix(f"{self.kind}/")
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is not State.RESOLVED
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """Somebody has taken on an occurrence until a time, or given it back. `event`: TENANT/SEQUENCE in the log."""
+
+    alert_id: str
+    by: str
+    until: datetime
+    event: str
+    note: str = ""
+    withdrawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,9 +132,17 @@ class Settled:
 
     opened: tuple[str, ...] = ()
     resolved: tuple[str, ...] = ()
+    escalated: tuple[str, ...] = ()
+    reminded: tuple[str, ...] = ()
+    acknowledged: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.opened or self.resolved)
+        return any(vars(self).values())
+
+
+Row = dict[str, Any]
+Latest = Mapping[str, Occurrence]
+"""The newest occurrence of every key that ever had one."""
 
 
 class Alerts:
@@ -116,63 +158,112 @@ class Alerts:
 
     def open(self, *alerts: Alert) -> Settled:
         """Open an occurrence for each alert whose key has none."""
-        return self._record(lambda standing: ([a for a in alerts if a.key not in standing], []))
+        wanted = {alert.key: alert for alert in alerts}
+
+        def decide(latest: Latest, now: datetime) -> list[Row]:
+            return [
+                _opened(alert, latest.get(key), now, timedelta(0))
+                for key, alert in wanted.items()
+                if key not in latest or not latest[key].is_open
+            ]
+
+        return self._record(decide)
 
     def resolve(self, *keys: str, because: str) -> Settled:
         """End the open occurrences of these keys."""
-        return self._record(
-            lambda standing: ([], [standing[key] for key in keys if key in standing]), because
-        )
 
-    def settle(self, kinds: Collection[str], current: Iterable[Alert], *, because: str) -> Settled:
+        def decide(latest: Latest, now: datetime) -> list[Row]:
+            found = (latest[key] for key in dict.fromkeys(keys) if key in latest)
+            return [_resolved(each, because, now) for each in found if each.is_open]
+
+        return self._record(decide)
+
+    def settle(
+        self,
+        kinds: Collection[str],
+        current: Iterable[Alert],
+        *,
+        because: str,
+        cooldown: Mapping[str, timedelta] | None = None,
+    ) -> Settled:
         """Make the open alerts of `kinds` those that hold now: open what is new, resolve what is gone.
 
-        What got worse is opened again, with its new severity and words.
+        What got worse escalates, with its new severity and words.
+
+        Args:
+            cooldown: by kind, how long after it was over sinks do not hear of a key that is wrong again.
         """
         held = {alert.key: alert for alert in _bounded(current)}
         if strangers := {alert.kind for alert in held.values()} - set(kinds):
             raise ValueError(f"alerts of kind {sorted(strangers)} given, {sorted(kinds)} to settle")
+        pauses = cooldown or {}
 
-        def decide(standing: Mapping[str, Occurrence]) -> tuple[list[Alert], list[Occurrence]]:
-            opening = [
-                a
-                for key, a in held.items()
-                if key not in standing or a.severity.above(standing[key].severity)
+        def decide(latest: Latest, now: datetime) -> list[Row]:
+            rows: list[Row] = []
+            for key, alert in held.items():
+                last = latest.get(key)
+                if last is None or not last.is_open:
+                    rows.append(_opened(alert, last, now, pauses.get(alert.kind, timedelta(0))))
+                elif alert.severity.above(last.severity):
+                    rows.append(_escalated(alert, last))
+            gone = (o for key, o in latest.items() if o.is_open and o.kind in kinds and key not in held)
+            return [*rows, *(_resolved(occurrence, because, now) for occurrence in gone)]
+
+        return self._record(decide)
+
+    def acknowledge(self, *given: Acknowledged) -> Settled:
+        """Note on open occurrences who has them. What is noted already stays as it is."""
+        by_id = {each.alert_id: each for each in given}
+
+        def decide(latest: Latest, now: datetime) -> list[Row]:  # noqa: ARG001 - one form for all
+            return [
+                _acknowledged(occurrence, by_id[occurrence.alert_id])
+                for occurrence in latest.values()
+                if occurrence.is_open
+                and occurrence.alert_id in by_id
+                and occurrence.acknowledgement != by_id[occurrence.alert_id].event
             ]
-            ending = [o for key, o in standing.items() if o.kind in kinds and key not in held]
-            return opening, ending
 
-        return self._record(decide, because)
+        return self._record(decide) if by_id else Settled()
+
+    def remind(self) -> Settled:
+        """Tell sinks again of what is still open after its cooldown or acknowledgement."""
+
+        def decide(latest: Latest, now: datetime) -> list[Row]:
+            return [
+                _reminded(occurrence)
+                for occurrence in latest.values()
+                if occurrence.is_open and occurrence.quiet_until is not None and occurrence.quiet_until <= now
+            ]
+
+        return self._record(decide)
 
     def standing(self, *kinds: str) -> list[Occurrence]:
         """Open occurrences of these kinds, or of all; the oldest first."""
         if not self._lake.exists(ALERTS.name):
             return []
-        found, _, _ = self._standing()
-        return [o for o in found.values() if not kinds or o.kind in kinds]
+        latest, _, _ = self._latest()
+        return [o for o in latest.values() if o.is_open and (not kinds or o.kind in kinds)]
 
-    def _standing(self) -> tuple[dict[str, Occurrence], datetime | None, int]:
-        """Open occurrences by key, the time of the newest row, and the version of the table."""
+    def _latest(self) -> tuple[dict[str, Occurrence], datetime | None, int]:
+        """The newest occurrence of every key, the time of the newest row, and the version of the table."""
         with self._lake.read(ALERTS.name) as reading:
             rows = reading.query(
                 "alerts.standing",
                 """
-                SELECT *, max(recorded_at) OVER () AS newest
+                SELECT *, max(recorded_at) OVER () AS newest,
+                       min(recorded_at) OVER (PARTITION BY alert_id) AS since
                 FROM alerts
                 QUALIFY row_number() OVER (PARTITION BY alert_key ORDER BY recorded_at DESC) = 1
                 ORDER BY recorded_at
                 """,
             ).to_pylist()
             version = reading.version(ALERTS.name)
-        open_now = {row["alert_key"]: _occurrence(row) for row in rows if row["state"] == State.OPENED.value}
-        return open_now, (rows[0]["newest"] if rows else None), version
+        newest = rows[0]["newest"] if rows else None
+        return {row["alert_key"]: _occurrence(row) for row in rows}, newest, version
 
-    def _record(
-        self,
-        decide: Callable[[Mapping[str, Occurrence]], tuple[list[Alert], list[Occurrence]]],
-        because: str = "",
-    ) -> Settled:
-        """Write what `decide` makes of the open occurrences, in one commit on the table that it saw.
+    def _record(self, decide: Callable[[Latest, datetime], list[Row]]) -> Settled:
+        """Write what `decide` makes of the newest occurrences, in one commit on the table that it saw.
 
         Times of rows strictly increase over the whole table, so that "all rows after this time"
         means the same to every reader.
@@ -183,14 +274,13 @@ class Alerts:
         import pyarrow as pa
 
         for _ in range(RACES):
-            standing, newest, version = self._standing()
-            opening, ending = decide(standing)
-            if not opening and not ending:
-                return Settled()
+            latest, newest, version = self._latest()
             now = self._now()
+            rows = decide(latest, now)
+            if not rows:
+                return Settled()
             if newest is not None and now <= newest:
                 now = newest + timedelta(microseconds=1)
-            rows = [_opened(alert) for alert in opening] + [_resolved(o, because) for o in ending]
             for number, row in enumerate(rows):
                 row["recorded_at"] = now + timedelta(microseconds=number)
                 row.setdefault("alert_id", _occurrence_id(row["alert_key"], row["recorded_at"]))
@@ -200,7 +290,8 @@ class Alerts:
                 )
             except LostRace:
                 continue
-            return Settled(tuple(a.key for a in opening), tuple(o.key for o in ending))
+            keys = {s: tuple(r["alert_key"] for r in rows if r["state"] == s.value) for s in State}
+            return Settled(**{state.value: found for state, found in keys.items()})
         raise AlertsError(f"{RACES} attempts to record an alert lost against other writers; try again")
 
 
@@ -210,17 +301,35 @@ def open_alerts(lake: Lake, *, limit: int = 50) -> pa.Table:
         return reading.query(
             "alerts.open",
             """
-            SELECT alert_key, severity, title, message, run_id, recorded_at AS since
+            SELECT alert_id[:12] AS alert, alert_key, severity, title, message, run_id, since, acknowledged_by,
+                   CASE WHEN acknowledged_by IS NOT NULL THEN quiet_until END AS acknowledged_until
             FROM (
-                SELECT * FROM alerts
+                SELECT *, min(recorded_at) OVER (PARTITION BY alert_id) AS since
+                FROM alerts
                 QUALIFY row_number() OVER (PARTITION BY alert_key ORDER BY recorded_at DESC) = 1
             )
-            WHERE state = 'opened'
-            ORDER BY recorded_at DESC
+            WHERE state <> 'resolved'
+            ORDER BY since DESC
             LIMIT $limit
             """,
             {"limit": limit},
         )
+
+
+def alert_history(lake: Lake, given: str, *, limit: int = 100) -> list[dict[str, Any]]:
+    """The states of an alert by its key, or by the beginning of its id, the newest last; rows of `alerts`."""
+    with lake.read(ALERTS.name) as reading:
+        rows: list[dict[str, Any]] = reading.query(
+            "alerts.history",
+            """
+            SELECT * FROM alerts
+            WHERE alert_key = $given OR (length($given) >= 4 AND starts_with(alert_id, $given))
+            ORDER BY recorded_at DESC
+            LIMIT $limit
+            """,
+            {"given": given, "limit": limit},
+        ).to_pylist()
+    return rows[::-1]
 
 
 def _bounded(alerts: Iterable[Alert]) -> list[Alert]:
@@ -244,8 +353,9 @@ def _bounded(alerts: Iterable[Alert]) -> list[Alert]:
     return bounded
 
 
-def _opened(alert: Alert) -> dict[str, Any]:
-    return {
+def _opened(alert: Alert, last: Occurrence | None, now: datetime, cooldown: timedelta) -> Row:
+    """A new occurrence; sinks are not told of it while its key is quiet, unless it is worse than the last one."""
+    row: Row = {
         "alert_key": alert.key,
         "kind": alert.kind,
         "severity": alert.severity.value,
@@ -255,20 +365,69 @@ def _opened(alert: Alert) -> dict[str, Any]:
         "run_id": alert.run_id,
         "tenant": alert.tenant,
     }
+    if last is None or alert.severity.above(last.severity):
+        return row
+    quiet = max(filter(None, [last.quiet_until, last.recorded_at + cooldown]))
+    if quiet <= now:
+        return row
+    held = {"acknowledged_by": last.acknowledged_by} if quiet == last.quiet_until else {}
+    return {**row, "silent": True, "quiet_until": quiet, **held}
 
 
-def _resolved(occurrence: Occurrence, because: str) -> dict[str, Any]:
+def _next(occurrence: Occurrence, state: State, message: str) -> Row:
+    """Another state of an occurrence, with what stays as it is."""
     return {
         "alert_id": occurrence.alert_id,
         "alert_key": occurrence.key,
         "kind": occurrence.kind,
         "severity": occurrence.severity.value,
-        "state": State.RESOLVED.value,
+        "state": state.value,
         "title": occurrence.title,
-        "message": because,
+        "message": message,
         "run_id": occurrence.run_id,
         "tenant": occurrence.tenant,
+        "acknowledgement": occurrence.acknowledgement,
     }
+
+
+def _escalated(alert: Alert, last: Occurrence) -> Row:
+    return {
+        **_next(last, State.ESCALATED, alert.message),
+        "severity": alert.severity.value,
+        "title": alert.title,
+        "run_id": alert.run_id,
+    }
+
+
+def _acknowledged(occurrence: Occurrence, given: Acknowledged) -> Row:
+    if given.withdrawn:
+        back = _next(occurrence, State.REMINDED, f"{given.by} has given it back. {occurrence.message}")
+        return {**back, "acknowledgement": given.event}
+    note = f": {given.note}" if given.note else ""
+    return {
+        **_next(
+            occurrence,
+            State.ACKNOWLEDGED,
+            f"{given.by} has it until {given.until.astimezone(UTC):%Y-%m-%d %H:%M}Z{note}. {occurrence.message}",
+        ),
+        "quiet_until": given.until,
+        "acknowledged_by": given.by,
+        "acknowledgement": given.event,
+    }
+
+
+def _reminded(occurrence: Occurrence) -> Row:
+    since = f"It is so since {occurrence.since.astimezone(UTC):%Y-%m-%d %H:%M}Z"
+    why = f", and {occurrence.acknowledged_by}'s time for it is over" if occurrence.acknowledged_by else ""
+    return _next(occurrence, State.REMINDED, f"{since}{why}. {occurrence.message}"[:LONGEST_MESSAGE])
+
+
+def _resolved(occurrence: Occurrence, because: str, now: datetime) -> Row:
+    """Its end. Sinks that did not hear of it do not hear of its end; a key that somebody has stays quiet."""
+    held: Row = {}
+    if occurrence.quiet_until is not None and occurrence.quiet_until > now and occurrence.acknowledged_by:
+        held = {"quiet_until": occurrence.quiet_until, "acknowledged_by": occurrence.acknowledged_by}
+    return {**_next(occurrence, State.RESOLVED, because), **held, "silent": occurrence.silent or None}
 
 
 def _occurrence(row: Mapping[str, Any]) -> Occurrence:
@@ -278,9 +437,16 @@ def _occurrence(row: Mapping[str, Any]) -> Occurrence:
         kind=row["kind"],
         severity=Severity(row["severity"]),
         title=row["title"],
+        message=row["message"],
         run_id=row["run_id"],
         tenant=row["tenant"],
-        since=row["recorded_at"],
+        state=State(row["state"]),
+        since=row["since"],
+        recorded_at=row["recorded_at"],
+        silent=bool(row["silent"]),
+        quiet_until=row["quiet_until"],
+        acknowledged_by=row["acknowledged_by"],
+        acknowledgement=row["acknowledgement"],
     )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 
 if TYPE_CHECKING:
@@ -35,24 +36,31 @@ class Finding:
 
 def counts_add_up(lake: Lake) -> Finding:
     """Every record that went in came out once: taken, duplicate or quarantined; and the tables hold what was taken."""
-    with lake.read("ingested_files", "inference_events") as reading:
+    with lake.read("ingested_files", "inference_events", *LOG_KINDS) as reading:
         since = _newest_batches(reading)
         rows = reading.query(
             "audits.counts_add_up",
             """
             WITH files AS (
-                SELECT batch, sum(rows_in) AS rows_in, sum(taken) AS taken, sum(duplicates) AS duplicates,
+                SELECT CASE WHEN list_contains($kinds, dialect) THEN dialect ELSE $requests END AS kind, batch,
+                       sum(rows_in) AS rows_in, sum(taken) AS taken, sum(duplicates) AS duplicates,
                        sum(quarantined) AS quarantined
-                FROM ingested_files WHERE batch >= $since GROUP BY batch
+                FROM ingested_files GROUP BY ALL
             ),
-            events AS (
-                SELECT batch, count(*) AS stored FROM inference_events WHERE batch >= $since GROUP BY batch
+            stored AS (
+                SELECT $requests AS kind, batch, count(*) AS stored
+                FROM inference_events WHERE batch >= $since GROUP BY batch
+                UNION ALL
+                SELECT 'assignments', batch, count(*) FROM assignments GROUP BY batch
+                UNION ALL
+                SELECT 'outcomes', batch, count(*) FROM outcomes GROUP BY batch
             )
             SELECT batch, rows_in, taken, duplicates, quarantined, coalesce(stored, 0) AS stored
-            FROM files LEFT JOIN events USING (batch)
+            FROM files LEFT JOIN stored USING (kind, batch)
+            WHERE kind <> $requests OR batch >= $since
             ORDER BY batch
             """,
-            {"since": since},
+            {"since": since, "kinds": list(LOG_KINDS), "requests": "requests"},
         ).to_pylist()
     odd = [
         row
@@ -187,11 +195,12 @@ def performance_equals_events(lake: Lake) -> Finding:
 
 
 def costs_equal_rollup(lake: Lake) -> Finding:
-    """The days whose costs were rolled up last hold what a fresh sum of their rows gives, to the last decimal."""
+    """The days whose costs were rolled up last hold what a fresh sum of their rows and corrections gives, exactly."""
     return _rollup_equals_raw(
         lake,
         rollup="cost_rollup",
         raw="model_costs",
+        beside=("cost_corrections",),
         sql="""
             WITH rolled AS (
                 SELECT day, currency AS what, sum(cost) AS amount
@@ -206,9 +215,15 @@ def costs_equal_rollup(lake: Lake) -> Finding:
                 FROM model_costs
                 WHERE day BETWEEN $first AND $last AND day IN (SELECT unnest($days)) AND batch <= $sequence
             ),
+            amounts AS (
+                SELECT day, currency, cost FROM attempts
+                UNION ALL
+                SELECT day, currency, cost FROM cost_corrections
+                WHERE day BETWEEN $first AND $last AND day IN (SELECT unnest($days)) AND batch <= $sequence
+            ),
             counted AS (
                 SELECT day, currency AS what, sum(cost) AS amount
-                FROM attempts WHERE currency IS NOT NULL GROUP BY ALL
+                FROM amounts WHERE currency IS NOT NULL GROUP BY ALL
                 UNION ALL
                 SELECT day, 'requests', count(*) FROM attempts GROUP BY day
             )
@@ -219,8 +234,25 @@ def costs_equal_rollup(lake: Lake) -> Finding:
     )
 
 
-def _rollup_equals_raw(lake: Lake, *, rollup: str, raw: str, sql: str) -> Finding:
-    with lake.read(rollup, raw) as reading:
+def closed_months_hold(lake: Lake) -> Finding:
+    """Every month that was closed by hand still holds what it was closed with; what came later is booked later."""
+    from ml_registry_pipelines.costs.closing import months_that_differ
+
+    closed, differing = months_that_differ(lake)
+    if differing:
+        named = ", ".join(f"{one.month:%Y-%m} of {one.tenant}" for one in differing[:5])
+        return Finding(
+            False,
+            f"{len(differing)} closed months differ from what they were closed with: {named}.",
+            {"closed": closed},
+        )
+    return Finding(True, f"{closed} closed months hold what they were closed with.", {"closed": closed})
+
+
+def _rollup_equals_raw(
+    lake: Lake, *, rollup: str, raw: str, sql: str, beside: tuple[str, ...] = ()
+) -> Finding:
+    with lake.read(rollup, raw, *beside) as reading:
         sequence, days = _days_rolled_up_last(reading, rollup)
         if not days:
             return Finding(True, f"{rollup} is empty.")
@@ -239,11 +271,15 @@ def _newest_batches(reading: Reading) -> int:
     found = reading.query(
         "audits.newest_batches",
         """
-        WITH batches AS (SELECT batch, sum(taken) AS taken FROM ingested_files GROUP BY batch),
+        WITH batches AS (
+            SELECT batch, sum(taken) AS taken FROM ingested_files
+            WHERE NOT list_contains($kinds, coalesce(dialect, ''))
+            GROUP BY batch
+        ),
         summed AS (SELECT batch, sum(taken) OVER (ORDER BY batch DESC) AS taken FROM batches)
         SELECT coalesce(min(batch) FILTER (WHERE taken <= $most), max(batch), 0) AS batch FROM summed
         """,
-        {"most": MOST_ROWS},
+        {"most": MOST_ROWS, "kinds": list(LOG_KINDS)},
     ).to_pylist()
     return int(found[0]["batch"])
 

@@ -27,7 +27,21 @@ _PSEUDONYM = re.compile(r"[^\s@\x00-\x1f]{1,200}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NUMBERED = re.compile(r"v?\d+")
 RESERVED_ALIASES = frozenset({"latest", "registered", "staging", "shadow", "production", "archived"})
-RESERVED_KINDS = frozenset({"bulk", "relationship", "model_version", "approval", "attribution_rule"})
+RESERVED_KINDS = frozenset(
+    {
+        "bulk",
+        "relationship",
+        "model_version",
+        "approval",
+        "attribution_rule",
+        "experiment",
+        "budget",
+        "alert_acknowledgement",
+        "tenant_settings",
+        "allocation_rule",
+        "tenant_statement",
+    }
+)
 
 
 def checked_name(name: str, what: str = "name") -> str:

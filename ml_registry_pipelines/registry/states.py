@@ -33,6 +33,9 @@ DEPLOYMENT = "deployment"
 RELATIONSHIP = "relationship"
 APPROVAL = "approval"
 ATTRIBUTION_RULE = "attribution_rule"
+EXPERIMENT = "experiment"
+ALLOCATION_RULE = "allocation_rule"
+TENANT_STATEMENT = "tenant_statement"
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "things": ("name", "parent_id"),

@@ -60,6 +60,7 @@ OWN_VERBS = {
     "run": "the import of OpenLineage events",
     "webhook": "`mlreg webhooks add`",
     "value_model": "`mlreg value-models`",
+    "cost_closing": "`mlreg costs close`",
 }
 """Kinds whose content other verbs record, and nothing else may."""
 MAX_MANY = 1_000_000

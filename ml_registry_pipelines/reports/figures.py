@@ -19,12 +19,13 @@ from ml_registry_pipelines.costs.queries import (
     costs_by,
     unpriced_models,
 )
+from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.telemetry.performance import GroupStatistics, statistics_by
 from ml_registry_pipelines.telemetry.windows import READS, Question
 
-TABLES = (*READS, "cost_rollup", "model_costs", "price_catalog", "ingested_files")
+TABLES = (*READS, "cost_rollup", "model_costs", "cost_corrections", "price_catalog", "ingested_files")
 GROUPINGS: tuple[tuple[str, ...], ...] = ((), ("provider", "model"), ("provider",), ("tenant",))
 """What the figures are asked by: all together, by model, by provider and by tenant."""
 MODELS_IN_CHART = 7
@@ -393,13 +394,14 @@ def _intake(reading: Reading, day: date | None) -> tuple[Intake, ...]:
 
 
 def _price_lists(reading: Reading, first: date, last: date) -> tuple[PriceList, ...]:
+    attempts = standing(reading, "day BETWEEN $first AND $last")
     rows = reading.query(
         "reports.price_lists",
-        """
+        f"""
         WITH used AS (
             SELECT price_id, count(*) AS requests
-            FROM model_costs
-            WHERE day BETWEEN $first AND $last AND cost_status = 'priced' AND price_id IS NOT NULL
+            FROM ({attempts})
+            WHERE cost_status = 'priced' AND price_id IS NOT NULL
             GROUP BY price_id
         ),
         lists AS (

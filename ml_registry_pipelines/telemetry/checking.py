@@ -58,7 +58,7 @@ def _of_times(dialect: Dialect, found: Collection[str]) -> Iterator[Check]:
         if name in found:
             says = _says(dialect, name, f"{name}_text", "neither an ISO 8601 time nor a number since 1970")
             yield Check("bad_timestamp", f"{name}_text IS NOT NULL AND {name}_us IS NULL", says)
-    if dialect.times is Times.RECORDED and "ts" in found:
+    if dialect.times in (Times.RECORDED, Times.PARTLY) and "ts" in found:
         yield Check(
             "absurd_timestamp",
             "ts_us NOT BETWEEN getvariable('earliest_us') AND getvariable('latest_us')",

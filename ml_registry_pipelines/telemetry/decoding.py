@@ -11,7 +11,6 @@ import contextlib
 import functools
 import itertools
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,13 @@ from typing import IO, TYPE_CHECKING, Self
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
+from ml_registry_pipelines.telemetry.detecting import (
+    SAMPLE_BYTES,
+    SAMPLE_LEAST,
+    SAMPLE_RECORDS,
+    Refusal,
+    recognise,
+)
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 from ml_registry_pipelines.telemetry.dialects.dialect import CANDIDATES, Dialect, Identity, Times
 from ml_registry_pipelines.telemetry.nesting import Nesting
@@ -33,11 +39,6 @@ if TYPE_CHECKING:
 
 RAW_KEPT = 1 << 20
 """Bytes of raw text that a reject keeps."""
-SAMPLE_RECORDS = 256
-"""Records that detection looks at, unless fewer make up `SAMPLE_BYTES`."""
-SAMPLE_BYTES = 1 << 20
-SAMPLE_LEAST = 3
-"""Records that detection looks at even where each is longer than that."""
 RAW_KEPT_OF_FILE = 64 << 10
 """Characters that a reject of a whole file keeps of its beginning."""
 
@@ -77,7 +78,7 @@ class Origin:
     `tenant` is whose every record is, whatever it says. With `tenant_field` (dots between levels)
     it is looked up in each record and must be there. With neither, a record's own tenant counts,
     else `default`. `salt` goes into the hashes of users and sessions. `base_time` stands in where
-    a format has no times of its own.
+    a format has no times of its own. `cost_unit` is `currency` or `cents`, for formats that do not say.
     """
 
     source: str
@@ -89,6 +90,7 @@ class Origin:
     tenant_field: str | None = None
     time_zone: str = "UTC"
     salt: str = ""
+    cost_unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,7 @@ class Workspace:
             "salt": origin.salt,
             "tenant": origin.tenant,
             "tenant_field": field,
+            "cost_unit": origin.cost_unit,
             "tenant_field_flat": None if field is None else _pointer([field]),
             "tenant_field_nested": None if field is None else _pointer(field.split(".")),
         }
@@ -395,11 +398,12 @@ class LogFile:
 
     def _decoded(self, chunks: Iterator[Chunk]) -> Iterator[Decoded]:
         waiting, sample = self._sample(chunks)
-        if self.dialect is None and sample:
-            self.dialect = detect(sample, self._known)
-        if self.dialect is None:
-            yield from self._undecoded(waiting, chunks)
+        found = recognise(sample, self._origin.file, self._known, self.dialect)
+        if isinstance(found, Refusal):
+            self.dialect = None
+            yield from self._refused(waiting, chunks, found)
             return
+        self.dialect = found
         decoder = Decoder(self.dialect, self._origin, self._workspace)
         with contextlib.closing(decoder):
             for chunk in itertools.chain(waiting, chunks):
@@ -425,8 +429,8 @@ class LogFile:
                     size += len(text)
         return waiting, sample
 
-    def _undecoded(self, waiting: list[Chunk], chunks: Iterator[Chunk]) -> Iterator[Decoded]:
-        """A file without a dialect: what could not be read, and if it has records, the file as a whole."""
+    def _refused(self, waiting: list[Chunk], chunks: Iterator[Chunk], refusal: Refusal) -> Iterator[Decoded]:
+        """A file that is refused: what could not be read, and if it has records, the file as a whole."""
         import pyarrow as pa
 
         last, recognisable = 0, False
@@ -435,7 +439,7 @@ class LogFile:
             last = max(last, chunk.last_line)
             recognisable = recognisable or chunk.records.num_rows > 0
         if recognisable:
-            rejected = [_unknown(waiting, self._origin, self._known)]
+            rejected = [_whole_file(waiting, self._origin, refusal)]
         if rejected:
             rows = normalising.rows_schema().empty_table()
             yield Decoded(
@@ -443,36 +447,13 @@ class LogFile:
             )
 
 
-def detect(texts: Iterable[str], known: Iterable[Dialect] = tuple(DIALECTS.values())) -> Dialect | None:
-    """The dialect that most of these records are of; None where none is, or two are equally likely."""
-    votes: Counter[str] = Counter()
-    named = {dialect.name: dialect for dialect in known}
-    for text in texts:
-        try:
-            record = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(record, dict):
-            votes.update(name for name, dialect in named.items() if dialect.recognises(record))
-    match votes.most_common(2):
-        case [(name, _)]:
-            return named[name]
-        case [(name, most), (_, next_most)] if most > next_most:
-            return named[name]
-    return None
-
-
-def _unknown(waiting: list[Chunk], origin: Origin, known: Iterable[Dialect]) -> pa.Table:
+def _whole_file(waiting: list[Chunk], origin: Origin, refusal: Refusal) -> pa.Table:
     """One reject for a whole file, with its first records as raw text."""
     import pyarrow as pa
 
     first = next(chunk.records for chunk in waiting if chunk.records.num_rows)
     texts = "".join(first["raw"].slice(0, SAMPLE_RECORDS).to_pylist())[:RAW_KEPT_OF_FILE]
-    message = (
-        f"{origin.file}: its records are of no known dialect (known are {', '.join(d.name for d in known)}); "
-        "set the source's dialect, or write one"
-    )
-    row = {"line": 0, "reason": "unknown_dialect", "message": message, "raw": texts}
+    row = {"line": 0, "reason": refusal.reason, "message": refusal.message, "raw": texts}
     return _with_tenant(pa.Table.from_pylist([row], rejects_schema()), origin.tenant)
 
 

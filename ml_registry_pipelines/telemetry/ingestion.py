@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.telemetry.decoding import Decoded, LogFile, Origin, Workspace
     from ml_registry_pipelines.telemetry.dialects.dialect import Dialect
+    from ml_registry_pipelines.telemetry.experiment_ingestion import ExperimentLogs
 
 SOURCE = "ingestion"
 """The one writer role of `inference_events`: a second one could pass the check of the first."""
@@ -178,20 +179,42 @@ class Ingestion:
             FilesUnread: some file could not be read; everything else was taken.
             IngestionError: the tables could not be written.
         """
+        from ml_registry_pipelines.telemetry.experiment_ingestion import ExperimentLogs, kinds_of
+
+        kinds = kinds_of(self, files)
+        files = kinds.pop(None, [])
         done = Taken()
         failures: list[str] = []
+        unread: list[str] = []
+        for kind, logs in kinds.items():
+            assert kind is not None
+            done = done.plus(self._without_races(ExperimentLogs(self), kind, logs, unread))
+        if not files and kinds:
+            return _unless(unread, done)
         for _ in range(RACES):
             # What is left is looked up after the number is taken: whoever commits another batch
             # in between, with perhaps the same files, takes the number away.
             batch = self.recover() + 1
             try:
-                for landed in self._take(self._left(files), batch, failures):
+                for landed in self._take(self.left(files), batch, failures):
                     done = done.plus(landed)
             except LostBatch:
                 failures.clear()
                 continue
-            if failures:
-                raise FilesUnread(failures, done)
+            return _unless([*unread, *failures], done)
+        raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
+
+    def _without_races(
+        self, logs: ExperimentLogs, kind: str, files: Sequence[FileRef], unread: list[str]
+    ) -> Taken:
+        """Take assignment logs or labels, again where another worker took the number."""
+        for _ in range(RACES):
+            failures: list[str] = []
+            try:
+                done = logs.take(kind, files, failures)
+            except LostBatch:
+                continue
+            unread += failures
             return done
         raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
 
@@ -201,17 +224,28 @@ class Ingestion:
         Raises:
             IngestionError: what was written aside for a follower is gone.
         """
+        from ml_registry_pipelines.telemetry.experiment_ingestion import LOG_KINDS, ExperimentLogs
+
+        for kind in LOG_KINDS:
+            ExperimentLogs(self).recover(kind)
+        return self.complete(LEADING, SOURCE, followed_as=LEADING)
+
+    def complete(self, table: str, source: str, *, followed_as: str) -> int:
+        """Complete the batches of one leading table whose followers lag it; return the last of them.
+
+        Args:
+            source: writer role of the leading table.
+            followed_as: the source under which followers carry its batch number.
+        """
         import pyarrow as pa
 
-        leading, lag = followers_lag(self.lake)
+        leading, lag = followers_lag(self.lake, table, source, followed_as=followed_as)
         if lag <= 0:
             return leading
-        notes = {
-            int(note[STAGED_BATCH]): note
-            for note in self.lake.notes("inference_events", source_key=STAGED_BATCH)
-        }
+        notes = {int(note[STAGED_BATCH]): note for note in self.lake.notes(table, source_key=STAGED_BATCH)}
         lagging = range(leading - lag + 1, leading + 1)
-        tracked = self._tracked(lagging)
+        # Only requests are tracked: every batch of another leading table was written aside.
+        tracked = self._tracked(lagging) if table == LEADING else {}
         for batch in lagging:
             note = notes.get(batch, {})
             if batch in tracked or TRACKED in note:
@@ -219,7 +253,7 @@ class Ingestion:
                 rows = tracked.get(batch, [])
                 self._append_followers(batch, pa.Table.from_pylist(rows, schema=INGESTED_FILES.schema))
             else:
-                self._follow(batch, note.get(STAGED))
+                self.follow(batch, note.get(STAGED), followed_as=followed_as)
         return leading
 
     def _tracked(self, batches: range) -> dict[int, list[dict[str, Any]]]:
@@ -258,7 +292,7 @@ class Ingestion:
 
     # -- one pass over files ------------------------------------------------------------
 
-    def _left(self, files: Sequence[FileRef]) -> list[tuple[FileRef, int, int]]:
+    def left(self, files: Sequence[FileRef]) -> list[tuple[FileRef, int, int]]:
         """Files that are not complete yet, with the last line taken and the number of the next part."""
         import pyarrow as pa
 
@@ -343,6 +377,10 @@ class Ingestion:
         """Where the file lies."""
         return self._source_of(file).files
 
+    def experiment_log_of(self, file: FileRef) -> str | None:
+        """`assignments` or `outcomes` where the file is a log of experiments; None: it logs requests."""
+        return self._source_of(file).experiment_log_of(file.path)
+
     def dialect_of(self, file: FileRef) -> Dialect | None:
         """The dialect that the file's source or folder forces; None: it is detected."""
         from ml_registry_pipelines.telemetry.dialects import DIALECTS
@@ -364,6 +402,7 @@ class Ingestion:
             tenant=source.tenant,
             tenant_field=source.tenant_field,
             time_zone=source.time_zone,
+            cost_unit=source.cost_unit,
             salt=self.salt,
         )
 
@@ -405,8 +444,8 @@ class Ingestion:
         if pending.replayed is not None:
             quarantined = replayed_states(pending.replayed, quarantined, batch=batch, now=now)
         staged = uuid.uuid4().hex
-        self._write_aside(staged, "ingested_files", files)
-        self._write_aside(staged, "quarantined_rows", quarantined)
+        self.write_aside(staged, "ingested_files", files)
+        self.write_aside(staged, "quarantined_rows", quarantined)
         try:
             landed = self.lake.append_once(
                 "inference_events",
@@ -418,12 +457,12 @@ class Ingestion:
         except CommitUnknown:
             raise  # If it did land, its followers need what was written aside.
         except LakeError:
-            self._discard(staged)
+            self.discard(staged)
             raise
         if landed is Landed.BEFORE:
-            self._discard(staged)
+            self.discard(staged)
             raise LostBatch
-        self._follow(batch, staged)
+        self.follow(batch, staged, followed_as=LEADING)
         sums = {
             name: sum(files[name].to_pylist()) for name in ("rows_in", "taken", "duplicates", "quarantined")
         }
@@ -437,7 +476,7 @@ class Ingestion:
 
     # -- followers --------------------------------------------------------------------------
 
-    def _write_aside(self, staged: str, table: str, rows: pa.Table) -> None:
+    def write_aside(self, staged: str, table: str, rows: pa.Table) -> None:
         import pyarrow.parquet as pq
 
         buffer = io.BytesIO()
@@ -447,39 +486,48 @@ class Ingestion:
         except FilesError as failure:
             raise IngestionError(f"nothing was taken: {failure}") from failure
 
-    def _follow(self, batch: int, staged: str | None) -> None:
+    def follow(self, batch: int, staged: str | None, *, followed_as: str) -> None:
         """Append what was written aside for a batch to its followers, and clear it away."""
         import pyarrow.parquet as pq
 
         for table in FOLLOWERS:
-            if self.lake.sequence(table, LEADING) >= batch:
+            if self.lake.sequence(table, followed_as) >= batch:
                 continue
             try:
                 if staged is None:
                     raise FilesError("the commit's note is gone")
                 rows = pq.read_table(io.BytesIO(self._staging.read(f"{staged}.{table}.parquet")))
             except FilesError as failure:
-                if self.lake.sequence(table, LEADING) >= batch:
+                if self.lake.sequence(table, followed_as) >= batch:
                     continue  # Another worker completed the batch and cleared up.
                 raise IngestionError(
                     f"{table} lacks batch {batch} and what was written aside for it is gone ({failure}); "
                     "restore the folder `staging` below the root"
                 ) from failure
-            self.lake.append_once(table, rows, source=LEADING, sequence=batch)
+            self.lake.append_once(table, rows, source=followed_as, sequence=batch)
         if staged is not None:
-            self._discard(staged)
+            self.discard(staged)
 
-    def _discard(self, staged: str) -> None:
+    def discard(self, staged: str) -> None:
         """Clear away what was written aside; what cannot be, `sweep` removes."""
         for table in FOLLOWERS:
             with contextlib.suppress(FilesError):
                 self._staging.delete(f"{staged}.{table}.parquet")
 
 
-def followers_lag(lake: Lake) -> tuple[int, int]:
-    """The last batch of the leading table, and by how many its followers lag."""
-    leading = lake.sequence("inference_events", SOURCE)
-    return leading, leading - min(lake.sequence(table, LEADING) for table in FOLLOWERS)
+def followers_lag(
+    lake: Lake, table: str = LEADING, source: str = SOURCE, *, followed_as: str = LEADING
+) -> tuple[int, int]:
+    """The last batch of a leading table, and by how many its followers lag."""
+    leading = lake.sequence(table, source)
+    return leading, leading - min(lake.sequence(follower, followed_as) for follower in FOLLOWERS)
+
+
+def _unless(failures: Sequence[str], done: Taken) -> Taken:
+    """What was done, unless files could not be read: then the error that holds it."""
+    if failures:
+        raise FilesUnread(failures, done)
+    return done
 
 
 def user_salt(root: str) -> str:

@@ -190,6 +190,7 @@ def rows_sql(
             {event_id} AS event_id,
             try_cast(attempt AS INTEGER) AS attempt,
             kind AS span_kind, status, latency_ms, ttft_ms, usage_quality,
+            {_time_quality(dialect)}
             {"".join(f"{column}, " for column in (*plain, *hashed, *counts, *others, *logged))}
             {"total AS provider_total_tokens," if "total" in found else ""}
             {_nesting(dialect, found, counts)}
@@ -277,8 +278,7 @@ def _judged(
                 {_duration("latency", "end_ts", found)} AS latency_ms,
                 {_duration("ttft", "first_token_ts", found)} AS ttft_ms,
                 {_event_us(dialect, found)} AS event_us,
-                {_event_us(dialect, found) if dialect.times is Times.RECORDED else "CAST(NULL AS BIGINT)"}
-                    AS logged_us
+                {_logged_us(dialect, found)} AS logged_us
             FROM cast_values
         ),
         judged AS (
@@ -407,11 +407,28 @@ def _duration(name: str, end: str, found: Collection[str]) -> str:
     return f"coalesce({', '.join(ways)})" if ways else "CAST(NULL AS DOUBLE)"
 
 
+def _time_quality(dialect: Dialect) -> str:
+    """A column that says of each row whether its time was recorded, where that differs from row to row."""
+    if dialect.times is not Times.PARTLY:
+        return ""
+    return "CASE WHEN logged_us IS NULL THEN 'assumed' ELSE 'recorded' END AS time_quality,"
+
+
+def _logged_us(dialect: Dialect, found: Collection[str]) -> str:
+    """SQL of the start of the request as the log has it, NULL where that is none."""
+    recorded = dialect.times in (Times.RECORDED, Times.PARTLY) and "ts" in found
+    return "ts_us" if recorded else "CAST(NULL AS BIGINT)"
+
+
 def _event_us(dialect: Dialect, found: Collection[str]) -> str:
     """SQL of the start of the request."""
     match dialect.times:
         case Times.RECORDED:
-            return "ts_us" if "ts" in found else "CAST(NULL AS BIGINT)"
+            return _logged_us(dialect, found)
+        case Times.PARTLY if "ts" in found:
+            return "CASE WHEN ts_text IS NULL THEN getvariable('base_us') ELSE ts_us END"
+        case Times.PARTLY:
+            return "getvariable('base_us')"
         case Times.RELATIVE if "offset_ms" in found:
             return (
                 f"CASE WHEN abs(offset_ms_number) <= {LONGEST_OFFSET_MS}"

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.lake.tables.telemetry import INPUT_BUCKETS, OUTPUT_BUCKETS
 from ml_registry_pipelines.telemetry.decoding import LogFile, Origin
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ml_registry_pipelines.telemetry.decoding import Decoded
     from ml_registry_pipelines.telemetry.sources import FileRef, Source
 
@@ -45,19 +48,21 @@ class Preview:
         import pyarrow.compute as pc
 
         rows = decoded.rows
+        self.count(decoded)
+        self.input_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in INPUT_BUCKETS)
+        self.output_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in OUTPUT_BUCKETS)
+        self.assumed_times += pc.sum(pc.equal(rows["time_quality"], "assumed")).as_py() or 0
+        _add_up(self.qualities, rows["usage_quality"])
+
+    def count(self, decoded: Decoded) -> None:
+        """Count what every kind of log has: records, days, tenants, and what is wrong."""
+        rows = decoded.rows
         self.taken += rows.num_rows
         self.rejected += decoded.rejected.num_rows
         self.ignored += decoded.ignored
         self.days.update(rows["day"].unique().to_pylist())
         self.tenants.update(rows["tenant"].unique().to_pylist())
-        self.input_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in INPUT_BUCKETS)
-        self.output_tokens += sum(pc.sum(rows[name]).as_py() or 0 for name in OUTPUT_BUCKETS)
-        self.assumed_times += pc.sum(pc.equal(rows["time_quality"], "assumed")).as_py() or 0
-        for column, counter in (
-            (rows["usage_quality"], self.qualities),
-            (decoded.rejected["reason"], self.reasons),
-        ):
-            counter.update({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})
+        _add_up(self.reasons, decoded.rejected["reason"])
         room = SHOWN - len(self.first_rejects)
         for reject in decoded.rejected.slice(0, max(0, room)).to_pylist():
             self.first_rejects.append(f"{reject['reason']}: {reject['message']}")
@@ -66,11 +71,14 @@ class Preview:
         """The preview for a person."""
         records = self.taken + self.rejected
         nothing = "of no known format" if records else "holds no records"
+        if self.reasons["bill"]:
+            nothing = "a bill, not a log"
         yield f"{self.path}: {self.dialect or nothing}"
         ignored = f", {self.ignored:,} of other kinds ignored" if self.ignored else ""
         yield f"  {records:,} records: {self.taken:,} can be taken, {self.rejected:,} would be quarantined{ignored}"
         if self.days:
             yield f"  days {min(self.days)} to {max(self.days)}, tenants {', '.join(sorted(self.tenants)[:8])}"
+        if self.days and self.dialect not in LOG_KINDS:
             yield f"  {self.input_tokens:,} input and {self.output_tokens:,} output tokens"
         if self.assumed_times:
             yield f"  {self.assumed_times:,} records state no time: that of the file or of --base-time is assumed"
@@ -93,7 +101,6 @@ def preview(source: Source, file: FileRef, *, named: str | None = None) -> Previ
     Raises:
         FilesError: the file cannot be read.
     """
-    forced = source.dialect_of(file.path, DIALECTS)
     origin = Origin(
         source=source.name,
         file=file.path,
@@ -103,10 +110,14 @@ def preview(source: Source, file: FileRef, *, named: str | None = None) -> Previ
         tenant=source.tenant,
         tenant_field=source.tenant_field,
         time_zone=source.time_zone,
+        cost_unit=source.cost_unit,
     )
     seen: set[int] = set()
     found = Preview(path=named or file.path)
+    if (kind := source.experiment_log_of(file.path)) is not None:
+        return _of_experiments(found, kind, source, file, origin)
     with source.files.open(file.path) as stream:
+        forced = source.dialect_of(file.path, DIALECTS)
         log = LogFile(stream, origin, dialect=DIALECTS[forced] if forced else None)
         for decoded in log:
             found.add(decoded)
@@ -116,3 +127,20 @@ def preview(source: Source, file: FileRef, *, named: str | None = None) -> Previ
             found.repeated += len(keys) - (len(seen) - before)
         found.dialect = log.dialect.name if log.dialect else None
     return found
+
+
+def _of_experiments(found: Preview, kind: str, source: Source, file: FileRef, origin: Origin) -> Preview:
+    """A file of assignments or labels."""
+    from ml_registry_pipelines.telemetry.decoding import Workspace
+    from ml_registry_pipelines.telemetry.experiment_logs import decoded
+    from ml_registry_pipelines.telemetry.reading import LogReader
+
+    found.dialect = kind
+    with source.files.open(file.path) as stream, Workspace() as workspace:
+        for piece in decoded(kind, LogReader(stream, file.path), origin, workspace):
+            found.count(piece)
+    return found
+
+
+def _add_up(counter: Counter[str], column: pa.ChunkedArray) -> None:
+    counter.update({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})

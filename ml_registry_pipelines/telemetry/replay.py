@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.files import FilesError
+from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken, placed
 from ml_registry_pipelines.telemetry.ingestion import RACES, Ingestion, IngestionError, LostBatch
 from ml_registry_pipelines.telemetry.quarantine import open_among, open_of_file
@@ -98,6 +99,7 @@ def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
         held = tried.take(positions)
         try:
             file, number = _file(ingestion.lake, source, path)
+            _refuse_experiments(ingestion, file, held)
         except IngestionError as failure:
             trial.leave(held, failure)
             continue
@@ -105,6 +107,16 @@ def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
     if trial.tried:
         trial.pending.replayed = pa.concat_tables(trial.tried)
     return trial
+
+
+def _refuse_experiments(ingestion: Ingestion, file: FileRef, held: pa.Table) -> None:
+    """Raises `IngestionError` for rows of assignment logs and labels: no dialect of theirs could be mended."""
+    kinds = {ingestion.experiment_log_of(file), *held["dialect"].to_pylist()} & set(LOG_KINDS)
+    if kinds:
+        raise IngestionError(
+            f"{file.path} of source {file.source!r} holds {kinds.pop()}, which are not tried again; land the "
+            "corrected rows under a new name"
+        )
 
 
 def _try_file(ingestion: Ingestion, trial: _Trial, part: Part, held: pa.Table) -> None:
@@ -157,7 +169,8 @@ def _add_records(
 ) -> None:
     import pyarrow as pa
 
-    from ml_registry_pipelines.telemetry.decoding import Decoder, detect, naming
+    from ml_registry_pipelines.telemetry.decoding import Decoder, naming
+    from ml_registry_pipelines.telemetry.detecting import detect
     from ml_registry_pipelines.telemetry.dialects import DIALECTS
     from ml_registry_pipelines.telemetry.reading import Chunk, rejects_schema
 

@@ -1,7 +1,8 @@
 """performance_rollup: requests, errors, tokens and percentile sketches by hour and by day.
 
-By hour all tenants together, by day each tenant for itself; a sketch only where 200 values are,
-since below that it is longer than the values. Only the days that got new rows are computed again.
+By hour all tenants together, by day each tenant for itself and all together (`whole_day`); a sketch
+only where 200 values are, since below that it is longer than the values. Only the days that got new
+rows are computed again.
 
 What counts, here and wherever raw rows stand in for a rollup (`attempts`):
 - a request is an attempt of a leaf call: aggregate spans and tool calls repeat or surround one;
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 SKETCHED_FROM = 200
 """Values that a group needs for a sketch."""
+WHOLE_DAY = "whole_day"
+"""The grain of a day's rows of all tenants together: what questions that name no tenant are answered from.
+
+It sorts last, so that the statistics of a file tell whether it has any.
+"""
 LONGEST_MS = 1e12
 """A latency above it, 31 years, is no latency."""
 
@@ -139,11 +145,13 @@ def _register_keys(
 
     Returns their salt, and how many attempts the largest of them can have at most.
 
-    A group of a day has its tenant and attribution, one of an hour has neither. Millions of rows are
+    A group of a day has its tenant and attribution, one of an hour or of all tenants has neither. Millions of rows are
     grouped by numbers: by the strings themselves it takes twice the time. They are grouped more finely
     than it takes (relation `finest`), so that attribution is found once for many. Should two groups
     get the same number, another salt tells them apart.
     """
+    import pyarrow.compute as pc
+
     named = {f"f{number}": expression for number, expression in enumerate(fine)}
     for salt in count():
         finest = reading.query(
@@ -172,14 +180,16 @@ def _register_keys(
         reading.register("finest", finest)
         groups = reading.query(
             "rollups.performance_group_numbers",
-            """
+            f"""
             SELECT DISTINCT 'day' AS grain, tenant, provider, model, status, outcome, number FROM finest
             UNION ALL
-            SELECT DISTINCT 'hour', NULL, provider, model, status, NULL, of_all_tenants FROM finest
+            SELECT DISTINCT unnest(['hour', '{WHOLE_DAY}']), NULL, provider, model, status, NULL, of_all_tenants
+            FROM finest
             """,
         )
         reading.register("groups", groups)
-        if all(len(t[n].unique()) == t.num_rows for t, n in ((finest, "fine"), (groups, "number"))):
+        of_days = groups.filter(pc.not_equal(groups["grain"], "hour"))
+        if all(len(t[n].unique()) == t.num_rows for t, n in ((finest, "fine"), (of_days, "number"))):
             of_keys = finest.group_by("of_all_tenants").aggregate([("attempts", "sum")])
             return salt, max(of_keys["attempts_sum"].to_pylist(), default=0)
     raise AssertionError("unreachable")
@@ -229,10 +239,8 @@ def _roll_up(fine: Sequence[str], attributed: str, *, sketched: bool) -> str:
                sum(first_token_requests) AS first_token_requests, sum(ttft_us) AS ttft_us,
                sum(assumed_requests) AS assumed_requests
         FROM (
-            SELECT ~(hour // 24) AS period, number, counted.* EXCLUDE (hour, fine)
-            FROM counted JOIN finest USING (fine)
-            UNION ALL BY NAME
-            SELECT hour AS period, of_all_tenants AS number, counted.* EXCLUDE (hour, fine)
+            SELECT unnest([~(hour // 24), ~(hour // 24), hour]) AS period,
+                   unnest([number, of_all_tenants, of_all_tenants]) AS number, counted.* EXCLUDE (hour, fine)
             FROM counted JOIN finest USING (fine)
         )
         GROUP BY period, number
@@ -241,9 +249,9 @@ def _roll_up(fine: Sequence[str], attributed: str, *, sketched: bool) -> str:
     assumed_parts AS (
         SELECT period, number, string_agg(DISTINCT part, ' ' ORDER BY part) FILTER (part <> '') AS parts
         FROM (
-            SELECT ~(hour // 24) AS period, number, part FROM assumptions JOIN finest USING (fine)
-            UNION ALL
-            SELECT hour, of_all_tenants, part FROM assumptions JOIN finest USING (fine)
+            SELECT unnest([~(hour // 24), ~(hour // 24), hour]) AS period,
+                   unnest([number, of_all_tenants, of_all_tenants]) AS number, part
+            FROM assumptions JOIN finest USING (fine)
         )
         GROUP BY period, number
     )
@@ -267,7 +275,7 @@ def _roll_up(fine: Sequence[str], attributed: str, *, sketched: bool) -> str:
            $sequence::BIGINT AS sequence,
            {attributed}, attribution_version
     FROM totals t
-    JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain = 'day')
+    JOIN groups g ON t.number = g.number AND (t.period < 0) = (g.grain <> 'hour')
     {_SKETCH_JOINS if sketched else ""}
     LEFT JOIN assumed_parts a ON t.period = a.period AND t.number = a.number
     LEFT JOIN digests ON digests.day
@@ -294,9 +302,9 @@ _SKETCHES = f"""
         FROM (
             SELECT period, number, bucket, sum(n) AS n
             FROM (
-                SELECT ~(hour // 24) AS period, number, bucket, n FROM latencies JOIN finest USING (fine)
-                UNION ALL
-                SELECT hour, of_all_tenants, bucket, n FROM latencies JOIN finest USING (fine)
+                SELECT unnest([~(hour // 24), ~(hour // 24), hour]) AS period,
+                       unnest([number, of_all_tenants, of_all_tenants]) AS number, bucket, n
+                FROM latencies JOIN finest USING (fine)
             )
             SEMI JOIN (FROM totals WHERE timed_requests >= {SKETCHED_FROM}) USING (period, number)
             GROUP BY period, number, bucket
@@ -308,9 +316,9 @@ _SKETCHES = f"""
         FROM (
             SELECT period, number, bucket, sum(n) AS n
             FROM (
-                SELECT ~(hour // 24) AS period, number, bucket, n FROM first_tokens JOIN finest USING (fine)
-                UNION ALL
-                SELECT hour, of_all_tenants, bucket, n FROM first_tokens JOIN finest USING (fine)
+                SELECT unnest([~(hour // 24), ~(hour // 24), hour]) AS period,
+                       unnest([number, of_all_tenants, of_all_tenants]) AS number, bucket, n
+                FROM first_tokens JOIN finest USING (fine)
             )
             SEMI JOIN (FROM totals WHERE first_token_requests >= {SKETCHED_FROM}) USING (period, number)
             GROUP BY period, number, bucket

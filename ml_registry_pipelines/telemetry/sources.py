@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import Entry, FilesError, Folder, is_temporary, open_folder
+from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.strict_yaml import strict_loader
 
@@ -62,6 +63,7 @@ class Source:
     Exactly one of `tenant` (every row is theirs) and `tenant_field` (a field of the record,
     dots between levels) may be set; with neither, the record's own tenant counts, else `default`.
     `time_zone` applies to times that state none. `base_time` anchors formats without absolute times.
+    `cost_unit` says in what a format that does not tell gives its costs: `currency` or `cents`.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Source:
     tenant_field: str | None = None
     time_zone: str = "UTC"
     base_time: datetime | None = None
+    cost_unit: str | None = None
     made_by_use: bool = False
     """Whether the folder need not be there yet: below the home, the first file that lands makes it."""
 
@@ -90,6 +93,11 @@ class Source:
             return self.dialect
         kind = path.split("/", 1)[0]
         return kind if kind in set(known) and "/" in path else None
+
+    def experiment_log_of(self, path: str) -> str | None:
+        """`assignments` or `outcomes` where configuration or the file's folder says so; None: requests."""
+        said = self.dialect_of(path, LOG_KINDS)
+        return said if said in LOG_KINDS else None
 
     def base_time_of(self, file: FileRef) -> datetime:
         """Time for records without one: configured, else the file's hour folder, else its own time."""
@@ -183,10 +191,11 @@ class _Memory:
 
 
 class Sources:
-    """All configured sources, by name."""
+    """All configured sources, by name. `taken` is the table that holds which files were taken."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[Source], *, taken: str = "ingested_files") -> None:
         self._sources = {source.name: source for source in sources}
+        self._taken = taken
 
     @classmethod
     def load(cls, settings: Settings) -> Sources:
@@ -216,7 +225,7 @@ class Sources:
 
     def with_source(self, source: Source) -> Sources:
         """These sources and one more, for files that a person names."""
-        return Sources([*self._sources.values(), source])
+        return Sources([*self._sources.values(), source], taken=self._taken)
 
     def look(
         self,
@@ -292,12 +301,12 @@ class Sources:
     def _compare(
         self, lake: Lake, listed: list[FileRef], *, changes: bool
     ) -> tuple[list[FileRef], list[ChangedFile]]:
-        """Files that are not in `ingested_files`, and those whose content is another than was taken."""
+        """Files that were not taken, and those whose content is another than was taken."""
         import pyarrow as pa
 
         if not listed:
             return [], []
-        if not lake.exists("ingested_files"):
+        if not lake.exists(self._taken):
             return sorted(listed, key=_order), []
         listing = pa.table(
             {
@@ -309,14 +318,14 @@ class Sources:
                 "etag": pa.array([f.etag for f in listed], pa.string()),
             }
         )
-        with lake.read("ingested_files") as reading:
+        with lake.read(self._taken) as reading:
             reading.register("listing", listing)
             found = reading.query(
                 "sources.not_taken",
-                """
+                f"""
                 SELECT listing.number, taken.path IS NOT NULL AS taken, taken.digest
                 FROM listing
-                LEFT JOIN (SELECT * FROM ingested_files WHERE complete) AS taken USING (source, path)
+                LEFT JOIN (SELECT * FROM {self._taken} WHERE complete) AS taken USING (source, path)
                 WHERE taken.path IS NULL
                    OR taken.size <> listing.size
                    OR taken.etag IS DISTINCT FROM listing.etag
@@ -429,7 +438,12 @@ def hour_of(path: str) -> datetime | None:
 
 # -- configuration ---------------------------------------------------------------------
 
-_KEYS = ("name", "folder", "prefix", "pattern", "dialect", "tenant", "tenant_field", "time_zone", "base_time")
+_TEXTS = (
+    "name", "folder", "prefix", "pattern", "dialect", "tenant", "tenant_field", "time_zone", "cost_unit",
+)  # fmt: skip
+_KEYS = (*_TEXTS, "base_time")
+COST_UNITS = ("currency", "cents")
+"""In what a log gives its costs: whole units of their currency, or hundredths of them."""
 
 
 def parse_sources(path: Path, *, home: str) -> list[Source]:
@@ -503,13 +517,14 @@ def parse_source(where: str, entry: object, *, home: str = "", base: Path | None
         tenant_field=entry.get("tenant_field"),
         time_zone=(zone := _time_zone(where, entry.get("time_zone") or "UTC")),
         base_time=_base_time(where, entry.get("base_time"), zone),
+        cost_unit=_cost_unit(where, entry.get("cost_unit")),
         made_by_use=bool(home) and Path(folder).is_relative_to(home),
     )
 
 
 def _check_texts(where: str, entry: Mapping[str, object]) -> None:
-    """Whether values are texts, all but the last, a time; some of them must say something."""
-    for key in _KEYS[:-1]:
+    """Whether values that must be texts are; some of them must say something."""
+    for key in _TEXTS:
         value = entry.get(key)
         if value is None:
             if key in ("name", "folder"):
@@ -553,13 +568,20 @@ def _dialect(where: str, name: str | None) -> str | None:
 
     if name is None or name == "detect":
         return None
-    if name not in DIALECTS:
-        near = difflib.get_close_matches(name, DIALECTS, n=1)
+    known = [*DIALECTS, *LOG_KINDS]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise SourcesError(
-            f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(DIALECTS))}"
+            f"{where}: no dialect {name!r}{hint}; known are detect, {', '.join(sorted(known))}"
         )
     return name
+
+
+def _cost_unit(where: str, given: str | None) -> str | None:
+    if given is not None and given not in COST_UNITS:
+        raise SourcesError(f"{where}: `cost_unit` is {given!r}; write {' or '.join(COST_UNITS)}")
+    return given
 
 
 def _time_zone(where: str, name: str) -> str:

@@ -20,7 +20,7 @@ from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
 from ml_registry_pipelines.telemetry.intervals import z_value
-from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, Attempts
+from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, WHOLE_DAY, Attempts
 from ml_registry_pipelines.telemetry.sketches import install
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _answers(
     reading.define(install)
     reading.define(Attempts.attributed(rules))
     reading.register("groupings", _relation(groupings))
-    parts = reading.query("performance.parts", _PARTS, plan.parameters())
+    parts = reading.query("performance.parts", _parts(plan.grains()), plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
     edges = bool(plan.others)
@@ -106,7 +106,7 @@ def _answers(
     else:
         if edges:
             reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
-        reading.register("sketched", reading.query("performance.sketched", _SKETCHED, plan.rolled_days()))
+        reading.register("sketched", reading.query("performance.sketched", _SKETCHED))
         reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
         table = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
         if plan.question.exact:
@@ -162,6 +162,7 @@ class _Plan:
     question: Question
     by_day_alone: bool
     whole: tuple[date, ...]
+    together: tuple[date, ...]
     hourly: tuple[date, ...]
     others: tuple[date, ...]
 
@@ -181,7 +182,8 @@ class _Plan:
         # Of a day that the window cuts at whole hours, the hours of the rollup are all that is in it.
         even = question.start == _hour(question.start) and question.end == _hour(question.end)
         others = tuple(day for day in inside if day not in whole and not (even and day in hourly))
-        return cls(question, by_day_alone, tuple(whole), tuple(hourly), others)
+        together = [] if by_day_alone else sorted(_whole_days(reading) & set(whole))
+        return cls(question, by_day_alone, tuple(whole), tuple(together), tuple(hourly), others)
 
     def rolled_days(self) -> dict[str, object]:
         return day_parameters(self.whole + self.hourly or (_NO_DAY,))
@@ -189,17 +191,32 @@ class _Plan:
     def parameters(self) -> dict[str, object]:
         asked = self.question
         return self.rolled_days() | {
-            "whole": list(self.whole), "hourly": list(self.hourly), "hours": not self.by_day_alone,
+            "whole": list(self.whole), "together": list(self.together), "hourly": list(self.hourly),
+            "hours": not self.by_day_alone,
             "start": asked.start, "end": asked.end,
             "tenant": asked.tenant, "provider": asked.provider, "model": asked.model,
             "deployment_id": asked.deployment_id, "model_id": asked.model_id,
             "model_version": asked.model_version,
         }  # fmt: skip
 
+    def grains(self) -> list[str]:
+        """The grains of the rollup that any day is taken from."""
+        given = {"hour": self.hourly, "day": set(self.whole) - set(self.together), WHOLE_DAY: self.together}
+        return [grain for grain, days in given.items() if days]
+
     def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
         """As `parameters`, for the raw rows of the days that need any."""
         given = self.parameters() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
-        return {name: value for name, value in given.items() if name != "hours"}
+        return {name: value for name, value in given.items() if name not in {"hours", "together"}}
+
+
+def _whole_days(reading: Reading) -> set[date]:
+    """The days of which the rollup has all tenants together, by the statistics of its files."""
+    files = reading.files("performance_rollup")
+    if "max.grain" not in files.schema.names:
+        return set()
+    pairs = zip(files["partition.day"].to_pylist(), files["max.grain"].to_pylist(), strict=True)
+    return {day for day, last in pairs if last == WHOLE_DAY}
 
 
 def _hour(moment: datetime) -> datetime:
@@ -231,52 +248,42 @@ def _same(left: str, right: str, names: tuple[str, ...]) -> str:
     return " AND ".join(f"{left}.{name} IS NOT DISTINCT FROM {right}.{name}" for name in names)
 
 
-_PARTS = f"""
-    -- Rows of the rollup that the window covers, and from which grain its sketches are taken: by hour
-    -- all tenants are together, by day all hours are, and that which leaves fewer values to raw rows wins.
+def _parts(grains: Sequence[str]) -> str:
+    """Rows of the rollup that the window covers. Grains as constants pass over row groups of the others."""
+    listed = ", ".join(f"'{grain}'" for grain in grains) or "NULL"
+    return f"""
+    -- Hours, where the window's edges cut a day; whole days of all tenants together where it may be those,
+    -- else by tenant, as of days from before there were others.
     WITH covered AS (
-        SELECT grain, period_start, day, tenant, provider, model, status,
-               deployment_id, model_id, model_version, attribution,
-               grain = 'day' OR list_contains($hourly::DATE[], day) AS counts,
+        SELECT *,
                CASE WHEN timed_requests < {SKETCHED_FROM} THEN timed_requests ELSE 0 END AS raw_latencies,
                CASE WHEN first_token_requests < {SKETCHED_FROM} THEN first_token_requests ELSE 0 END
-                   AS raw_ttfts,
-               requests, errors, input_tokens, output_tokens, timed_output_tokens,
-               round(output_latency_sum_ms * 1000)::BIGINT AS output_latency_us,
-               assumed_requests, assumed_parts
+                   AS raw_ttfts
         FROM performance_rollup
         WHERE {DAY_FILTER}
-          AND CASE grain WHEN 'day' THEN list_contains($whole::DATE[], day)
-              ELSE $hours AND period_start >= $start AND period_start + INTERVAL 1 HOUR <= $end END
+          AND grain IN ({listed})
+          AND CASE grain
+              WHEN 'hour' THEN $hours AND list_contains($hourly::DATE[], day)
+                   AND period_start >= $start AND period_start + INTERVAL 1 HOUR <= $end
+              WHEN 'day' THEN list_contains($whole::DATE[], day) AND NOT list_contains($together::DATE[], day)
+              ELSE list_contains($together::DATE[], day) END
           AND {_WANTED}
-    ),
-    choice AS (
-        SELECT day, provider, model,
-               coalesce(sum(raw_latencies + raw_ttfts) FILTER (grain = 'hour')
-                        < sum(raw_latencies + raw_ttfts) FILTER (grain = 'day'),
-                        bool_and(grain = 'hour')) AS by_hour
-        FROM covered
-        GROUP BY ALL
     )
-    SELECT p.*, (p.grain = 'hour') = c.by_hour AS sketches,
-           (p.grain = 'hour') = c.by_hour AND raw_latencies + raw_ttfts > 0 AS sparse,
-           CASE WHEN grain = 'hour' THEN epoch_us(period_start) // 3_600_000_000 END AS hour
-    FROM covered p JOIN choice c
-        ON p.day = c.day
-        AND p.provider IS NOT DISTINCT FROM c.provider AND p.model IS NOT DISTINCT FROM c.model
+    SELECT grain, day, tenant, provider, model, status, deployment_id, model_id, model_version, attribution,
+           raw_latencies, raw_ttfts, raw_latencies + raw_ttfts > 0 AS sparse,
+           CASE WHEN grain = 'hour' THEN epoch_us(period_start) // 3_600_000_000 END AS hour,
+           requests, errors, input_tokens, output_tokens, timed_output_tokens,
+           round(output_latency_sum_ms * 1000)::BIGINT AS output_latency_us,
+           assumed_requests, assumed_parts, latency_sketch, ttft_sketch
+    FROM covered
 """
 
+
 _SKETCHED = f"""
-    WITH covered AS (
-        SELECT {", ".join(f"r.{name}" for name in GROUPINGS)}, r.latency_sketch, r.ttft_sketch
-        FROM (FROM performance_rollup WHERE {DAY_FILTER}) r JOIN parts p
-            ON r.day = p.day AND r.grain = p.grain AND r.period_start = p.period_start AND r.status = p.status
-            AND {_same("r", "p", ("tenant", "provider", "model", *ATTRIBUTED, "attribution"))}
-        WHERE p.sketches AND r.status = 'success'
-    ),
-    chosen AS (
+    WITH chosen AS (
         SELECT {_GROUP}, latency_sketch, ttft_sketch
-        FROM covered, groupings
+        FROM parts, groupings
+        WHERE latency_sketch IS NOT NULL OR ttft_sketch IS NOT NULL
     ),
     counted AS (
         SELECT {_KEYS}, 'latency' AS metric, unnest(latency_sketch, recursive := true)
@@ -296,8 +303,8 @@ def _raw(rules: Rules) -> str:
     same_version = f"AND {_same('a', 'd', (*ATTRIBUTED, 'attribution'))}" if rules else ""
     return f"""
     -- Raw rows that the rollup does not answer for, and of which metric.
-    SELECT a.*, a.edge OR coalesce(h.raw_latencies, d.raw_latencies, 0) > 0 AS counts_latency,
-           a.edge OR coalesce(h.raw_ttfts, d.raw_ttfts, 0) > 0 AS counts_ttft
+    SELECT a.*, a.edge OR coalesce(h.raw_latencies, t.raw_latencies, d.raw_latencies, 0) > 0 AS counts_latency,
+           a.edge OR coalesce(h.raw_ttfts, t.raw_ttfts, d.raw_ttfts, 0) > 0 AS counts_ttft
     FROM (
         SELECT *, NOT (list_contains($whole::DATE[], day)
                        OR (list_contains($hourly::DATE[], day) AND to_timestamp(hour * 3600) >= $start
@@ -309,6 +316,9 @@ def _raw(rules: Rules) -> str:
     LEFT JOIN (FROM parts WHERE sparse AND grain = 'hour' AND status = 'success') h
         ON a.hour = h.hour
         AND a.provider IS NOT DISTINCT FROM h.provider AND a.model IS NOT DISTINCT FROM h.model
+    LEFT JOIN (FROM parts WHERE sparse AND grain = 'whole_day' AND status = 'success') t
+        ON a.day = t.day
+        AND a.provider IS NOT DISTINCT FROM t.provider AND a.model IS NOT DISTINCT FROM t.model
     LEFT JOIN (FROM parts WHERE sparse AND grain = 'day' AND status = 'success') d
         ON a.day = d.day AND a.tenant = d.tenant
         AND a.provider IS NOT DISTINCT FROM d.provider AND a.model IS NOT DISTINCT FROM d.model
@@ -424,7 +434,6 @@ def _counts(*, edges: bool) -> str:
                requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
                assumed_requests, assumed_parts
         FROM parts, groupings
-        WHERE counts
         {"UNION ALL FROM raw_counts" if edges else ""}
     )
     SELECT {_KEYS},

@@ -9,61 +9,31 @@ meanwhile recorded waits in the log, which loses nothing.
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from typing import Any
 
-from ml_registry_pipelines.lake.lake import CommitUnknown, LostRace, StaleSlice
 from ml_registry_pipelines.lake.tables.webhooks import WEBHOOK_MARKS
 from ml_registry_pipelines.registry.errors import InvalidInput, LogDamaged, RegistryError
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.things import thing_of
 from ml_registry_pipelines.webhooks.addresses import Allowed
+from ml_registry_pipelines.webhooks.marks import Mark, Marks
 from ml_registry_pipelines.webhooks.posting import WHOLE_SECONDS, Poster
 from ml_registry_pipelines.webhooks.subscriptions import KIND, Subscription, subscription_of
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-TABLE = WEBHOOK_MARKS.name
 READ_AT_ONCE = 500
 MARK_EVERY = 50
 """Deliveries after which the mark is moved: what a kill may repeat at most."""
 MARK_SILENT = 5_000
 """Events that a filter passes over before the mark is moved for them alone."""
-FIRST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(hours=1)
-DEAD_AFTER = 5
-"""Failures in a row after which a person should know: about a minute and a half."""
 AT_ONCE = 8
 """Subscribers that are told at the same time."""
-RACES = 5
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Mark:
-    """How far a subscriber has been told."""
-
-    tenant: str
-    webhook_id: str
-    epoch: int
-    delivered: int
-    sent: int = 0
-    failures: int = 0
-    failing_since: datetime | None = None
-    next_attempt_at: datetime | None = None
-    last_failure: str | None = None
-    revision: int = 0
-
-    @property
-    def dead(self) -> bool:
-        return self.failures >= DEAD_AFTER
 
 
 @dataclass(frozen=True)
@@ -119,11 +89,12 @@ class Outbox:
     ) -> None:
         self._log = log
         self._now = now
+        self._marks = Marks(log.lake, WEBHOOK_MARKS, "webhook_id", now)
         self._whole_seconds = whole_seconds
 
     def standings(self, tenant: str | None = None) -> list[Standing]:
         """All subscriptions with their marks, of all tenants or one."""
-        marks = self._marks()
+        marks = self._marks.all()
         return [
             Standing(subscription, self._mark(subscription, marks.get(subscription.id)), head)
             for name in ([tenant] if tenant else self._log.tenants())
@@ -139,7 +110,7 @@ class Outbox:
         """
         until = time.monotonic() + seconds
         standings = self.standings()
-        due = [s for s in standings if s.waiting and not self._pauses(s.mark)]
+        due = [s for s in standings if s.waiting and not s.mark.pauses(self._now())]
         if due:
             with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="mlreg-webhooks") as pool:
                 told = {s.subscription.id: pool.submit(self._tell, s, until) for s in due}
@@ -152,9 +123,6 @@ class Outbox:
 
     # -- telling one -------------------------------------------------------------------
 
-    def _pauses(self, mark: Mark) -> bool:
-        return mark.next_attempt_at is not None and self._now() < mark.next_attempt_at
-
     def _tell(self, standing: Standing, until: float) -> Mark:
         subscription, written = standing.subscription, standing.mark
         mark = written
@@ -166,27 +134,21 @@ class Outbox:
                 self._whole_seconds,
             )
         except RegistryError as wrong:
-            return self._keep(self._failed(mark, str(wrong)))
+            return self._marks.keep(mark.failed(str(wrong), self._now()))
         for event in self._events(subscription.tenant, mark.delivered, standing.head):
             if subscription.wants(event):
                 try:
                     poster.post(event)
                 except RegistryError as wrong:
-                    return self._keep(self._failed(mark, f"event {event.sequence}: {wrong}"))
-                mark = replace(
-                    mark,
-                    sent=mark.sent + 1,
-                    failures=0,
-                    failing_since=None,
-                    next_attempt_at=None,
-                    last_failure=None,
-                )
-            mark = replace(mark, delivered=event.sequence)
+                    return self._marks.keep(mark.failed(f"event {event.sequence}: {wrong}", self._now()))
+                mark = mark.took(delivered=event.sequence)
+            else:
+                mark = replace(mark, delivered=event.sequence)
             if mark.sent - written.sent >= MARK_EVERY or mark.delivered - written.delivered >= MARK_SILENT:
-                mark = written = self._keep(mark)
+                mark = written = self._marks.keep(mark)
             if time.monotonic() > until:
                 break
-        return mark if mark == written else self._keep(mark)
+        return mark if mark == written else self._marks.keep(mark)
 
     def _events(self, tenant: str, after: int, head: int) -> Iterator[Any]:
         while after < head:
@@ -199,18 +161,6 @@ class Outbox:
                 )
             yield from found
             after = wanted[-1]
-
-    def _failed(self, mark: Mark, why: str) -> Mark:
-        """Try again after a pause that doubles, with jitter, so that many do not come back at once."""
-        longest = min(FIRST_PAUSE * 2 ** min(mark.failures, 20), LONGEST_PAUSE)
-        now = self._now()
-        return replace(
-            mark,
-            failures=mark.failures + 1,
-            failing_since=mark.failing_since or now,
-            next_attempt_at=now + longest * random.uniform(0.5, 1.0),
-            last_failure=why[:1000],
-        )
 
     # -- marks -------------------------------------------------------------------------
 
@@ -233,40 +183,3 @@ class Outbox:
         # Not told yet, or to be told again.
         first = Mark(subscription.tenant, subscription.id, subscription.epoch, subscription.first - 1)
         return first if found is None else replace(first, sent=found.sent, revision=found.revision)
-
-    def _marks(self) -> dict[str, Mark]:
-        if not self._log.lake.exists(TABLE):
-            return {}
-        with self._log.lake.read(TABLE) as reading:
-            rows: list[Mapping[str, Any]] = reading.query(
-                "webhooks.marks", f"SELECT * FROM {TABLE}"
-            ).to_pylist()
-        names = Mark.__dataclass_fields__
-        return {row["webhook_id"]: Mark(**{name: row[name] for name in names}) for row in rows}
-
-    def _keep(self, mark: Mark) -> Mark:
-        """Write a mark. Whoever was further, or knows of a later replay, is not set back."""
-        for _ in range(RACES):
-            stored = self._marks().get(mark.webhook_id)
-            if stored is not None and (stored.epoch, stored.delivered) > (mark.epoch, mark.delivered):
-                return stored
-            new = replace(mark, revision=1 + max(mark.revision, stored.revision if stored else 0))
-            try:
-                self._log.lake.replace(
-                    TABLE,
-                    self._row(new),
-                    predicate=f"webhook_id = '{new.webhook_id}'",
-                    source=f"webhook/{new.webhook_id}",
-                    sequence=new.revision,
-                )
-            except (LostRace, StaleSlice, CommitUnknown):
-                continue
-            return new
-        raise LostRace(
-            f"the mark of webhook {mark.webhook_id} was changed by others {RACES} times; try again"
-        )
-
-    def _row(self, mark: Mark) -> pa.Table:
-        import pyarrow as pa
-
-        return pa.Table.from_pylist([{**vars(mark), "recorded_at": self._now()}], schema=WEBHOOK_MARKS.schema)

@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -32,7 +33,11 @@ MAX_BODY = 1_000_000
 
 
 class NotDelivered(RegistryError):
-    """The receiver did not take an event."""
+    """The receiver did not take it. `status` None: it gave no answer."""
+
+    def __init__(self, why: str, *, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 def body_of(event: Event) -> bytes:
@@ -90,75 +95,96 @@ class Poster:
             NotDelivered: no answer in time, or none that takes it (any status but 2xx).
             Forbidden: the address leads where it may not.
         """
-        parts = urlsplit(self.url)
-        assert parts.hostname is not None
-        secure = parts.scheme == "https"
-        port = parts.port or (443 if secure else 80)
         body, sent_at = body_of(event), int(time.time())
         headers = {
-            "Content-Type": "application/json; charset=utf-8",
-            "Content-Length": str(len(body)),
-            "User-Agent": "mlreg",
-            "Connection": "close",
             "webhook-id": event.event_id,
             "webhook-timestamp": str(sent_at),
             "webhook-signature": signature(self.secret, event.event_id, sent_at, body),
         }
-        path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
-        try:
-            addresses = resolved(parts.hostname, port, self.allowed)
-        except (OSError, UnicodeError) as failure:
-            raise NotDelivered(f"{parts.hostname} is not found: {_words(failure)}") from None
-        deadline = time.monotonic() + self.whole_seconds
-        try:
-            raw = _connected(addresses, port, deadline)
-        except OSError as failure:
-            raise NotDelivered(f"{parts.hostname}:{port} does not answer: {_words(failure)}") from None
-        status, to = self._ask(raw, parts.hostname, port, secure, path, body, headers, deadline)
-        if 200 <= status < 300:
-            return
-        leads = f" and leads on to {urlsplit(to).netloc.rpartition('@')[2] or 'elsewhere'}" if to else ""
-        follow = ", which is not followed" if to else ""
-        raise NotDelivered(f"{parts.hostname}:{port} answered with status {status}{leads}{follow}")
+        post_json(self.url, body, headers, allowed=self.allowed, whole_seconds=self.whole_seconds)
 
-    def _ask(
-        self,
-        raw: socket.socket,
-        host: str,
-        port: int,
-        secure: bool,
-        path: str,
-        body: bytes,
-        headers: dict[str, str],
-        deadline: float,
-    ) -> tuple[int, str]:
-        # A timeout of the socket starts anew with every byte; whoever sends one now and then is ended by this.
-        connection = http.client.HTTPConnection(host, port)
-        connection.sock = raw
-        ends = threading.Timer(max(deadline - time.monotonic(), 0.0), _end, [connection])
-        ends.daemon = True
-        ends.start()
-        try:
-            if secure:
-                connection.default_port = 443
-                trusted = ssl.create_default_context()
-                connection.sock = wrapped = trusted.wrap_socket(
-                    raw, server_hostname=host, do_handshake_on_connect=False
-                )
-                wrapped.do_handshake()
-            connection.request("POST", path, body=body, headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.headers.get("Location", "") if 300 <= answer.status < 400 else ""
-        except ssl.SSLError as failure:
-            raise NotDelivered(f"{host}:{port} is not trusted: {failure.reason or failure}") from None
-        except (OSError, ValueError, http.client.HTTPException) as failure:
-            late = time.monotonic() >= deadline - 0.01
-            why = f"no answer within {self.whole_seconds:g} seconds" if late else _words(failure)
-            raise NotDelivered(f"{host}:{port} did not take it: {why}") from None
-        finally:
-            ends.cancel()
-            connection.close()
-            raw.close()
+
+def post_json(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    allowed: Allowed,
+    whole_seconds: float = WHOLE_SECONDS,
+) -> None:
+    """Post JSON within a time that no receiver can draw out; on return it was taken.
+
+    Raises:
+        NotDelivered: no answer in time, or none that takes it; `status` is the answer's, where there was one.
+        Forbidden: the address leads where it may not.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    host, secure = parts.hostname, parts.scheme == "https"
+    port = parts.port or (443 if secure else 80)
+    sent = {
+        "Content-Type": "application/json; charset=utf-8",
+        "Content-Length": str(len(body)),
+        "User-Agent": "mlreg",
+        "Connection": "close",
+        **headers,
+    }
+    path = f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+    try:
+        addresses = resolved(host, port, allowed)
+    except (OSError, UnicodeError) as failure:
+        raise NotDelivered(f"{host} is not found: {_words(failure)}") from None
+    deadline = time.monotonic() + whole_seconds
+    try:
+        raw = _connected(addresses, port, deadline)
+    except OSError as failure:
+        raise NotDelivered(f"{host}:{port} does not answer: {_words(failure)}") from None
+    status, to = _ask(raw, host, port, secure, path, body, sent, deadline, whole_seconds)
+    if 200 <= status < 300:
+        return
+    leads = f" and leads on to {urlsplit(to).netloc.rpartition('@')[2] or 'elsewhere'}" if to else ""
+    follow = ", which is not followed" if to else ""
+    raise NotDelivered(f"{host}:{port} answered with status {status}{leads}{follow}", status=status)
+
+
+def _ask(
+    raw: socket.socket,
+    host: str,
+    port: int,
+    secure: bool,
+    path: str,
+    body: bytes,
+    headers: dict[str, str],
+    deadline: float,
+    whole_seconds: float,
+) -> tuple[int, str]:
+    # A timeout of the socket starts anew with every byte; whoever sends one now and then is ended by this.
+    connection = http.client.HTTPConnection(host, port)
+    connection.sock = raw
+    ends = threading.Timer(max(deadline - time.monotonic(), 0.0), _end, [connection])
+    ends.daemon = True
+    ends.start()
+    try:
+        if secure:
+            connection.default_port = 443
+            trusted = ssl.create_default_context()
+            connection.sock = wrapped = trusted.wrap_socket(
+                raw, server_hostname=host, do_handshake_on_connect=False
+            )
+            wrapped.do_handshake()
+        connection.request("POST", path, body=body, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("Location", "") if 300 <= answer.status < 400 else ""
+    except ssl.SSLError as failure:
+        raise NotDelivered(f"{host}:{port} is not trusted: {failure.reason or failure}") from None
+    except (OSError, ValueError, http.client.HTTPException) as failure:
+        late = time.monotonic() >= deadline - 0.01
+        why = f"no answer within {whole_seconds:g} seconds" if late else _words(failure)
+        raise NotDelivered(f"{host}:{port} did not take it: {why}") from None
+    finally:
+        ends.cancel()
+        connection.close()
+        raw.close()
 
 
 def _connected(addresses: list[str], port: int, deadline: float) -> socket.socket:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ml_registry_pipelines.costs.contracts import Contract, read_contract
-from ml_registry_pipelines.costs.ledger import catch_up_costs, reprice
+from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.prices import catalog_rows
 from ml_registry_pipelines.costs.pricing import PriceBook
 from ml_registry_pipelines.costs.queries import Coverage, UnknownKey, cost_by, coverage, unpriced_models
+from ml_registry_pipelines.costs.repricing import reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
@@ -176,7 +177,7 @@ def test_coverage_counts_what_should_have_a_price_and_unknown_costs_stay_unknown
     for model in ("m", "unknown"):
         hit = rows[model, "cache_hit"]
         assert (hit["billable_requests"], hit["priced_requests"], hit["cost"]) == (0, 0, 0)
-    with lake.read("cost_rollup", "model_costs") as reading:
+    with lake.read("cost_rollup", "model_costs", "cost_corrections") as reading:
         assert coverage(reading) == Coverage(billable=4, priced=2, assumed=1)
         assert coverage(reading, where={"model": "m"}).share == 0.5
         assert coverage(reading, since=NEXT) == Coverage(0, 0, 0)

@@ -7,8 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from ml_registry_pipelines.costs.basis import CostsError
 from ml_registry_pipelines.costs.integration import VibeCodingIntegration
+from ml_registry_pipelines.costs.provenance import CostsError
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.metrics import PerformanceError
 from tests.costs.made_costs import at, call, put_prices, take
@@ -58,7 +58,7 @@ def test_rates_samples_and_what_differs(costs):
     assert latency.differs is True
     assert "the error rates differ" in latency.remark
     assert pair.finding("latency_p99").differs is None
-    assert found.basis.sequence == 1
+    assert found.provenance.sequence == 1
 
 
 def test_providers_that_served_other_models_are_said_to(costs):

@@ -12,15 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from ml_registry_pipelines.cli import cli
-from ml_registry_pipelines.costs import ledger
-from ml_registry_pipelines.costs.ledger import (
-    CostsBusy,
-    Repriced,
-    catch_up_costs,
-    days_priced,
-    reprice,
-)
+from ml_registry_pipelines.costs import repricing
+from ml_registry_pipelines.costs.ledger import CostsBusy, catch_up_costs, days_priced
 from ml_registry_pipelines.costs.pricing import PriceBook
+from ml_registry_pipelines.costs.repricing import Repriced, reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
 from tests.costs.test_ledger_and_rollups import DAY, NEXT, at, call, figures, put_prices
@@ -128,7 +123,7 @@ def test_a_catalogue_that_changes_meanwhile_is_what_the_costs_end_up_with(
 ) -> None:
     land(lake, [call(at(9), model="late")])
     catch_up_costs(lake)
-    real, asked = ledger._changes, list[bool]()
+    real, asked = repricing._changes, list[bool]()
 
     def slow(*given: Any) -> Any:
         asked.append(True)
@@ -138,7 +133,7 @@ def test_a_catalogue_that_changes_meanwhile_is_what_the_costs_end_up_with(
                 reprice(faster, [DAY])
         return real(*given)
 
-    monkeypatch.setattr(ledger, "_changes", slow)
+    monkeypatch.setattr(repricing, "_changes", slow)
     reprice(lake, [DAY])
     assert [row["cost"] for row in costs(lake)] == [10]
 
@@ -171,17 +166,19 @@ def test_the_shell_prices_past_days_anew_and_says_what_changed(lake: Lake, home:
     )
 
     def mlreg(*arguments: str) -> list[str]:
-        found = CliRunner().invoke(cli, ["prices", "reprice", *arguments])
+        found = CliRunner().invoke(cli, ["costs", "reprice", *arguments])
         assert found.exit_code == 0, found.output
         return found.output.splitlines()
 
     until = ["--until", str(DAY)]
     assert mlreg(*until, "--dry-run") == [
         "2026-10-05  1 of 1 rows  +0.000010 USD",
+        "  acme  unknown -> 0.000010 USD",
         "1 rows of 1 days would change: +0.000010 USD",
     ]
     assert mlreg(*until) == [
         "2026-10-05  1 of 1 rows  +0.000010 USD",
+        "  acme  unknown -> 0.000010 USD",
         "1 rows of 1 days changed: +0.000010 USD",
         "rolled up 1 days, 2026-10-05 to 2026-10-05",
     ]
@@ -191,7 +188,7 @@ def test_the_shell_prices_past_days_anew_and_says_what_changed(lake: Lake, home:
 
 def test_days_in_the_wrong_order_are_refused(lake: Lake) -> None:
     later = str(DAY + timedelta(days=1))
-    found = CliRunner().invoke(cli, ["prices", "reprice", "--since", later, "--until", str(DAY)])
+    found = CliRunner().invoke(cli, ["costs", "reprice", "--since", later, "--until", str(DAY)])
     assert found.exit_code == 2
     assert "is after --until" in found.output
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from ml_registry_pipelines.costs.basis import CostsError
 from ml_registry_pipelines.costs.integration import VibeCodingIntegration
+from ml_registry_pipelines.costs.provenance import CostsError
 from ml_registry_pipelines.costs.value_models import Declared, ValueModel
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.performance import MetricPoint, PerformanceTracker
@@ -129,12 +129,12 @@ def test_an_answer_is_kept_with_all_that_it_was_computed_with(costs: VibeCodingI
         answer.net_value.estimate,
         7,
     )
-    assumptions, basis = json.loads(row["assumptions"]), json.loads(row["basis"])
+    assumptions, provenance = json.loads(row["assumptions"]), json.loads(row["provenance"])
     assert assumptions["value_model"]["value_per_success"] == "0.50"
     assert assumptions["note"] == "as agreed"
     assert "Wilson" in assumptions["method"]
-    assert basis["versions"]["model_costs"] == answer.basis.versions["model_costs"]
-    assert basis["sequence"] == 1
+    assert provenance["versions"]["model_costs"] == answer.provenance.versions["model_costs"]
+    assert provenance["sequence"] == 1
 
 
 @pytest.mark.parametrize(

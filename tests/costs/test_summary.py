@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ml_registry_pipelines.costs.basis import CostsError
 from ml_registry_pipelines.costs.integration import VibeCodingIntegration
+from ml_registry_pipelines.costs.provenance import CostsError
 from ml_registry_pipelines.costs.queries import UnknownKey
 from ml_registry_pipelines.costs.tagged import cost_by_tag
 from ml_registry_pipelines.lake.lake import Lake
@@ -137,12 +137,12 @@ def test_what_is_taken_and_not_rolled_up_is_counted_and_not_hidden(lake: Lake) -
     land(lake, [call(at(DAY)), call(at(DAY), model="m"), call(at(NEXT), provider="other")])
     costs = VibeCodingIntegration(lake)
     found = costs.get_cost_summary(where={"provider": "acme"})
-    assert (found.requests, found.basis.pending, found.totals) == (1, 2, {"USD": Decimal(10)})
-    assert costs.get_cost_summary(NEXT, AFTER).basis.pending == 1
+    assert (found.requests, found.provenance.pending, found.totals) == (1, 2, {"USD": Decimal(10)})
+    assert costs.get_cost_summary(NEXT, AFTER).provenance.pending == 1
     assert costs.refresh() == (DAY, NEXT)
     again = costs.get_cost_summary(where={"provider": "acme"})
-    assert (again.requests, again.basis.pending, again.basis.sequence) == (3, 0, 2)
-    assert again.basis.versions["model_costs"] > found.basis.versions["model_costs"]
+    assert (again.requests, again.provenance.pending, again.provenance.sequence) == (3, 0, 2)
+    assert again.provenance.versions["model_costs"] > found.provenance.versions["model_costs"]
 
 
 def test_a_tracked_request_costs_what_its_price_says(lake: Lake) -> None:

@@ -8,8 +8,8 @@ from decimal import Decimal
 
 import pytest
 
-from ml_registry_pipelines.costs.basis import CostsError
 from ml_registry_pipelines.costs.integration import VibeCodingIntegration
+from ml_registry_pipelines.costs.provenance import CostsError
 from ml_registry_pipelines.costs.trends import Outlook
 from ml_registry_pipelines.lake.lake import Lake
 from tests.costs.made_costs import at, call, put_prices, take

@@ -63,7 +63,9 @@ def test_a_slice_whose_sources_are_replaced_while_it_is_computed_is_computed_aga
             lake.replace("model_costs", costs, predicate=f"day = '{DAY}'", source="reprice", sequence=1)
         return rows
 
-    found = refresh_days(lake, "cost_rollup", compute, complete=complete_sequence, reads=["model_costs"])
+    found = refresh_days(
+        lake, "cost_rollup", compute, complete=complete_sequence, reads=["model_costs", "cost_corrections"]
+    )
     assert calls == [[DAY, NEXT], [DAY]]
     assert (found.days, found.sequence) == ((DAY, NEXT), 1)
 

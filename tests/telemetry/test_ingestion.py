@@ -131,6 +131,30 @@ def test_a_duplicate_is_found_wherever_it_comes_again(world, again):
     assert world.balance() == {"rows_in": 2, "taken": 1, "duplicates": 1, "quarantined": 0}
 
 
+def test_a_bill_beside_a_log_is_set_aside_as_one_file_and_counts_no_request(world):
+    answer = {"object": "chat.completion", "created": 1790848800, "model": "gpt-4o", "choices": []}
+    usage = {"prompt_tokens": 1200, "completion_tokens": 38, "total_tokens": 1238}
+    write(world.landing / "openai", "a.jsonl", [{**answer, "id": f"c{n}", "usage": usage} for n in range(3)])
+    bucket = {
+        "object": "bucket",
+        "start_time": 1790812800,
+        "end_time": 1790899200,
+        "results": [
+            {"object": "organization.usage.completions.result", "input_tokens": 3600, "num_model_requests": 3}
+        ],
+    }
+    write(world.landing / "openai", "usage.jsonl", [bucket, bucket])
+    done = world.take()
+    assert (done.taken, done.quarantined, done.files) == (3, 1, 2)
+    assert world.events() == ["c0", "c1", "c2"]
+    world.balance()
+    (held,) = open_rows(world.lake, limit=10).to_pylist()
+    assert (held["file"], held["line"], held["reason"]) == ("openai/usage.jsonl", 0, "bill")
+    assert "put it into a bills source" in held["message"]
+    tried = replay(Ingestion(world.lake, world.sources, salt="salt"), open_rows(world.lake, limit=10))
+    assert (tried.taken, world.events()) == (0, ["c0", "c1", "c2"])
+
+
 def test_another_attempt_and_another_tenant_are_no_duplicates(world):
     rows = [record(1), record(1, attempt=2), record(1, tenant="else"), record(1, source_system="gateway")]
     write(world.landing / "native", "a.jsonl", rows)
@@ -230,7 +254,7 @@ def test_a_long_file_goes_in_by_parts_and_is_taken_up_where_it_was_left(world, m
     write(world.landing / "native", "a.jsonl", [record(n) for n in range(170)], packed=True)
     look = world.sources.look(world.lake, settled=True)
     worker = Ingestion(world.lake, world.sources, salt="s")
-    steps = worker._take(worker._left(look.files), 1, [])
+    steps = worker._take(worker.left(look.files), 1, [])
     next(steps)
     steps.close()  # The worker stops here.
     assert 0 < len(world.events()) < 170
@@ -253,10 +277,10 @@ def test_followers_that_were_not_written_are_written_at_the_next_start(world, mo
     class Died(BaseException):
         pass
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise Died
 
-    monkeypatch.setattr(worker, "_follow", die)
+    monkeypatch.setattr(worker, "follow", die)
     with pytest.raises(Died):
         worker.take(look.files)
     assert world.lake.sequence("inference_events", "ingestion") == 1

@@ -52,6 +52,25 @@ def test_a_preview_of_an_unknown_format_names_the_known_ones(tmp_path: Path):
     assert any("known are native, azure_trace" in line for line in others)
 
 
+def test_a_preview_tells_a_bill_from_a_log(tmp_path: Path):
+    (tmp_path / "focus.jsonl").write_text(
+        lines([{"ChargePeriodStart": "2026-10-22T14:00:00Z", "BilledCost": 1}])
+    )
+    first, counted, *others = look_at(tmp_path, "focus.jsonl", dialect="openai_api").lines()
+    assert first == "focus.jsonl: a bill, not a log"
+    assert counted == "  1 records: 0 can be taken, 1 would be quarantined"
+    assert any("put it into a bills source" in line for line in others)
+
+
+def test_a_preview_takes_costs_in_the_unit_of_the_source(tmp_path: Path):
+    log: dict[str, Any] = {
+        "id": "pk-1", "created_at": "2026-10-31T12:00:00Z", "ai_org": "openai", "ai_model": "gpt-4o",
+        "req_units": 1200, "res_units": 38, "cost": 0.21, "cost_currency": "USD",
+    }  # fmt: skip
+    (tmp_path / "a.jsonl").write_text(lines([log]))
+    assert look_at(tmp_path, "a.jsonl", cost_unit="cents").taken == 1
+
+
 def test_a_preview_obeys_what_the_source_says(tmp_path: Path):
     (tmp_path / "a.jsonl").write_text(lines([native(1), native(2, org="acme")]))
     assert look_at(tmp_path, "a.jsonl", tenant_field="org").tenants == {"acme"}

@@ -205,12 +205,14 @@ def test_a_full_configuration_is_read(tmp_path):
             folder: logs
             pattern: "*.jsonl"
             tenant: " acme "
+            cost_unit: cents
         """,
     )
     gateway, local = parse_sources(path, home="/home")
     assert (gateway.folder, gateway.prefix, gateway.dialect) == ("s3://logs/litellm", "prod", "litellm")
     assert gateway.base_time == datetime(2026, 10, 30, 23, tzinfo=UTC)
     assert (local.folder, local.tenant, local.pattern) == (str(tmp_path / "logs"), "acme", "*.jsonl")
+    assert (gateway.cost_unit, local.cost_unit) == (None, "cents")
 
 
 @pytest.mark.parametrize(
@@ -243,6 +245,10 @@ def test_a_full_configuration_is_read(tmp_path):
         ('sources: [{name: a, folder: b, tenant: "a\\nb"}]', "control characters"),
         ("sources: [{name: a, folder: b, time_zone: localtime}]", "no time zone 'localtime'"),
         ("sources: [{name: a, folder: b, time_zone: right/UTC}]", "no time zone 'right/UTC'"),
+        (
+            "sources: [{name: a, folder: b, cost_unit: pence}]",
+            "`cost_unit` is 'pence'; write currency or cents",
+        ),
         ("sources: [{name: a, folder: b, base_time: 2026-13-45}]", "'2026-13-45' is no time"),
         ("sources: [{name: a, folder: b, base_time: 2026-10-31T25:00:00Z}]", "is no time"),
         ("sources: [{name: a, folder: b, base_time: 0001-01-01T00:00:00+14:00}]", "is no time"),

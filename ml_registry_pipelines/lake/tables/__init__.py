@@ -6,7 +6,9 @@ A table belongs to the module of the room that writes it. Readers find it by nam
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.tables import (
     attribution,
+    bills,
     costs,
+    experiments,
     lineage,
     operations,
     registry,
@@ -16,7 +18,7 @@ from ml_registry_pipelines.lake.tables import (
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for room in (telemetry, costs, attribution, lineage, operations, registry, webhooks)
+    for room in (telemetry, costs, bills, experiments, attribution, lineage, operations, registry, webhooks)
     for table in room.TABLES
 }
 """All declared tables by name."""

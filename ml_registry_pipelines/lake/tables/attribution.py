@@ -84,7 +84,11 @@ ATTRIBUTION_GAPS = Table(
         Column("first_seen", "timestamp", "start of the first one", "UTC", required=True),
         Column("last_seen", "timestamp", "start of the last one", "UTC", required=True),
         Column("sequence", "int64", "batch up to which the row was computed", required=True),
-        Column("costs_version", "int64", "version of model_costs that the row was computed from"),
+        Column(
+            "costs_version",
+            "int64",
+            "versions of model_costs and cost_corrections, added up, that the row was computed from",
+        ),
         ATTRIBUTION_VERSION,
     ),
     key=("tenant", "day", *CONDITIONS, "reason", "deployment_id", "currency"),

@@ -1,5 +1,7 @@
 """Tables of the costs room: dated prices, priced attempts and their rollup."""
 
+from dataclasses import replace
+
 from ml_registry_pipelines.lake.declarations import MONEY, Column, Precedence, Table
 from ml_registry_pipelines.lake.tables.attribution import ATTRIBUTED, ATTRIBUTED_COLUMNS, ATTRIBUTION_VERSION
 from ml_registry_pipelines.lake.tables.telemetry import COUNT_COLUMNS
@@ -29,6 +31,48 @@ COST_COMPONENTS: tuple[str, ...] = (
     "cache_write_cost",
     "output_cost",
     "other_cost",
+)
+AMOUNTS: tuple[str, ...] = (*COST_COMPONENTS, "cost")
+"""The effective cost, by component and as a whole: what every figure uses."""
+TOKEN_TYPES: tuple[str, ...] = ("input", "cache_read", "cache_write", "output")
+"""Types of tokens with a cost of their own; each is the sum of its buckets."""
+TYPED_TOKENS: tuple[str, ...] = tuple(f"{kind}_tokens" for kind in TOKEN_TYPES)
+"""The tokens of an attempt by type: what the component of that name is for."""
+LIST_AMOUNTS: tuple[str, ...] = tuple(f"list_{name}" for name in AMOUNTS)
+CONTRACTED_AMOUNTS: tuple[str, ...] = tuple(f"contracted_{name}" for name in AMOUNTS)
+
+PRICE_KINDS: tuple[str, ...] = ("list", "contract", "assumed")
+"""What sort of price an effective cost comes from: a public list, a contract, or an illustrative price,
+which nobody has agreed to."""
+
+ENTRIES: tuple[str, ...] = ("reversed", "restated")
+"""The two halves of a correction: what was booked, with the opposite sign, and what holds instead."""
+
+_AMOUNT_MEANINGS = {
+    "input_cost": "uncached input of every modality",
+    "cache_read_cost": "input read from the prompt cache",
+    "cache_write_cost": "input written to the prompt cache",
+    "output_cost": "output, reasoning included",
+    "other_cost": "requests, searches, pages, seconds",
+}
+
+
+def _listed(of: str) -> tuple[Column, ...]:
+    """Columns of what the public list asks for the same usage."""
+    return (
+        *(
+            Column(f"list_{name}", MONEY, f"{meaning}, at the public list price", "currency")
+            for name, meaning in _AMOUNT_MEANINGS.items()
+        ),
+        Column("list_cost", MONEY, f"FOCUS ListCost: {of}", "currency"),
+    )
+
+
+BOOKED_DAY = Column(
+    "booked_day",
+    "date",
+    "UTC day on which the amount was booked, where the month of its own day was closed by then; "
+    "NULL: with its own day",
 )
 
 PRICE_CATALOG = Table(
@@ -97,6 +141,29 @@ PRICE_CATALOG = Table(
     precedence=Precedence.RETENTION,
 )
 
+_STATED = (
+    Column(
+        "price_kind",
+        "string",
+        "list, contract or assumed; NULL where nothing is priced. A component's contracted cost is its own "
+        "cost where this is contract, else its list cost",
+    ),
+    Column(
+        "list_price_id",
+        "string",
+        "list price of the same model, conditions and moment; NULL where there is none in this currency that "
+        "names all that was used",
+    ),
+    *_listed("list price times usage; NULL where the attempt is not priced, or list_price_id is NULL"),
+    Column(
+        "contracted_cost",
+        MONEY,
+        "FOCUS ContractedCost: at the contract's price where one holds, else list_cost; "
+        "an illustrative price is no contract",
+        "currency",
+    ),
+)
+
 MODEL_COSTS = Table(
     name="model_costs",
     row="one attempt with its price: exactly one row per row of inference_events",
@@ -132,6 +199,8 @@ MODEL_COSTS = Table(
         ),
         Column("logged_cost", MONEY, "cost that the log itself states", "logged_currency"),
         Column("logged_currency", "string", "ISO 4217 code of logged_cost"),
+        *_STATED,
+        BOOKED_DAY,
         *(
             Column(
                 f"{kind}_tokens",
@@ -139,11 +208,11 @@ MODEL_COSTS = Table(
                 f"tokens that {kind}_cost is for; NULL: not kept yet then",
                 "tokens",
             )
-            for kind in ("input", "cache_read", "cache_write", "output")
+            for kind in TOKEN_TYPES
         ),
     ),
     key=("tenant", "event_key", "batch"),
-    statistics=("tenant", "day", "event_ts", "batch", "event_key"),
+    statistics=("tenant", "day", "event_ts", "batch", "event_key", "booked_day"),
     partition_by=("day",),
     sort_by=("tenant", "event_ts"),
     retention_days=3650,
@@ -198,10 +267,30 @@ COST_ROLLUP = Table(
         Column(
             "costs_version",
             "int64",
-            "version of model_costs that the row was computed from; NULL: not recorded yet then",
+            "versions of model_costs and cost_corrections, added up, that the row was computed from; "
+            "NULL: not recorded yet then",
         ),
         *ATTRIBUTED_COLUMNS,
         ATTRIBUTION_VERSION,
+        Column(
+            "listed_requests",
+            "int64",
+            "priced attempts that have a list cost; NULL: not counted yet then",
+            "requests",
+        ),
+        Column("listed_cost", MONEY, "effective cost of those: list_cost less this was saved", "currency"),
+        *_listed("sum over the attempts that have one"),
+        *(
+            Column(name, MONEY, "as in model_costs, over the attempts that have one", "currency")
+            for name in CONTRACTED_AMOUNTS
+        ),
+        Column(
+            "charge_class",
+            "string",
+            "Correction: what was corrected after the month had closed, with counts as differences; "
+            "NULL: what was booked first",
+        ),
+        BOOKED_DAY,
         *(
             Column(
                 f"priced_{kind}_tokens",
@@ -209,7 +298,7 @@ COST_ROLLUP = Table(
                 f"tokens of the priced attempts that {kind}_cost is for",
                 "tokens",
             )
-            for kind in ("input", "cache_read", "cache_write", "output")
+            for kind in TOKEN_TYPES
         ),
         Column(
             "typed_requests", "int64", "priced attempts whose tokens are kept by type; NULL: none", "requests"
@@ -225,6 +314,8 @@ COST_ROLLUP = Table(
         "status",
         *ATTRIBUTED,
         "currency",
+        "charge_class",
+        "booked_day",
     ),
     statistics=("tenant", "day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
@@ -273,7 +364,10 @@ ROI_RESULTS = Table(
         Column("label_coverage", "float64", "judged answers per answer"),
         Column("assumptions", "string", "value model, methods and remarks, as a JSON object", required=True),
         Column(
-            "basis", "string", "versions of the tables and batch that it rests on, as JSON", required=True
+            "provenance",
+            "string",
+            "versions of the tables and batch that it rests on, as JSON",
+            required=True,
         ),
         Column("recorded_at", "timestamp", "when it was computed", "UTC", required=True),
     ),
@@ -284,4 +378,109 @@ ROI_RESULTS = Table(
     precedence=Precedence.RETENTION,
 )
 
-TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP, ROI_RESULTS)
+TAG_COSTS = Table(
+    name="tag_costs",
+    row="one hour of one value of a tag that a budget names: what requests with it cost",
+    columns=(
+        Column("period_start", "timestamp", "start of the hour", "UTC", required=True),
+        Column("day", "date", "UTC day of the hour", required=True),
+        Column("tenant", "string", "organisation", required=True),
+        Column("tag", "string", "name of the tag", required=True),
+        Column("value", "string", "its value; NULL: requests without the tag"),
+        Column("application", "string", "application"),
+        Column("provider", "string", "who answered"),
+        Column("model", "string", "model that answered"),
+        Column("model_id", "string", "model of the registry; NULL where that is not known"),
+        Column("currency", "string", "ISO 4217 code of the cost; NULL where there is no price"),
+        Column("requests", "int64", "attempts", "requests", required=True),
+        Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
+        Column("priced_requests", "int64", "attempts that have one", "requests", required=True),
+        Column(
+            "assumed_requests", "int64", "attempts priced by an illustrative price", "requests", required=True
+        ),
+        Column("cost", MONEY, "sum over the priced attempts; NULL where none is priced", "currency"),
+        Column("sequence", "int64", "batch of the day's cost_rollup that the row goes with", required=True),
+        Column("costs_version", "int64", "version of model_costs that this rollup was computed from"),
+        ATTRIBUTION_VERSION,
+        Column("tags_digest", "int64", "digest of the tenants and tags that were summed up", required=True),
+    ),
+    key=(
+        "period_start",
+        "tenant",
+        "tag",
+        "value",
+        "application",
+        "provider",
+        "model",
+        "model_id",
+        "currency",
+    ),
+    statistics=("tenant", "day", "period_start", "sequence"),
+    partition_by=("day",),
+    sort_by=("tenant", "tag", "period_start"),
+    precedence=Precedence.RETENTION,
+)
+
+COST_CORRECTIONS = Table(
+    name="cost_corrections",
+    row="one half of a correction of one attempt's cost after its month had closed",
+    columns=(
+        Column("correction", "int64", "number of the commit that wrote it, from 1", required=True),
+        Column("recorded_at", "timestamp", "when it was written", "UTC", required=True),
+        Column(
+            "entry",
+            "string",
+            "reversed: what was booked, amounts with the opposite sign; restated: what holds instead",
+            required=True,
+        ),
+        *(
+            replace(column, required=True) if column is BOOKED_DAY else column
+            for column in MODEL_COSTS.columns
+        ),
+    ),
+    key=("tenant", "event_key", "batch", "correction", "entry"),
+    statistics=("tenant", "day", "booked_day", "correction"),
+    partition_by=("day",),
+    sort_by=("tenant", "event_ts", "event_key", "entry"),
+    retention_days=3650,
+    precedence=Precedence.RETENTION,
+    plain=("event_key", "event_ts"),
+)
+
+RATE = "decimal(18,12)"
+"""A rate of exchange: times an amount of twelve decimals it stays exact, up to 99 trillion."""
+
+CURRENCY_RATES = Table(
+    name="currency_rates",
+    row="one state of one dated rate between two currencies",
+    columns=(
+        Column("day", "date", "first UTC day that the rate is of", required=True),
+        Column("base", "string", "ISO 4217 code of the currency of which one unit is priced", required=True),
+        Column("quote", "string", "ISO 4217 code of the currency in which it is priced", required=True),
+        Column("rate", RATE, "units of quote for one unit of base; NULL: withdrawn", "quote per base"),
+        Column("source", "string", "who says so", required=True),
+        Column(
+            "generation",
+            "int64",
+            "number of the change that wrote the row, from 1; of one day and pair the newest holds",
+            required=True,
+        ),
+        Column("recorded_at", "timestamp", "when the row was written", "UTC", required=True),
+    ),
+    key=("day", "base", "quote", "generation"),
+    statistics=("day", "base", "quote", "generation"),
+    sort_by=("day", "base", "quote"),
+    tenant_column=None,
+    shared=True,
+    precedence=Precedence.RETENTION,
+)
+
+TABLES = (
+    PRICE_CATALOG,
+    MODEL_COSTS,
+    COST_ROLLUP,
+    TAG_COSTS,
+    COST_CORRECTIONS,
+    CURRENCY_RATES,
+    ROI_RESULTS,
+)

@@ -237,10 +237,15 @@ PERFORMANCE_ROLLUP = Table(
     name="performance_rollup",
     row="one period of one provider, model, status and version: counts and mergeable percentile sketches",
     columns=(
-        Column("grain", "string", "hour (all tenants together) or day (by tenant)", required=True),
+        Column(
+            "grain",
+            "string",
+            "hour or whole_day (all tenants together), or day (by tenant): all requests are in each",
+            required=True,
+        ),
         Column("period_start", "timestamp", "start of the period", "UTC", required=True),
         Column("day", "date", "UTC day of the period", required=True),
-        Column("tenant", "string", "organisation; NULL where the grain is hour"),
+        Column("tenant", "string", "organisation; NULL where the grain holds all together"),
         Column("provider", "string", "who answered"),
         Column("model", "string", "model that answered"),
         Column("status", "string", "status of the requests", required=True),
@@ -291,9 +296,10 @@ PERFORMANCE_ROLLUP = Table(
         ATTRIBUTION_VERSION,
     ),
     key=("grain", "period_start", "tenant", "provider", "model", "status", *ATTRIBUTED),
-    statistics=("day", "period_start", "sequence", "attribution_version"),
+    statistics=("grain", "day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "period_start"),
+    row_group=512,  # the hours of a day are twenty times its other rows, with the sketches that take long to read
 )
 
 TABLES = (INFERENCE_EVENTS, INGESTED_FILES, QUARANTINED_ROWS, MODEL_METRICS, PERFORMANCE_ROLLUP)

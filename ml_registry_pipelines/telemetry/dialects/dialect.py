@@ -67,6 +67,8 @@ class Times(Enum):
     """`ts` is the start."""
     RELATIVE = "relative"
     """`offset_ms` counts from the base time of the source."""
+    PARTLY = "partly"
+    """`ts` is the start where a record has one; else the base time of the source is assumed."""
     ABSENT = "absent"
     """Nothing: the base time of the source is assumed."""
 

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.queries import FILTERS, UnknownKey
+from ml_registry_pipelines.costs.standing import CORRECTIONS
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.attributing import RULES
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind
@@ -16,7 +17,7 @@ from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_b
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
 
-READS = ("cost_rollup", "model_costs", "inference_events", RULES)
+READS = ("cost_rollup", "model_costs", CORRECTIONS, "inference_events", RULES)
 """Tables of a reading, in this order: what is derived is never ahead of what it is derived from."""
 COVERED = 0.99
 """Share of the billable requests that has to have a price where a decision rests on the figures."""
@@ -28,7 +29,7 @@ class CostsError(MlregError):
 
 
 @dataclass(frozen=True)
-class Basis:
+class Provenance:
     """Versions of the tables that were read, the batch up to which the figures hold, and when that was.
 
     `pending` counts attempts that were taken and are in no figure yet: their batch is not priced or
@@ -50,14 +51,14 @@ class Basis:
         }
 
 
-def basis(
+def provenance(
     reading: Reading,
     *,
     since: date | None,
     until: date | None,
     where: Mapping[str, str],
     tables: Sequence[str] = READS,
-) -> Basis:
+) -> Provenance:
     """What figures of `cost_rollup` over some days rest on; the reading holds `READS`."""
     leading = reading.sequence("inference_events", "ingestion")
     behind = [
@@ -84,7 +85,7 @@ def basis(
         )["pending"][0].as_py()
     versions = {name: reading.version(name) for name in tables}
     sequence = min(leading, reading.sequence("model_costs", "inference_events"))
-    return Basis(versions, sequence, pending, datetime.now(UTC))
+    return Provenance(versions, sequence, pending, datetime.now(UTC))
 
 
 def checked_days(since: date | None, until: date | None) -> None:
