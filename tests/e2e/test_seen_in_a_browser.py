@@ -37,6 +37,7 @@ def page(window: BrowserContext, ui: Ui) -> Iterator[Page]:
 
 def test_the_asset_graph_shows_every_group_and_table(page: Page, ui: Ui, tmp_path: Path) -> None:
     expanded = ",".join(f"global@global:{group}" for group in PLATFORM)
+    page.set_viewport_size({"width": 2000, "height": 1800})  # what lies outside is not drawn
     page.goto(f"{ui.address}/asset-groups/?expanded={quote(expanded, safe='')}")
     for name in (*PLATFORM, "landing", "inference_events", "model_costs", "cost_rollup", "daily_cost_report"):
         page.get_by_text(name, exact=True).first.wait_for()
