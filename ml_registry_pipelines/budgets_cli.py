@@ -183,6 +183,8 @@ def _certain(status: BudgetStatus) -> bool:
 
 
 def _show(status: BudgetStatus) -> None:
+    from ml_registry_pipelines.costs.forecasting import BAND, LEAST_DAYS
+
     budget, period = status.budget, status.period
     currency = budget.currency
     start, end = (moment.astimezone(period.zone) for moment in (period.start, period.end))
@@ -202,10 +204,10 @@ def _show(status: BudgetStatus) -> None:
         ),
         "not summed up": f"{status.pending_days} days" if status.pending_days else "",
         "forecast": (
-            "none: it takes seven whole days"
+            f"none: it takes {LEAST_DAYS} whole days"
             if forecast is None
             else f"{_money(forecast.cost, currency)} by the end, {_money(forecast.low, currency)} to "
-            f"{_money(forecast.high, currency)} (95 %, {forecast.days} days)"
+            f"{_money(forecast.high, currency)} ({BAND:.0%}, {forecast.days} days)"
         ),
         "alerts at": ", ".join(f"{share:.0%}" for share in budget.alert_at) or "as the rules say",
         "note": budget.note,

@@ -19,9 +19,11 @@ from ml_registry_pipelines import (
     attribution_cli,
     bills_cli,
     budgets_cli,
+    costs_analytics_cli,
     costs_cli,
     exchange_cli,
     experiments_cli,
+    performance_cli,
     registry_cli,
     statements_cli,
     webhooks_cli,
@@ -80,7 +82,9 @@ budgets_cli.attach(cli)
 experiments_cli.attach(cli)
 bills_cli.attach(cli)
 statements_cli.attach(cli)
+performance_cli.attach(cli)
 costs_cli.attach(cli)
+costs_analytics_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

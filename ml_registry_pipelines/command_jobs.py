@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.telemetry.attribution import Attribution, Rule
 
     Done = (
-        Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | Mapping[str, str]
+        Thing | Version | Rule | Relationship | Allocation | Experiment | Decision | int | Mapping[str, Any]
     )
     """What a command gives: what it is about now, or how many, or what the run is to show of it."""
 
@@ -123,7 +123,7 @@ def _told(done: "Done") -> dict[str, Any]:
     from ml_registry_pipelines.telemetry.attribution import Rule
 
     if isinstance(done, Mapping):
-        return dict(done)
+        return {name: value for name, value in done.items() if value not in (None, "")}
     if isinstance(done, int):
         return {"entities": done}
     if isinstance(done, Decision):

@@ -1,10 +1,13 @@
-"""`mlreg costs`: the ledger from a shell: price anew, close months, rates of exchange, export. A door and no more."""
+"""`mlreg costs`: the ledger from a shell: price anew, close months, rates of exchange, export. A door and no more.
+
+The group's questions (summary, trends, roi, compare) are in `costs_analytics_cli.py`.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +18,6 @@ from ml_registry_pipelines.cli_support import key_option, open_lake, open_log, s
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from ml_registry_pipelines.costs.catalog import CatalogSync
     from ml_registry_pipelines.costs.closing import Closings
     from ml_registry_pipelines.costs.repricing import Repriced
@@ -30,7 +31,7 @@ SHOWN_DAYS = 10
 
 @click.group()
 def costs() -> None:
-    """What requests cost: price anew, close months, rates of exchange, export."""
+    """What requests cost and returned; price anew, close months, rates of exchange, export."""
 
 
 def attach(cli: click.Group) -> None:
@@ -48,48 +49,6 @@ def sync_prices(lake: Lake) -> CatalogSync:
     if rates := configured_rates(settings.home):
         add_rates(lake, rates)
     return sync_catalog(lake, configured_contracts(settings.home, settings.contract_file))
-
-
-# -- figures ---------------------------------------------------------------------------------------
-
-
-@costs.command("show")
-@click.option(
-    "--by", "keys", multiple=True, help="day, tenant, application, provider, model ... ; repeatable."
-)
-@click.option("--since", type=DAY, help="First day (UTC).")
-@click.option("--until", type=DAY, help="Last day, itself included.")
-@click.option(
-    "--currency", help="Convert to this currency at the rate of each day; default: none is converted."
-)
-@click.option(
-    "--basis",
-    type=click.Choice(["use", "booked", "closed"]),
-    default="use",
-    show_default=True,
-    help="Corrections of closed months by the day of the requests, by the day they were booked, or left out.",
-)
-def costs_show(
-    keys: tuple[str, ...], since: datetime | None, until: datetime | None, currency: str | None, basis: str
-) -> None:
-    """List effective, list and contracted cost with their coverage; all tenants', unless MLREG_TENANT names one."""
-    from ml_registry_pipelines.costs.queries import Basis, cost_by
-
-    tables = ("cost_rollup", "currency_rates") if currency else ("cost_rollup",)
-    only = Settings.from_environment().tenant
-    with open_lake() as lake, lake.read(*tables) as reading:
-        rows = cost_by(
-            reading,
-            keys,
-            since=since.date() if since else None,
-            until=until.date() + timedelta(days=1) if until else None,
-            where={"tenant": only} if only else None,
-            basis=Basis(basis),
-            currency=currency,
-        )
-    shown = [*dict.fromkeys(keys), "requests", "coverage", "cost", "list_cost", "contracted_cost", "savings"]
-    told = [*shown, "corrections", *(["unconverted_cost"] if currency else []), "currency"]
-    _print(rows.select(told))
 
 
 # -- pricing anew ----------------------------------------------------------------------------------
@@ -330,9 +289,3 @@ def costs_export(
         click.echo(
             f"left out, because their cost is not known: {why} (`mlreg prices missing` lists them)", err=True
         )
-
-
-def _print(rows: pa.Table) -> None:
-    from ml_registry_pipelines.lake.output import write_result
-
-    write_result(rows, form="table", output=None)

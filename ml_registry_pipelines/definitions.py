@@ -34,6 +34,7 @@ from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
+from ml_registry_pipelines.value_jobs import value_jobs
 from resources import resources_for
 from sensors import alerting, attribution, ingestion, reporting, watching
 from sensors import bills as bill_sensors
@@ -87,6 +88,7 @@ def build_defs(
             *budget_jobs(),
             *costs_jobs(),
             *experiments_jobs(),
+            *value_jobs(),
         ],
         schedules=all_schedules(),
         sensors=[

@@ -133,12 +133,16 @@ def new_prices(context: dg.SensorEvaluationContext, prices: PricesResource) -> d
 def _request(
     instance: dg.DagsterInstance, lake: Lake, look: Look, *, catch_up: bool = False
 ) -> dg.RunRequest | dg.SkipReason:
-    """One run for the files of a look, with `catch_up` also for what a failed run left; a reason where none."""
-    from ml_registry_pipelines.telemetry.ingestion import SOURCE
+    """One run for the files of a look; a reason where none.
+
+    With `catch_up` also for what a failed run left, and for requests that were told of without a file,
+    which are neither priced nor rolled up yet.
+    """
+    from ml_registry_pipelines.telemetry.ingestion import SOURCE, followers_lag
 
     if in_flight(instance, JOB):
         return dg.SkipReason(f"{len(look.files)} files wait: a run is in flight")
-    if not look.files and not (catch_up and last_failed(instance, JOB)):
+    if not look.files and not (catch_up and (last_failed(instance, JOB) or followers_lag(lake)[1])):
         growing = f", {look.growing} are still growing" if look.growing else ""
         return dg.SkipReason(f"no new file{growing}")
     batch = lake.sequence("inference_events", SOURCE) + 1

@@ -73,7 +73,7 @@ def test_a_budget_from_a_shell_until_its_alert_is_taken_on(mlreg, lake, home):
         "60.00 USD, 60.0%",
         "Europe/Berlin",
         "100.0% of 1 billable",
-        "takes seven whole days",
+        "takes 21 whole days",
         "last 72 h",
     ):
         assert part in shown

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from ml_registry_pipelines.telemetry.performance import Inference, PerformanceTracker
 from resources import SourcesResource
 from sensors import requests
 from sensors.ingestion import BATCH_TAG
@@ -51,6 +52,17 @@ def test_files_that_land_together_are_one_run(location: Location) -> None:
     (request,) = location.requested("new_inference_logs")
     assert len(request.run_config["ops"]["inference_events"]["config"]["files"]) == 3
     assert request.run_key == "inference_events/1/1"
+
+
+def test_a_request_that_was_told_of_without_a_file_is_priced_and_rolled_up_by_a_run(
+    location: Location,
+) -> None:
+    told = Inference("gpt-4o", "openai", event_id="t1", usage={"in_uncached": 10, "out_text": 5})
+    PerformanceTracker(location.lake).track_inference(told)
+    (request,) = location.requested("new_inference_logs")
+    assert location.execute(request).success
+    assert location.rows("SELECT sum(requests) AS n FROM cost_rollup WHERE grain = 'day'") == [{"n": 1}]
+    assert location.requested("new_inference_logs") == []
 
 
 def test_a_request_that_is_delivered_twice_takes_its_files_once(location: Location) -> None:

@@ -16,8 +16,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from ml_registry_pipelines.costs.budget_forecasts import PeriodForecast, forecast_period
 from ml_registry_pipelines.costs.budgets import Budget
-from ml_registry_pipelines.costs.forecasting import Forecast, forecast
+from ml_registry_pipelines.costs.forecasting import MOST_DAYS
 from ml_registry_pipelines.costs.periods import Period, midnight, period_at
 from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.costs.tag_costs import (
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 Rate = Callable[[str, str, date], Decimal | None]
 """(from, to, UTC day) -> what one unit is worth; None where no rate is known."""
 HOUR = timedelta(hours=1)
-HISTORY_DAYS = 28
-"""Whole days before now that a forecast rests on: four of each weekday."""
 READS = ("cost_rollup", TAG_COSTS_NAME, "inference_events", "model_costs", CORRECTIONS, RULES)
 
 
@@ -80,7 +79,7 @@ class BudgetStatus:
     priced: int = 0
     assumed: int = 0
     burns: tuple[Burn, ...] = ()
-    forecast: Forecast | None = None
+    forecast: PeriodForecast | None = None
     sequence: int = 0
     costs_version: int | None = None
     pending_days: int = 0
@@ -182,7 +181,7 @@ def sum_up_budget_tags(
 def _reach(period: Period, at: datetime, windows: Sequence[int]) -> datetime:
     """The first instant that figures of a budget need."""
     today = at.astimezone(period.zone).date()
-    history = midnight(today - timedelta(days=HISTORY_DAYS), period.zone)
+    history = midnight(today - timedelta(days=MOST_DAYS), period.zone)
     return min([period.start, history, *(_window_start(at, hours) for hours in windows)])
 
 
@@ -224,7 +223,7 @@ def _status(
         priced=sum(hour.priced for hour in in_period),
         assumed=sum(hour.assumed for hour in in_period),
         burns=tuple(_burn(budget, period, own, at, hours) for hours in windows),
-        forecast=forecast(_by_day(own, period.zone), period, spent, at),
+        forecast=forecast_period(_by_day(own, period.zone), period, spent, at),
         sequence=computed_from[0],
         costs_version=computed_from[1],
         pending_days=pending,

@@ -45,6 +45,9 @@ _PLAIN = (
     "service_tier", "region", "span_kind", "usage_quality", "logged_cost", "logged_currency",
 )  # fmt: skip
 
+_CACHE_READ = tuple(name for name in INPUT_BUCKETS if name.startswith("in_cache_read"))
+_CACHE_WRITE = tuple(name for name in INPUT_BUCKETS if name.startswith("in_cache_write"))
+_INPUT = tuple(name for name in INPUT_BUCKETS if name not in (*_CACHE_READ, *_CACHE_WRITE))
 _COUNTS = (*TOKEN_BUCKETS, *COUNTERS, "audio_seconds")
 _KIND = ("provider", "model", "service_tier", "region")
 Kind = tuple[str | None, str | None, str | None, str | None]
@@ -340,11 +343,9 @@ def _price_sql(rows: str, used: Collection[str], agreed: bool) -> str:
 
     def components(of: str) -> dict[str, str]:
         return {
-            "input_cost": cost("in_uncached", "in_audio", "in_image", "in_video", of=of),
-            "cache_read_cost": cost("in_cache_read", "in_cache_read_audio", "in_cache_read_image", of=of),
-            "cache_write_cost": cost(
-                "in_cache_write_5m", "in_cache_write_30m", "in_cache_write_1h", "in_cache_write_12h", of=of
-            ),
+            "input_cost": cost(*_INPUT, of=of),
+            "cache_read_cost": cost(*_CACHE_READ, of=of),
+            "cache_write_cost": cost(*_CACHE_WRITE, of=of),
             "output_cost": cost(*OUTPUT_BUCKETS, of=of),
             "other_cost": cost(*COUNTERS, of=of, also=f"coalesce({of}for_requests, 0)", and_then=audio(of)),
         }
@@ -436,7 +437,7 @@ SELECT
     tenant, day, event_ts, batch, event_key, application, provider, model, status, cost_status,
     CASE WHEN cost_status IN ('priced', 'incomplete') THEN price_id END AS price_id,
     cost_status = 'priced' AND assumed AS assumed,
-    CAST(input_tokens + output_tokens AS BIGINT) AS tokens,
+    CAST(summed.input_tokens + summed.output_tokens AS BIGINT) AS tokens,
     CASE WHEN cost_status = 'priced' THEN currency END AS currency,
     input_cost, cache_read_cost, cache_write_cost, output_cost, other_cost, cost,
     logged_cost, logged_currency,
@@ -444,6 +445,10 @@ SELECT
     CASE WHEN listed THEN list_price_id END AS list_price_id,
     list_input_cost, list_cache_read_cost, list_cache_write_cost, list_output_cost, list_other_cost, list_cost,
     CASE WHEN cost_status = 'priced' AND price_kind = 'contract' THEN cost ELSE list_cost END AS contracted_cost,
-    CAST(NULL AS DATE) AS booked_day
+    CAST(NULL AS DATE) AS booked_day,
+    CAST({total(*_INPUT)} AS BIGINT) AS input_tokens,
+    CAST({total(*_CACHE_READ)} AS BIGINT) AS cache_read_tokens,
+    CAST({total(*_CACHE_WRITE)} AS BIGINT) AS cache_write_tokens,
+    CAST(summed.output_tokens AS BIGINT) AS output_tokens
 FROM summed
 """

@@ -15,7 +15,7 @@ from ml_registry_pipelines.costs.currencies import rates_into
 from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.reading import Reading
-from ml_registry_pipelines.lake.tables.costs import AMOUNTS
+from ml_registry_pipelines.lake.tables.costs import AMOUNTS, TOKEN_TYPES, TYPED_TOKENS
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,6 +41,24 @@ FILTERS: tuple[str, ...] = (
     "deployment_id",
     "model_id",
 )
+
+
+_COUNTS = (
+    "requests",
+    "billable_requests",
+    "priced_requests",
+    "assumed_requests",
+    "attributed_requests",
+    "input_tokens",
+    "output_tokens",
+    "priced_tokens",
+    *(f"priced_{name}" for name in TYPED_TOKENS),
+    "typed_requests",
+    "listed_requests",
+)
+SUMMED_AMOUNTS: tuple[str, ...] = (*AMOUNTS, "list_cost", "contracted_cost", "listed_cost")
+"""Amounts that `summed` wants of the priced attempts alone."""
+_CONVERTED = (*SUMMED_AMOUNTS, "logged_cost")
 
 
 class Basis(Enum):
@@ -120,8 +138,12 @@ def cost_by(
         nothing is billable), `attributed_requests` (billable, with a known version), `attribution_coverage`
         (0 to 1, as `coverage`), `input_tokens`, `output_tokens`, `priced_tokens`, `input_cost`,
         `cache_read_cost`, `cache_write_cost`, `output_cost`, `other_cost`, `cost`, `logged_cost`
-        (DECIMAL, NULL where unknown) and `cost_per_1k_tokens` (of the priced attempts), `list_cost` and
-        `contracted_cost` (FOCUS), `listed_requests` (priced ones with a list cost), `savings` (by how much
+        (DECIMAL, NULL where unknown) and, of the priced attempts, `cost_per_request`, `cost_per_1k_tokens`
+        and by type of token `input_per_1k`, `cache_read_per_1k`, `cache_write_per_1k`, `output_per_1k` (NULL
+        where no such token was priced, or some attempt was priced before its tokens were kept by type),
+        over `priced_input_tokens`, `priced_cache_read_tokens`, `priced_cache_write_tokens`,
+        `priced_output_tokens`; `typed_requests` counts the attempts whose tokens these are. Then `list_cost`
+        and `contracted_cost` (FOCUS), `listed_requests` (priced ones with a list cost), `savings` (by how much
         those cost less than the list, NULL where none has one), `corrections` (the part of `cost` that
         corrects closed months; NULL where nothing was corrected). Attempts without a currency stand in the
         row of the only currency of their combination.
@@ -227,6 +249,70 @@ def _bounds(since: date | None, until: date | None, where: Mapping[str, str] | N
     return {"since": since or date.min, "until": until or date.max, **chosen}
 
 
+def summed(keys: Sequence[str], *, converted: bool = False) -> str:
+    """From a relation `keyed` with these keys, currency, counts and amounts to the columns of `cost_by`.
+
+    `keyed` has `SUMMED_AMOUNTS`, `logged_cost`, whether a row is a correction (`corrected`), and where amounts
+    are `converted` the `unconverted_cost`. What has no currency joins the only currency beside it.
+    """
+    same = ", ".join(keys)
+    counts = ", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in _COUNTS)
+    unconverted = ["unconverted_cost"] if converted else []
+    amounts = ", ".join(f"sum({name}) AS {name}" for name in (*_CONVERTED, *unconverted))
+    # Summed before and after: what joins another currency is found among few rows then.
+    return f"""
+apart AS MATERIALIZED (
+    SELECT {same}, currency, {counts}, {amounts},
+        sum(cost) FILTER (WHERE corrected) AS corrections, bool_or(corrected) AS corrected
+    FROM keyed GROUP BY ALL
+),
+folded AS (
+    SELECT
+        * REPLACE (
+            CASE
+                WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
+                ELSE currency
+            END AS currency)
+    FROM apart
+    WINDOW same AS (PARTITION BY {same})
+),
+summed AS (
+    SELECT {same}, currency, {counts}, {amounts},
+        sum(corrections) AS corrections, bool_or(corrected) AS corrected
+    FROM folded GROUP BY ALL
+)
+SELECT
+    {same}, currency,
+    requests, billable_requests, priced_requests, assumed_requests,
+    CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
+    attributed_requests,
+    CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
+    input_tokens, output_tokens, priced_tokens,
+    {", ".join(_known(name) for name in (*AMOUNTS, "list_cost", "contracted_cost"))},
+    logged_cost,
+    CASE WHEN priced_requests > 0 THEN CAST(cost AS DOUBLE) / priced_requests END AS cost_per_request,
+    CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens,
+    {", ".join(_per_1k(kind) for kind in TOKEN_TYPES)},
+    {", ".join(f"priced_{name}" for name in TYPED_TOKENS)}, typed_requests,
+    listed_requests,
+    CASE WHEN listed_requests > 0 OR corrected THEN list_cost - listed_cost END AS savings,
+    {", ".join(["corrections", *unconverted])}
+FROM summed
+ORDER BY {same}, currency
+"""
+
+
+def _known(amount: str) -> str:
+    return f"CASE WHEN billable_requests = 0 AND NOT corrected THEN 0 ELSE {amount} END AS {amount}"
+
+
+def _per_1k(kind: str) -> str:
+    return (
+        f"CASE WHEN priced_{kind}_tokens > 0 AND typed_requests = priced_requests "
+        f"THEN CAST({kind}_cost AS DOUBLE) * 1000 / priced_{kind}_tokens END AS {kind}_per_1k"
+    )
+
+
 _ROWS_OF: Mapping[Basis, str] = {
     Basis.USE: "cost_rollup",
     Basis.CLOSED: "(FROM cost_rollup WHERE booked_day IS NULL)",
@@ -237,8 +323,6 @@ _ROWS_OF: Mapping[Basis, str] = {
         FROM cost_rollup
     )""",
 }
-_SUMMED = (*AMOUNTS, "list_cost", "contracted_cost", "listed_cost")
-_CONVERTED = (*_SUMMED, "logged_cost")
 
 
 def _cost_by(basis: Basis, *, converted: bool) -> str:
@@ -252,23 +336,15 @@ def _cost_by(basis: Basis, *, converted: bool) -> str:
             FROM {rows} AS r
             LEFT JOIN rates ON r.currency = rates.base AND r.day >= rates.since AND r.day < rates.until
         )"""
-    unconverted = "unconverted_cost" if converted else "CAST(NULL AS DECIMAL(38, 12)) AS unconverted_cost"
     known = ",\n        ".join(
         f"CASE WHEN priced_requests > 0 OR charge_class IS NOT NULL THEN {name} END AS {name}"
-        for name in _SUMMED
+        for name in SUMMED_AMOUNTS
     )
-    summed = ",\n        ".join(f"sum({name}) AS {name}" for name in _CONVERTED)
-    nothing = "billable_requests = 0 AND NOT corrected"
-    shown = ",\n    ".join(
-        f"CASE WHEN {nothing} THEN 0 ELSE {name} END AS {name}"
-        for name in (*AMOUNTS, "list_cost", "contracted_cost")
-    )
-    told = ", unconverted_cost" if converted else ""
     return f"""
 WITH groupings AS (
     SELECT unnest($numbers::INTEGER[]) AS grouping, unnest($groupings::VARCHAR[][]) AS keys
 ),
-keyed AS MATERIALIZED (
+keyed AS (
     SELECT
         grouping,
         CASE WHEN list_contains(keys, 'day') THEN day END AS day,
@@ -283,6 +359,8 @@ keyed AS MATERIALIZED (
         CASE WHEN list_contains(keys, 'model_version') THEN model_version END AS model_version,
         CASE WHEN attribution = 'version' THEN billable_requests ELSE 0 END AS attributed_requests,
         currency, requests, billable_requests, priced_requests, assumed_requests, priced_tokens,
+        priced_input_tokens, priced_cache_read_tokens, priced_cache_write_tokens, priced_output_tokens,
+        typed_requests,
         coalesce(in_uncached, 0) + coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
             + coalesce(in_cache_read_image, 0) + coalesce(in_cache_write_5m, 0)
             + coalesce(in_cache_write_30m, 0) + coalesce(in_cache_write_1h, 0)
@@ -291,7 +369,8 @@ keyed AS MATERIALIZED (
         coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0) + coalesce(out_image, 0)
             AS output_tokens,
         {known},
-        logged_cost, coalesce(listed_requests, 0) AS listed_requests, charge_class, {unconverted}
+        logged_cost, coalesce(listed_requests, 0) AS listed_requests,
+        charge_class IS NOT NULL AS corrected{", unconverted_cost" if converted else ""}
     FROM {rows} AS rows, groupings
     WHERE grain = $grain
         AND day >= $since AND day < $until
@@ -303,56 +382,7 @@ keyed AS MATERIALIZED (
         AND ($deployment_id IS NULL OR deployment_id = $deployment_id)
         AND ($model_id IS NULL OR model_id = $model_id)
 ),
-folded AS (
-    SELECT
-        * REPLACE (
-            CASE
-                WHEN min(currency) OVER same = max(currency) OVER same THEN min(currency) OVER same
-                ELSE currency
-            END AS currency)
-    FROM keyed
-    WINDOW same AS (
-        PARTITION BY grouping, day, hour, tenant, application, provider, model, status,
-            deployment_id, model_id, model_version
-    )
-),
-summed AS (
-    SELECT
-        grouping, day, hour, tenant, application, provider, model, status,
-        deployment_id, model_id, model_version, currency,
-        CAST(sum(requests) AS BIGINT) AS requests,
-        CAST(sum(billable_requests) AS BIGINT) AS billable_requests,
-        CAST(sum(priced_requests) AS BIGINT) AS priced_requests,
-        CAST(sum(assumed_requests) AS BIGINT) AS assumed_requests,
-        CAST(sum(attributed_requests) AS BIGINT) AS attributed_requests,
-        CAST(sum(input_tokens) AS BIGINT) AS input_tokens,
-        CAST(sum(output_tokens) AS BIGINT) AS output_tokens,
-        CAST(sum(priced_tokens) AS BIGINT) AS priced_tokens,
-        CAST(sum(listed_requests) AS BIGINT) AS listed_requests,
-        {summed},
-        sum(cost) FILTER (WHERE charge_class IS NOT NULL) AS corrections,
-        bool_or(charge_class IS NOT NULL) AS corrected,
-        sum(unconverted_cost) AS unconverted_cost
-    FROM folded
-    GROUP BY ALL
-)
-SELECT
-    grouping, day, hour, tenant, application, provider, model, status,
-    deployment_id, model_id, model_version, currency,
-    requests, billable_requests, priced_requests, assumed_requests,
-    CASE WHEN billable_requests > 0 THEN priced_requests / billable_requests END AS coverage,
-    attributed_requests,
-    CASE WHEN billable_requests > 0 THEN attributed_requests / billable_requests END AS attribution_coverage,
-    input_tokens, output_tokens, priced_tokens,
-    {shown},
-    logged_cost,
-    CASE WHEN priced_tokens > 0 THEN CAST(cost AS DOUBLE) * 1000 / priced_tokens END AS cost_per_1k_tokens,
-    listed_requests,
-    CASE WHEN listed_requests > 0 OR corrected THEN list_cost - listed_cost END AS savings,
-    corrections{told}
-FROM summed
-ORDER BY grouping, day, hour, tenant, application, provider, model, status,
-    deployment_id, model_id, model_version, currency
+{summed(("grouping", *KEYS), converted=converted)}
 """
 
 

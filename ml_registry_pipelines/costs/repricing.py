@@ -24,7 +24,13 @@ from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.outcomes import Landed, LostRace, OutOfSequence, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.reading import Reading
-from ml_registry_pipelines.lake.tables.costs import AMOUNTS, COST_CORRECTIONS, LIST_AMOUNTS, MODEL_COSTS
+from ml_registry_pipelines.lake.tables.costs import (
+    AMOUNTS,
+    COST_CORRECTIONS,
+    LIST_AMOUNTS,
+    MODEL_COSTS,
+    TYPED_TOKENS,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -252,7 +258,7 @@ def _correct(lake: Lake, reading: Reading, day: date, stands: str, attempts: int
     """Book the corrections of a day, a bounded number of attempts in each commit."""
     parts = -(-attempts // ROWS_AT_ONCE)
     recorded_at = datetime.now(UTC)
-    amounts = {*AMOUNTS, *LIST_AMOUNTS, "contracted_cost", "logged_cost", "tokens"}
+    amounts = {*AMOUNTS, *LIST_AMOUNTS, "contracted_cost", "logged_cost", "tokens", *TYPED_TOKENS}
     given = ", ".join(f"-{n} AS {n}" if n in amounts else n for n in MODEL_COSTS.column_names)
     for part in range(parts):
         rows = reading.query(

@@ -26,6 +26,7 @@ from ml_registry_pipelines.lake.tables.costs import (
     COST_COMPONENTS,
     COST_ROLLUP,
     LIST_AMOUNTS,
+    TYPED_TOKENS,
 )
 
 if TYPE_CHECKING:
@@ -131,6 +132,8 @@ def _amounts(count: str) -> str:
         {count} FILTER (WHERE cost_status = 'priced') AS priced_requests,
         {count} FILTER (WHERE assumed) AS assumed_requests,
         sum(tokens) FILTER (WHERE cost_status = 'priced') AS priced_tokens,
+        {", ".join(f"sum({n}) FILTER (WHERE cost_status = 'priced') AS priced_{n}" for n in TYPED_TOKENS)},
+        {count} FILTER (WHERE cost_status = 'priced' AND output_tokens IS NOT NULL) AS typed_requests,
         {", ".join(f"sum({name}) AS {name}" for name in (*AMOUNTS, *LIST_AMOUNTS))},
         {contracted},
         sum(contracted_cost) AS contracted_cost,
@@ -194,7 +197,8 @@ def _apart(rules: Rules) -> str:
     costs AS (
         SELECT
             tenant, event_key, batch, currency, logged_currency, cost_status, assumed, tokens, booked_day,
-            {", ".join((*AMOUNTS, *LIST_AMOUNTS))}, contracted_cost, price_kind, logged_cost
+            {", ".join((*AMOUNTS, *LIST_AMOUNTS))}, contracted_cost, price_kind, logged_cost,
+            {", ".join(TYPED_TOKENS)}
         FROM (SELECT *, {_OF_ROW} AS key FROM model_costs WHERE {DAY_FILTER} AND batch <= $sequence)
         SEMI JOIN mixed USING (key)
     ),

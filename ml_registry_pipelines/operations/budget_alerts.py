@@ -7,6 +7,7 @@ from datetime import UTC
 from decimal import Decimal
 
 from ml_registry_pipelines.costs.budget_spend import BudgetStatus, Burn
+from ml_registry_pipelines.costs.forecasting import BAND
 from ml_registry_pipelines.operations.alert_rules import BudgetRule
 from ml_registry_pipelines.operations.alerts import Alert, Severity
 
@@ -99,7 +100,7 @@ def _forecast(status: BudgetStatus, rule: BudgetRule) -> _Found:
         FORECAST,
         Severity.ERROR if sure else Severity.WARNING,
         f"{_name(status)} will be exceeded: {by_the_end}",
-        f"By the weekdays of the last {found.days} days it comes to {between} (95 %).",
+        f"By the weekdays of the last {found.days} days it comes to {between} ({BAND:.0%}).",
     )
 
 

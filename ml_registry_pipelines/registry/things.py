@@ -59,6 +59,7 @@ OWN_VERBS = {
     "job": "the import of OpenLineage events",
     "run": "the import of OpenLineage events",
     "webhook": "`mlreg webhooks add`",
+    "value_model": "`mlreg value-models`",
     "cost_closing": "`mlreg costs close`",
 }
 """Kinds whose content other verbs record, and nothing else may."""

@@ -19,12 +19,12 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import FilesError, Folder, open_folder
 from ml_registry_pipelines.lake.outcomes import CommitUnknown, LakeError, Landed
-from ml_registry_pipelines.lake.tables.telemetry import INFERENCE_EVENTS, INGESTED_FILES
+from ml_registry_pipelines.lake.tables.telemetry import INFERENCE_EVENTS, INGESTED_FILES, QUARANTINED_ROWS
 from ml_registry_pipelines.telemetry.accounting import counts_by_file, quarantine, stamped
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken
 from ml_registry_pipelines.telemetry.deduplication import deduplicated
@@ -47,6 +47,9 @@ LEADING = "inference_events"
 FOLLOWERS = ("ingested_files", "quarantined_rows")
 STAGED = "mlreg_staged"
 STAGED_BATCH = "mlreg_batch"
+TRACKED = "(tracked)"
+"""Source of records that came without a file, which no configured source can be called; and, in the note of
+such a commit, how many they were. Nothing is written aside for it: what follows is in the leading table."""
 
 BATCH_ROWS = 1_000_000
 BATCH_BYTES = 320 << 20
@@ -234,16 +237,50 @@ class Ingestion:
             source: writer role of the leading table.
             followed_as: the source under which followers carry its batch number.
         """
-        leading = self.lake.sequence(table, source)
-        lagging = min(self.lake.sequence(follower, followed_as) for follower in FOLLOWERS)
-        if lagging >= leading:
+        import pyarrow as pa
+
+        leading, lag = followers_lag(self.lake, table, source, followed_as=followed_as)
+        if lag <= 0:
             return leading
-        staged = {
-            int(note[STAGED_BATCH]): note[STAGED] for note in self.lake.notes(table, source_key=STAGED_BATCH)
-        }
-        for batch in range(lagging + 1, leading + 1):
-            self.follow(batch, staged.get(batch), followed_as=followed_as)
+        notes = {int(note[STAGED_BATCH]): note for note in self.lake.notes(table, source_key=STAGED_BATCH)}
+        lagging = range(leading - lag + 1, leading + 1)
+        # Only requests are tracked: every batch of another leading table was written aside.
+        tracked = self._tracked(lagging) if table == LEADING else {}
+        for batch in lagging:
+            note = notes.get(batch, {})
+            if batch in tracked or TRACKED in note:
+                # Of a batch whose rows were erased meanwhile, none is left to be counted.
+                rows = tracked.get(batch, [])
+                self._append_followers(batch, pa.Table.from_pylist(rows, schema=INGESTED_FILES.schema))
+            else:
+                self.follow(batch, note.get(STAGED), followed_as=followed_as)
         return leading
+
+    def _tracked(self, batches: range) -> dict[int, list[dict[str, Any]]]:
+        """Rows of `ingested_files` for those of some batches that came without a file."""
+        with self.lake.read("inference_events") as reading:
+            found = reading.query(
+                "ingestion.tracked",
+                """
+                SELECT source, file AS path, 0 AS part, 1 AS first_line, max(line) AS last_line, true AS complete,
+                       0 AS size, min(recorded_at) AS modified_at, 'native' AS dialect, batch,
+                       count(*) AS rows_in, count(*) AS taken, 0 AS duplicates, 0 AS quarantined, 0 AS ignored,
+                       min(recorded_at) AS recorded_at
+                FROM inference_events
+                WHERE batch BETWEEN $first AND $last AND source = $source
+                GROUP BY source, file, batch
+                """,
+                {"first": batches[0], "last": batches[-1], "source": TRACKED},
+            ).to_pylist()
+        rows: dict[int, list[dict[str, Any]]] = {}
+        for row in found:
+            rows.setdefault(row["batch"], []).append(row)
+        return rows
+
+    def _append_followers(self, batch: int, files: pa.Table) -> None:
+        for table, rows in (("ingested_files", files), ("quarantined_rows", QUARANTINED_ROWS.empty())):
+            if self.lake.sequence(table, LEADING) < batch:
+                self.lake.append_once(table, rows, source=LEADING, sequence=batch)
 
     def sweep(self, now: datetime) -> int:
         """Remove what dead workers wrote aside for batches that never landed; the number of files."""
@@ -476,6 +513,14 @@ class Ingestion:
         for table in FOLLOWERS:
             with contextlib.suppress(FilesError):
                 self._staging.delete(f"{staged}.{table}.parquet")
+
+
+def followers_lag(
+    lake: Lake, table: str = LEADING, source: str = SOURCE, *, followed_as: str = LEADING
+) -> tuple[int, int]:
+    """The last batch of a leading table, and by how many its followers lag."""
+    leading = lake.sequence(table, source)
+    return leading, leading - min(lake.sequence(follower, followed_as) for follower in FOLLOWERS)
 
 
 def _unless(failures: Sequence[str], done: Taken) -> Taken:

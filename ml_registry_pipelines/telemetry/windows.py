@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
+from ml_registry_pipelines.telemetry.intervals import z_value
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, WHOLE_DAY, Attempts
 from ml_registry_pipelines.telemetry.sketches import install
 
@@ -50,6 +51,8 @@ class Question:
     deployment_id: str | None = None
     model_id: str | None = None
     model_version: int | None = None
+    intervals: bool = False
+    """Whether the bounds between which the quantiles lie are asked for as well."""
 
     def by_day_alone(self, by: frozenset[str]) -> bool:
         """Whether the hours of the rollup, which know neither tenant nor version, cannot answer it."""
@@ -64,6 +67,8 @@ class Answer:
     counts: Mapping[str, Any]
     values: Mapping[str, int]
     quantiles: Mapping[tuple[str, float], float]
+    bounds: Mapping[tuple[str, float, str], float]
+    """`lower` and `upper` values by metric and quantile: none where there are too few values."""
 
 
 def answers(reading: Reading, question: Question, groupings: Sequence[frozenset[str]]) -> list[list[Answer]]:
@@ -92,24 +97,52 @@ def _answers(
     parts = reading.query("performance.parts", _parts(plan.grains()), plan.parameters())
     reading.register("parts", parts)
     raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
-    reading.register("sketched", reading.query("performance.sketched", _SKETCHED))
     edges = bool(plan.others)
-    if edges:
-        reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
-    reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
-    found = reading.query("performance.quantiles", _QUANTILES)
-    if plan.question.exact:
-        reading.register("targets", found)
-        found = reading.query("performance.exact", _exact(rules), raw)
+    if plan.question.exact and not plan.question.intervals:
+        # All of it is raw then, and one look at it is enough.
+        rows = reading.query("performance.raw", _raw_counts(rules, quantiles=True), raw)
+        reading.register("raw_counts", rows.drop_columns(_QUANTILE_COLUMNS))
+        found = _quantile_rows(rows)
+    else:
+        if edges:
+            reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
+        reading.register("sketched", reading.query("performance.sketched", _SKETCHED))
+        reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
+        table = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
+        if plan.question.exact:
+            reading.register("targets", table)
+            table = reading.query("performance.exact", _exact(rules), raw)
+        found = table.to_pylist()
+    edges = edges or plan.question.exact
     values: dict[_Group, dict[str, int]] = {}
     quantiles: dict[_Group, dict[tuple[str, float], float]] = {}
-    for row in found.to_pylist():
+    bounds: dict[_Group, dict[tuple[str, float, str], float]] = {}
+    for row in found:
         group = tuple(row[name] for name in _GROUP_KEYS)
         values.setdefault(group, {})[row["metric"]] = row["n"]
-        quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
+        if row["part"] == "at":
+            quantiles.setdefault(group, {})[row["metric"], row["q"]] = row["value"]
+        else:
+            bounds.setdefault(group, {})[row["metric"], row["q"], row["part"]] = row["value"]
     for counts in reading.query("performance.counts", _counts(edges=edges)).to_pylist():
         group = tuple(counts[name] for name in _GROUP_KEYS)
-        yield counts["grouping"], Answer(counts, values.get(group, {}), quantiles.get(group, {}))
+        yield (
+            counts["grouping"],
+            Answer(counts, values.get(group, {}), quantiles.get(group, {}), bounds.get(group, {})),
+        )
+
+
+def _quantile_rows(rows: pa.Table) -> list[dict[str, Any]]:
+    """Quantiles of raw rows as those of sketches come: a row per group, metric and quantile."""
+    return [
+        {**{name: row[name] for name in _GROUP_KEYS}, "metric": metric, "n": row[f"{metric}_n"], "q": q, "part": "at",
+         "value": value}
+        for row in rows.to_pylist()
+        for metric in ("latency", "ttft")
+        # Only what succeeded has values, so that no group has them twice.
+        if row[f"{metric}_n"]
+        for q, value in zip(QUANTILES, row[f"{metric}_quantiles"], strict=True)
+    ]  # fmt: skip
 
 
 def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
@@ -124,7 +157,7 @@ def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Plan:
-    """Which days of the window come whole from the rollup, which by the hour, and which may need raw rows."""
+    """Which days of the window come whole from the rollup, which by the hour, and of which raw rows are counted."""
 
     question: Question
     by_day_alone: bool
@@ -146,7 +179,9 @@ class _Plan:
             if day in rolled and question.start <= _midnight(day) and _midnight(day) + _DAY <= question.end
         ]
         hourly = [day for day in inside if day in rolled and day not in whole and not by_day_alone]
-        others = tuple(day for day in inside if day not in whole)
+        # Of a day that the window cuts at whole hours, the hours of the rollup are all that is in it.
+        even = question.start == _hour(question.start) and question.end == _hour(question.end)
+        others = tuple(day for day in inside if day not in whole and not (even and day in hourly))
         together = [] if by_day_alone else sorted(_whole_days(reading) & set(whole))
         return cls(question, by_day_alone, tuple(whole), tuple(together), tuple(hourly), others)
 
@@ -182,6 +217,11 @@ def _whole_days(reading: Reading) -> set[date]:
         return set()
     pairs = zip(files["partition.day"].to_pylist(), files["max.grain"].to_pylist(), strict=True)
     return {day for day, last in pairs if last == WHOLE_DAY}
+
+
+def _hour(moment: datetime) -> datetime:
+    """The whole hour of UTC that a moment lies in."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def _midnight(day: date) -> datetime:
@@ -286,7 +326,15 @@ def _raw(rules: Rules) -> str:
 """
 
 
-def _raw_counts(rules: Rules) -> str:
+_QUANTILE_COLUMNS = ["latency_n", "ttft_n", "latency_quantiles", "ttft_quantiles"]
+
+
+def _raw_counts(rules: Rules, *, quantiles: bool = False) -> str:
+    """Counts of raw rows that the rollup does not answer for; with `quantiles` those of their values as well."""
+    exact = f""",
+           count(latency_ms) AS latency_n, count(ttft_ms) AS ttft_n,
+           quantile_disc(latency_ms, {list(QUANTILES)}) AS latency_quantiles,
+           quantile_disc(ttft_ms, {list(QUANTILES)}) AS ttft_quantiles"""
     return f"""
     SELECT {_GROUP}, status,
            count(*) AS requests, count(*) FILTER (error) AS errors,
@@ -295,6 +343,7 @@ def _raw_counts(rules: Rules) -> str:
                AS timed_output_tokens,
            (sum(round(latency_ms * 1000)::BIGINT) FILTER (usage_known))::BIGINT AS output_latency_us,
            count(assumed) AS assumed_requests, string_agg(DISTINCT assumed, ' ') AS assumed_parts
+           {exact if quantiles else ""}
     FROM ({_raw(rules)}), groupings
     WHERE edge
     GROUP BY ALL
@@ -332,8 +381,13 @@ def _raw_buckets(rules: Rules) -> str:
 """
 
 
-_QUANTILES = f"""
-    -- The bucket of each quantile, and the place of the quantile among that bucket's values.
+def _quantiles(*, intervals: bool) -> str:
+    """Of each quantile its bucket, and its place among that bucket's values; likewise of its bounds.
+
+    A quantile's bounds are values, whose ranks `intervals.ranks_around` gives; a rank that there is not has no row.
+    """
+    half = f"{z_value()!r} * sqrt(total * q * (1 - q))"
+    return f"""
     WITH merged AS (
         SELECT {_KEYS}, metric, bucket, sum(n) AS n
         FROM (FROM sketched UNION ALL FROM raw_buckets)
@@ -346,10 +400,12 @@ _QUANTILES = f"""
         WINDOW in_order AS (PARTITION BY {_KEYS}, metric ORDER BY bucket)
     ),
     ranked AS (
-        SELECT *, sketch_rank(total, q) AS rank
-        FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q)
+        SELECT *, CASE part WHEN 'at' THEN sketch_rank(total, q) WHEN 'lower' THEN floor(total * q - {half})
+                  ELSE ceil(total * q + {half}) + 1 END AS rank
+        FROM running, (SELECT unnest({list(QUANTILES)}::DOUBLE[]) AS q),
+             (SELECT unnest({["at", "lower", "upper"] if intervals else ["at"]}) AS part)
     )
-    SELECT {_KEYS}, metric, total::BIGINT AS n, q, bucket,
+    SELECT {_KEYS}, metric, total::BIGINT AS n, q, part, bucket,
            (rank - (up_to - n))::BIGINT AS place, sketch_value(bucket)::DOUBLE AS value
     FROM ranked
     WHERE rank <= up_to AND rank > up_to - n
@@ -364,7 +420,7 @@ def _exact(rules: Rules) -> str:
         FROM valued SEMI JOIN targets USING (metric, bucket)
         WINDOW of_bucket AS (PARTITION BY {_KEYS}, metric, bucket ORDER BY value)
     )
-    SELECT {", ".join(f"t.{name}" for name in _GROUP_KEYS)}, t.metric, t.n, t.q, p.value
+    SELECT {", ".join(f"t.{name}" for name in _GROUP_KEYS)}, t.metric, t.n, t.q, t.part, p.value
     FROM targets t JOIN placed p
         ON {_same("t", "p", (*_GROUP_KEYS, "metric", "bucket", "place"))}
 """

@@ -12,12 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.costs.closing import Booked, ClosedMonths, Closings, closed_months, parsed_month
+from ml_registry_pipelines.costs.integration import VibeCodingIntegration
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.pricing import PriceBook
+from ml_registry_pipelines.costs.provenance import CostsError
 from ml_registry_pipelines.costs.queries import Basis, cost_by, unpriced_models
 from ml_registry_pipelines.costs.repricing import TenantChange, reprice
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.tables.costs import MODEL_COSTS, TYPED_TOKENS
 from ml_registry_pipelines.operations.audits import (
     closed_months_hold,
     costs_equal_rollup,
@@ -162,6 +165,89 @@ def test_a_correction_into_another_currency_takes_back_the_first(ledger: Lake) -
         (DAY, "EUR", 20, 20),
         (DAY, "USD", 0, -10),
     ]
+
+
+def rates(lake: Lake, **given: Any) -> tuple[Any, ...]:
+    """Counts, typed tokens and rates of the closed day."""
+    names = ("requests", "priced_requests", "typed_requests", "priced_tokens", "priced_input_tokens")
+    with lake.read("cost_rollup") as reading:
+        (row,) = cost_by(reading, [], until=NEXT, where={"tenant": "acme"}, **given).to_pylist()
+    return *(row[n] for n in names), row["input_per_1k"], row["cost_per_1k_tokens"], row["cost_per_request"]
+
+
+@pytest.mark.parametrize(
+    "typed", [True, False], ids=["tokens by type", "from before tokens were kept by type"]
+)
+def test_a_correction_counts_no_token_twice_and_rates_by_type_come_out_right(
+    ledger: Lake, *, typed: bool
+) -> None:
+    if not typed:
+        with ledger.read("model_costs") as reading:
+            untyped = reading.query(
+                "test",
+                f"""
+                SELECT * REPLACE ({", ".join(f"NULL AS {name}" for name in TYPED_TOKENS)})
+                FROM model_costs WHERE day = $day
+                """,
+                {"day": DAY},
+            ).cast(MODEL_COSTS.schema)
+            sequence = reading.sequence("model_costs", "inference_events")
+        ledger.replace(
+            "model_costs", untyped, predicate=f"day = '{DAY}'", source="inference_events", sequence=sequence
+        )
+        roll_up_costs(ledger, [DAY])
+    known = (1, 1, 1, 10, 10, 1000, 1000, 10) if typed else (1, 1, 0, 10, None, None, 1000, 10)
+    assert rates(ledger) == known
+    for name, price in (("b", 3), ("c", 4)):
+        offer(ledger, price, name=name)
+        reprice(ledger, [DAY])
+        roll_up_costs(ledger, [DAY])
+        assert rates(ledger) == (1, 1, 1, 10, 10, price * 1000, price * 1000, price * 10)
+        assert rates(ledger, basis=Basis.CLOSED) == known
+    # Nothing is taken back twice in another currency either.
+    offer(ledger, 2, currency="EUR", name="d")
+    reprice(ledger, [DAY])
+    roll_up_costs(ledger, [DAY])
+    with ledger.read("cost_rollup") as reading:
+        found = cost_by(reading, [], until=NEXT, where={"tenant": "acme"}).to_pylist()
+    assert [(r["currency"], r["priced_requests"], r["typed_requests"], r["cost"]) for r in found] == [
+        ("EUR", 1, 1, 20),
+        ("USD", 0, 0, 0),
+    ]
+    assert [(row["priced_input_tokens"] or 0, row["input_per_1k"]) for row in found] == [
+        (10, 2000),
+        (0, None),
+    ]
+
+
+def test_answers_by_tag_and_odd_hours_are_of_what_holds_by_now(lake: Lake, log: Log) -> None:
+    mondays = [date(2025, 10, 27), date(2025, 11, 3), date(2025, 11, 10), date(2025, 11, 17)]
+    last = date(2025, 11, 24)
+    offer(lake, 1)
+    offer(lake, 1, model="n", name="n")
+    land(lake, [*(day_of(day) for day in mondays), day_of(last, model="n", tags='{"team": "search"}')])
+    catch_up_costs(lake)
+    roll_up_costs(lake)
+    books(log).close(NOVEMBER)
+    offer(lake, 3, model="n", name="o")
+    reprice(lake, [*mondays, last])
+    roll_up_costs(lake, [*mondays, last])
+    costs = VibeCodingIntegration(lake)
+    summary = costs.get_cost_summary(last, NEXT, by=["tag:team"])
+    (line,) = summary.lines.to_pylist()
+    assert (line["tag:team"], line["requests"], line["cost"], line["input_per_1k"]) == ("search", 1, 30, 3000)
+    assert "cost_corrections" in summary.provenance.versions
+    closed = costs.get_cost_summary(last, NEXT, basis=Basis.CLOSED)
+    assert closed.totals == {"USD": Decimal(10)}
+    assert closed.lines["corrections"].to_pylist() == [None]
+    day = last + timedelta(days=1)
+    (trend,) = costs.get_cost_trends(last, day, today=day).trends
+    assert [one.cost for one in trend.days] == [Decimal(30)]
+    assert [(odd.hour.hour, odd.cost, odd.usual) for odd in trend.anomalies] == [
+        (9, Decimal(30), Decimal(10))
+    ]
+    with pytest.raises(CostsError, match="by tag are of single requests"):
+        costs.get_cost_summary(by=["tag:team"], basis=Basis.CLOSED)
 
 
 def test_another_name_of_the_same_price_is_no_correction(ledger: Lake) -> None:

@@ -157,8 +157,10 @@ def test_the_shell_takes_rates_closes_shows_and_exports(lake: Lake, home: Path, 
     assert mlreg("close", "--by-hand") == ["acme: months close by hand"]
     assert "name a MONTH" in mlreg("close", status=2)[-1]
     assert "55.000000000000" in "".join(
-        mlreg("show", "--by", "tenant", "--currency", "USD", "--basis", "booked")
+        mlreg("summary", "--by", "tenant", "--currency", "USD", "--basis", "booked")
     )
+    said = mlreg("summary", "--currency", "GBP")
+    assert "30.000000 EUR and 10.000000 USD are in no amount: no rate is known for their days" in said
     target = tmp_path / "focus.csv"
     assert mlreg("export", "--focus", "--month", "2025-12", "--output", str(target), "--currency", "USD") == [
         f"{target}: 2 rows, 55.000000 USD"

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ml_registry_pipelines.costs.budget_forecasts import PeriodForecast
 from ml_registry_pipelines.costs.budget_spend import BudgetStatus, Burn
 from ml_registry_pipelines.costs.budgets import Budget, Budgets, NewBudget
-from ml_registry_pipelines.costs.forecasting import Forecast
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.periods import PeriodKind, period_at
 from ml_registry_pipelines.costs.rollups import roll_up_costs
@@ -299,14 +299,14 @@ def status(**given: Any) -> BudgetStatus:
         ({"rates": {72: 2, 6: 2}}, {"budget_burn": "warning"}),
         ({"rates": {72: 2, 6: 1.9}}, {}),
         (
-            {"forecast": Forecast(Decimal(1001), Decimal(900), Decimal(1100), 28)},
+            {"forecast": PeriodForecast(Decimal(1001), Decimal(900), Decimal(1100), 28)},
             {"budget_forecast": "warning"},
         ),
         (
-            {"forecast": Forecast(Decimal(1100), Decimal(1001), Decimal(1200), 28)},
+            {"forecast": PeriodForecast(Decimal(1100), Decimal(1001), Decimal(1200), 28)},
             {"budget_forecast": "error"},
         ),
-        ({"forecast": Forecast(Decimal(1000), Decimal(900), Decimal(1100), 28)}, {}),
+        ({"forecast": PeriodForecast(Decimal(1000), Decimal(900), Decimal(1100), 28)}, {}),
         ({"priced": 94}, {"budget_coverage": "warning"}),
         ({"priced": 95}, {}),
         ({"unconverted": {"EUR": Decimal(3)}}, {"budget_coverage": "warning"}),

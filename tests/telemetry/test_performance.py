@@ -104,6 +104,17 @@ def test_any_window_is_within_the_stated_error_of_the_raw_rows(logged, first, le
     check(found, inside, sorted(by), within=1e-12 if exact else WITHIN)
 
 
+@given(
+    first=st.integers(-3, 60), length=st.integers(1, 40), by=st.sets(st.sampled_from(["provider", "model"]))
+)
+@settings(deadline=None, max_examples=examples(25))
+def test_a_window_of_whole_hours_is_the_same_wherever_it_is_answered_from(logged, first, length, by):
+    lake, events = logged
+    start, end = START + first * HOUR, START + (first + length) * HOUR
+    found = PerformanceTracker(lake).get_statistics(start, end, by=by)
+    check(found, [e for e in events if start <= e["event_ts"] < end], sorted(by), within=WITHIN)
+
+
 @pytest.mark.parametrize("by", [(), ("tenant",), ("provider", "model"), ("day",)])
 def test_whole_days_that_are_not_rolled_up_yet_are_answered_all_the_same(logged, by):
     lake, events = logged

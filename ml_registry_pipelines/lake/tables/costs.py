@@ -34,6 +34,10 @@ COST_COMPONENTS: tuple[str, ...] = (
 )
 AMOUNTS: tuple[str, ...] = (*COST_COMPONENTS, "cost")
 """The effective cost, by component and as a whole: what every figure uses."""
+TOKEN_TYPES: tuple[str, ...] = ("input", "cache_read", "cache_write", "output")
+"""Types of tokens with a cost of their own; each is the sum of its buckets."""
+TYPED_TOKENS: tuple[str, ...] = tuple(f"{kind}_tokens" for kind in TOKEN_TYPES)
+"""The tokens of an attempt by type: what the component of that name is for."""
 LIST_AMOUNTS: tuple[str, ...] = tuple(f"list_{name}" for name in AMOUNTS)
 CONTRACTED_AMOUNTS: tuple[str, ...] = tuple(f"contracted_{name}" for name in AMOUNTS)
 
@@ -197,6 +201,15 @@ MODEL_COSTS = Table(
         Column("logged_currency", "string", "ISO 4217 code of logged_cost"),
         *_STATED,
         BOOKED_DAY,
+        *(
+            Column(
+                f"{kind}_tokens",
+                "int64",
+                f"tokens that {kind}_cost is for; NULL: not kept yet then",
+                "tokens",
+            )
+            for kind in TOKEN_TYPES
+        ),
     ),
     key=("tenant", "event_key", "batch"),
     statistics=("tenant", "day", "event_ts", "batch", "event_key", "booked_day"),
@@ -278,6 +291,18 @@ COST_ROLLUP = Table(
             "NULL: what was booked first",
         ),
         BOOKED_DAY,
+        *(
+            Column(
+                f"priced_{kind}_tokens",
+                "int64",
+                f"tokens of the priced attempts that {kind}_cost is for",
+                "tokens",
+            )
+            for kind in TOKEN_TYPES
+        ),
+        Column(
+            "typed_requests", "int64", "priced attempts whose tokens are kept by type; NULL: none", "requests"
+        ),
     ),
     key=(
         "grain",
@@ -295,6 +320,61 @@ COST_ROLLUP = Table(
     statistics=("tenant", "day", "period_start", "sequence", "attribution_version"),
     partition_by=("day",),
     sort_by=("grain", "tenant", "period_start"),
+    precedence=Precedence.RETENTION,
+)
+
+ROI_RESULTS = Table(
+    name="roi_results",
+    row="one answer to what models returned over some days, with the value model that it was computed with",
+    columns=(
+        Column("result_id", "string", "random id of the answer", required=True),
+        Column("tenant", "string", "organisation", required=True),
+        Column("value_model", "string", "name of the value model then", required=True),
+        Column("value_model_id", "string", "its id", required=True),
+        Column("value_model_sequence", "int64", "event of the log that declared it so", required=True),
+        Column("since", "date", "first UTC day", required=True),
+        Column("until", "date", "first UTC day after", required=True),
+        Column(
+            "status", "string", "stated, or refused: then it has a reason and no net value", required=True
+        ),
+        Column("reason", "string", "why it is refused"),
+        Column("currency", "string", "ISO 4217 code of the amounts", required=True),
+        Column("answers", "int64", "answers that models gave", "requests", required=True),
+        Column("labels", "int64", "answers that were judged; NULL: every answer is a success", "requests"),
+        Column(
+            "successes", "decimal(38,6)", "successes, from the labels carried over to all answers", "requests"
+        ),
+        Column("value", MONEY, "successes times the value of one", "currency"),
+        Column("model_cost", MONEY, "what the priced requests cost", "currency"),
+        Column("unpriced_cost", MONEY, "estimate for those without a price", "currency"),
+        Column("judge_cost", MONEY, "what judging cost", "currency"),
+        Column("platform_cost", MONEY, "the platform's share of these days", "currency"),
+        Column("net_value", MONEY, "value less all costs", "currency"),
+        Column("net_lower", MONEY, "lower bound of the net value", "currency"),
+        Column("net_upper", MONEY, "upper bound of the net value", "currency"),
+        Column("return", "float64", "net value by all costs; NULL where there are none"),
+        Column("return_lower", "float64", "lower bound of the return"),
+        Column("return_upper", "float64", "upper bound of the return"),
+        Column("counterfactual_cost", MONEY, "what the answers would cost otherwise", "currency"),
+        Column("saving", MONEY, "that, less all costs", "currency"),
+        Column("saving_lower", MONEY, "lower bound of the saving", "currency"),
+        Column("saving_upper", MONEY, "upper bound of the saving", "currency"),
+        Column("confidence", "float64", "of the intervals", required=True),
+        Column("price_coverage", "float64", "priced per billable requests; NULL where nothing was billable"),
+        Column("label_coverage", "float64", "judged answers per answer"),
+        Column("assumptions", "string", "value model, methods and remarks, as a JSON object", required=True),
+        Column(
+            "provenance",
+            "string",
+            "versions of the tables and batch that it rests on, as JSON",
+            required=True,
+        ),
+        Column("recorded_at", "timestamp", "when it was computed", "UTC", required=True),
+    ),
+    key=("result_id",),
+    statistics=("tenant", "since", "recorded_at"),
+    sort_by=("tenant", "recorded_at"),
+    retention_days=3650,
     precedence=Precedence.RETENTION,
 )
 
@@ -395,4 +475,12 @@ CURRENCY_RATES = Table(
     precedence=Precedence.RETENTION,
 )
 
-TABLES = (PRICE_CATALOG, MODEL_COSTS, COST_ROLLUP, TAG_COSTS, COST_CORRECTIONS, CURRENCY_RATES)
+TABLES = (
+    PRICE_CATALOG,
+    MODEL_COSTS,
+    COST_ROLLUP,
+    TAG_COSTS,
+    COST_CORRECTIONS,
+    CURRENCY_RATES,
+    ROI_RESULTS,
+)
