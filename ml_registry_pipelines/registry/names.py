@@ -37,7 +37,7 @@ RESERVED_KINDS = frozenset(
         "experiment",
         "budget",
         "alert_acknowledgement",
-        "tenant_settings",
+        "tenant_settings", "report_subscription",
         "allocation_rule",
         "tenant_statement",
     }
