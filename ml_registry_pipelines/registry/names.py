@@ -37,7 +37,8 @@ RESERVED_KINDS = frozenset(
         "experiment",
         "budget",
         "alert_acknowledgement",
-        "tenant_settings", "report_subscription",
+        "tenant_settings",
+        "report_subscription",
         "allocation_rule",
         "tenant_statement",
     }
