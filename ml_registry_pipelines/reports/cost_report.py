@@ -73,8 +73,19 @@ def _rows(by: str, row: CostRow, tenant: str, provider: str, model: str) -> Iter
     for number, (currency, cost) in enumerate(row.costs or (("", None),)):
         price = prices.get(currency)
         first = not number
-        counts = [row.requests, row.billable, row.priced, row.assumed_price, row.input_tokens, row.output_tokens]
-        times = (statistics.errors, latency.n, latency.p50, latency.p95, latency.p99) if statistics and latency else ()
+        counts = [
+            row.requests,
+            row.billable,
+            row.priced,
+            row.assumed_price,
+            row.input_tokens,
+            row.output_tokens,
+        ]
+        times = (
+            (statistics.errors, latency.n, latency.p50, latency.p95, latency.p99)
+            if statistics and latency
+            else ()
+        )
         yield [
             by,
             tenant,
@@ -93,7 +104,13 @@ def cost_markdown(found: Figures) -> str:
     total = found.total
     if total is None:
         return "No requests were logged in this period."
-    cost = formats.amounts(total.costs) if total.costs else formats.NOT_PRICED if total.billable else "not billed"
+    cost = (
+        formats.amounts(total.costs)
+        if total.costs
+        else formats.NOT_PRICED
+        if total.billable
+        else "not billed"
+    )
     rows = [
         [
             formats.name(row.key[1], NO_MODEL),

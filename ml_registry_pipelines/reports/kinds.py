@@ -65,7 +65,9 @@ class ReportKind:
 
 def surroundings(log: Log, *, busy: bool = False) -> Surroundings:
     """How things stand now. Read once per round: it looks at the rollups' rows by day, and no others."""
-    with log.lake.read("cost_rollup", "performance_rollup", "inference_events", "attribution_rules") as reading:
+    with log.lake.read(
+        "cost_rollup", "performance_rollup", "inference_events", "attribution_rules"
+    ) as reading:
         rows = reading.query(
             "reports.marks",
             """
@@ -80,7 +82,9 @@ def surroundings(log: Log, *, busy: bool = False) -> Surroundings:
             """,
         ).to_pylist()
         leading = reading.sequence("inference_events", "ingestion")
-        behind = {d for table in ("cost_rollup", "performance_rollup") for d in days_behind(reading, table, leading)}
+        behind = {
+            d for table in ("cost_rollup", "performance_rollup") for d in days_behind(reading, table, leading)
+        }
     marks = {
         row["day"]: f"{row['sequence']}.{row['costs_version']}.{row['attribution_version']}" for row in rows
     }

@@ -90,7 +90,9 @@ def read_figures(lake: Lake, reading: Reading, period: Period, tenant: str | Non
 def pending_days(reading: Reading, first: date, last: date) -> Sequence[date]:
     """UTC days whose rollups lack requests that were taken."""
     leading = reading.sequence("inference_events", "ingestion")
-    behind = {day for name in ("cost_rollup", "performance_rollup") for day in days_behind(reading, name, leading)}
+    behind = {
+        day for name in ("cost_rollup", "performance_rollup") for day in days_behind(reading, name, leading)
+    }
     return sorted(day for day in behind if first <= day <= last)
 
 

@@ -149,7 +149,8 @@ def _models(found: Figures) -> dict[str | None, tuple[str, ...]]:
         served.setdefault(row.key[0], []).append(row)
     return {
         provider: tuple(
-            formats.name(row.key[1], NO_MODEL) for row in sorted(rows, key=lambda r: (-r.requests, r.key[1] or ""))
+            formats.name(row.key[1], NO_MODEL)
+            for row in sorted(rows, key=lambda r: (-r.requests, r.key[1] or ""))
         )
         for provider, rows in served.items()
     }
@@ -178,7 +179,8 @@ def assumptions_of(found: Figures) -> dict[str, object]:
         "percentiles_within": found.relative_error,
         "assumed_in_logs": list(statistics.assumed) if statistics else [],
         "price_lists": sorted(
-            f"{each.catalog} {each.version}{' (assumed)' if each.assumed else ''}" for each in found.price_lists
+            f"{each.catalog} {each.version}{' (assumed)' if each.assumed else ''}"
+            for each in found.price_lists
         ),
     }
 
@@ -273,8 +275,14 @@ def comparison_markdown(found: Comparison) -> str:
             [
                 formats.name(row.key[0], NO_PROVIDER),
                 formats.count(row.requests),
-                formats.share(statistics.errors, row.requests - statistics.cache_hits) if statistics else formats.NOTHING,
-                formats.amounts(row.costs) if row.costs else formats.NOT_PRICED if row.billable else "not billed",
+                formats.share(statistics.errors, row.requests - statistics.cache_hits)
+                if statistics
+                else formats.NOTHING,
+                formats.amounts(row.costs)
+                if row.costs
+                else formats.NOT_PRICED
+                if row.billable
+                else "not billed",
                 " + ".join(f"{formats.unit_price(price)} {unit}" for unit, price in row.per_1k_tokens)
                 or formats.NOTHING,
                 formats.duration(statistics.latency.p50) if statistics else formats.NOTHING,
@@ -338,7 +346,10 @@ def notices(found: Figures) -> Content:
     total = found.total
     if total and total.assumed_price:
         said.append(
-            join(ASSUMED, f" {formats.count(total.assumed_price)} requests are priced by an illustrative price.")
+            join(
+                ASSUMED,
+                f" {formats.count(total.assumed_price)} requests are priced by an illustrative price.",
+            )
         )
     if total and total.statistics and total.statistics.assumed:
         parts = listed(total.statistics.assumed)
@@ -349,10 +360,16 @@ def notices(found: Figures) -> Content:
 def _headlines(found: Comparison, total: CostRow) -> Markup:
     billable = formats.count(total.billable)
     rows = [
-        headline("Providers", formats.count(len(found.providers)), f"{formats.count(total.requests)} requests"),
+        headline(
+            "Providers", formats.count(len(found.providers)), f"{formats.count(total.requests)} requests"
+        ),
         headline(
             "Cost",
-            formats.amounts(total.costs) if total.costs else formats.NOT_PRICED if total.billable else "not billed",
+            formats.amounts(total.costs)
+            if total.costs
+            else formats.NOT_PRICED
+            if total.billable
+            else "not billed",
             f"{formats.share(total.priced, total.billable)} of {billable} billable requests priced",
         ),
     ]
@@ -433,7 +450,10 @@ def _cost_cells(found: Comparison, row: CostRow) -> Iterator[list[Content | Cell
             Cell(unknown, quiet=True)
             if cost is None
             else Cell(f"{formats.money(cost)} {currency}", title=f"{formats.exact(cost)} {currency}"),
-            *(Cell(formats.NOTHING, quiet=True) if p is None else Cell(formats.unit_price(p)) for p in prices),
+            *(
+                Cell(formats.NOTHING, quiet=True) if p is None else Cell(formats.unit_price(p))
+                for p in prices
+            ),
             formats.count(typed.requests) if typed else formats.NOTHING,
             ", ".join(served[:SHOWN_MODELS]) + more if not number else "",
         ]
@@ -479,7 +499,9 @@ def _errors(found: Comparison) -> Iterator[Content]:
 
 
 def _reading(found: Figures) -> Markup:
-    error = f"Each within {found.relative_error:.0%} of the exact value." if found.relative_error else "Exact."
+    error = (
+        f"Each within {found.relative_error:.0%} of the exact value." if found.relative_error else "Exact."
+    )
     terms = {
         "Per 1,000 tokens": "What was paid for tokens of a type, by their number. It follows the models that were "
         "used, so a provider of larger models is dearer here without having higher prices.",
@@ -497,7 +519,9 @@ def made_of(found: Figures) -> Markup:
     """Versions of the tables, price lists, and the zone."""
     rows: list[list[Content | Cell]] = [["time zone", found.zone]]
     rows += [["price list", f"{each.catalog} {each.version}"] for each in found.price_lists]
-    rows += [[f"version of {table_name}", str(version)] for table_name, version in sorted(found.versions.items())]
+    rows += [
+        [f"version of {table_name}", str(version)] for table_name, version in sorted(found.versions.items())
+    ]
     return table("Data", [Column("What", number=False), Column("Value")], rows)
 
 

@@ -19,7 +19,9 @@ REPORT_EDITIONS = Table(
         Column("final", "bool", "whether all that was logged by then is in it", required=True),
         Column("mark", "string", "what differs when a figure could", required=True),
         Column("made_of", "string", "versions of the tables, as a JSON object", required=True),
-        Column("coverage", "string", "what share of the requests the figures rest on, as JSON", required=True),
+        Column(
+            "coverage", "string", "what share of the requests the figures rest on, as JSON", required=True
+        ),
         Column("assumptions", "string", "what the figures assume, as a JSON object", required=True),
         Column("recorded_at", "timestamp", "when it was made", "UTC", required=True),
     ),

@@ -206,9 +206,7 @@ def _checked(channel: Channel, to: str, home: str) -> str:
             return checked_url(to, Allowed.from_environment())
         case Channel.FOLDER:
             if "\0" in to or ".." in PurePosixPath(to).parts:
-                raise RecipientsError(
-                    f"folder {to!r} has to be a path without `..`, or s3://bucket/prefix"
-                )
+                raise RecipientsError(f"folder {to!r} has to be a path without `..`, or s3://bucket/prefix")
             if to.startswith("s3://") and urlsplit(to).netloc:
                 return to.rstrip("/")
             if "://" in to:
