@@ -318,7 +318,8 @@ def rests_on(found: Figures) -> str:
 def comparison_page(found: Comparison) -> str:
     """The page; it loads nothing, and can be printed."""
     figures = found.figures
-    assert figures.first is not None and figures.last is not None
+    assert figures.first is not None
+    assert figures.last is not None
     title = TITLE if figures.tenant is None else f"{TITLE} of {formats.name(figures.tenant, formats.NOTHING)}"
     subtitle = f"{formats.days(figures.first, figures.last)} ({figures.zone})"
     if figures.total is None:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from ml_registry_pipelines.reports import formats
 from ml_registry_pipelines.reports.delivery.editions import Edition
 from ml_registry_pipelines.reports.made import Sheet, markdown_table, sheet
-from ml_registry_pipelines.reports.page import Cell, Column, document, el, table
+from ml_registry_pipelines.reports.page import Cell, Column, Content, document, el, table
 
 SHOWN = 40
 """Changes of one period on the page, and a quarter of them in the short form; the CSV has all."""
@@ -110,7 +110,7 @@ def correction_page(corrected: Sequence[Corrected]) -> str:
 
 def _section(each: Corrected) -> str:
     shown, more = each.changes[:SHOWN], len(each.changes) - SHOWN
-    rows = [
+    rows: list[list[Content | Cell]] = [
         [
             change.row,
             change.figure.replace("_", " "),

@@ -185,7 +185,7 @@ class Courier:
         mark: str,
         newest: dict[Slot, Edition],
     ) -> Edition | None:
-        """The report as it is now; made, unless it was of the same figures before. One at a time: all cores work on it."""
+        """The report as it is now; made, unless it was of the same tables. One at a time: all cores work on it."""
         slot = (subscription.report, subscription.scope, period.label, period.zone.key)
         with self._making:
             held = newest.get(slot)
