@@ -23,6 +23,7 @@ from ml_registry_pipelines import (
     exchange_cli,
     experiments_cli,
     registry_cli,
+    reports_cli,
     statements_cli,
     webhooks_cli,
 )
@@ -81,6 +82,7 @@ experiments_cli.attach(cli)
 bills_cli.attach(cli)
 statements_cli.attach(cli)
 costs_cli.attach(cli)
+reports_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.reports import charts, formats
+from ml_registry_pipelines.reports.cost_sheet import cost_markdown, cost_sheet
 from ml_registry_pipelines.reports.figures import CostRow, Figures, figures_of_all_days, figures_of_day
 from ml_registry_pipelines.reports.page import (
     ASSUMED,
@@ -46,6 +47,8 @@ def daily_cost_report(lake: Lake, day: date) -> Written:
         costs_version=found.costs_version,
         attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
+        csv=cost_sheet(found).csv(),
+        markdown=cost_markdown(found),
     )
 
 
@@ -61,6 +64,8 @@ def cost_overview(lake: Lake) -> Written:
         costs_version=found.costs_version,
         attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
+        csv=cost_sheet(found).csv(),
+        markdown=cost_markdown(found),
     )
 
 

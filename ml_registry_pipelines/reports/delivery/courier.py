@@ -52,11 +52,16 @@ NOT_DELIVERED = "report_not_delivered"
 
 @dataclass
 class Round:
-    """What a round of deliveries did. `waiting`: why what is over was not sent."""
+    """What a round of deliveries did.
+
+    `failures`: what recipients did not take; it is recorded, and tried again. `problems`: what could not
+    be made. `waiting`: why what is over was not sent.
+    """
 
     delivered: int = 0
     corrected: int = 0
     failures: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     unfinished: bool = False
     next_at: datetime | None = None
@@ -131,6 +136,7 @@ class Courier:
                     done.delivered += part.delivered
                     done.corrected += part.corrected
                     done.failures += part.failures
+                    done.problems += part.problems
                     done.unfinished |= part.unfinished
         states = self._ledger.newest()
         done.next_at = min(
@@ -174,7 +180,7 @@ class Courier:
                 done.unfinished = True
         except MlregError as wrong:
             # It was not claimed, or the claim runs out: the next round does it.
-            done.failures.append(f"{subscription.tenant}/{subscription.name}: {wrong}")
+            done.problems.append(f"{subscription.tenant}/{subscription.name}: {wrong}")
         return done
 
     def _edition(

@@ -23,10 +23,8 @@ from ml_registry_pipelines.registry.references import check_free, named
 from ml_registry_pipelines.registry.states import State
 from ml_registry_pipelines.registry.tenants import settings_in
 from ml_registry_pipelines.reports.delivery.recipients import (
-    FILE,
     Recipient,
     configured_recipients,
-    read_recipients,
     recipient_for,
 )
 from ml_registry_pipelines.reports.kinds import KINDS, ReportKind
@@ -319,18 +317,3 @@ def _checked_first(first: date) -> date:
     if first > today + FURTHEST_BACK:
         raise InvalidInput(f"the first day {first} is over {FURTHEST_BACK.days} days ahead")
     return first
-
-
-__all__ = [
-    "ALL",
-    "FILE",
-    "KIND",
-    "Format",
-    "NewSubscription",
-    "ReportSubscriptions",
-    "Subscription",
-    "all_subscriptions",
-    "operator_tenant",
-    "read_recipients",
-    "subscriptions_in",
-]

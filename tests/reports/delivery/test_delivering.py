@@ -217,7 +217,9 @@ def test_an_email_has_the_page_and_the_figures_attached(post, monkeypatch):
         assert post.deliver().delivered == 1
     (message,) = box.messages
     assert message["Subject"] == "Cost report, 2026-11-02, all tenants"
-    body = message.get_body(("plain",)).get_content()
+    text = message.get_body(("plain",))
+    assert text is not None
+    body = text.get_content()
     assert "2.50 USD" in body
     assert "100% of 1 billable requests are priced" in body
     attached = {part.get_filename(): part.get_content_type() for part in message.iter_attachments()}
