@@ -29,7 +29,8 @@ from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
 from ml_registry_pipelines.webhooks import addresses
 from ml_registry_pipelines.webhooks.addresses import Allowed, Forbidden, checked_url, resolved
-from ml_registry_pipelines.webhooks.outbox import DEAD_AFTER, Outbox
+from ml_registry_pipelines.webhooks.marks import DEAD_AFTER
+from ml_registry_pipelines.webhooks.outbox import Outbox
 from ml_registry_pipelines.webhooks.subscriptions import Secret, Webhooks
 from ml_registry_pipelines.webhooks_cli import attach
 from tests.webhooks.sinks import Delivery, Sink, sink
@@ -261,7 +262,7 @@ def test_marks_survive_and_a_slower_process_does_not_set_them_back(tmp_path, hoo
     slow = Outbox(log)
     [behind] = slow.standings()
     Outbox(log).deliver()
-    assert slow._keep(behind.mark).delivered == 1
+    assert slow._marks.keep(behind.mark).delivered == 1
     log.settle()
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as again:
         assert Outbox(again).deliver().sent == 0
