@@ -394,16 +394,17 @@ def _costs(found: Comparison) -> Iterator[Content]:
         rows = [row for row in found.providers if (row.key[0], currency) in found.by_type]
         for kind in TYPES:
             drawn = list(_bars(found, rows[:CHART_ROWS], kind, currency))
-            if any(bar.value is not None for bar in drawn):
-                title = f"{currency} per 1,000 tokens of {WORDS[kind]}"
-                yield figure(
-                    f"Cost per 1,000 tokens of {WORDS[kind]}, {currency}",
-                    charts.as_svg(charts.bars(drawn, title=title), label=f"Bars: {title} by provider"),
-                    "Over the models and tiers that were used; not a price list. Dashed: rests on an "
-                    "illustrative price."
-                    if any(bar.hollow for bar in drawn)
-                    else "Over the models and tiers that were used; not a price list.",
-                )
+            if not drawn:
+                continue
+            title = f"{currency} per 1,000 tokens of {WORDS[kind]}"
+            without = len(found.providers) - len(drawn)
+            yield figure(
+                f"Cost per 1,000 tokens of {WORDS[kind]}, {currency}",
+                charts.as_svg(charts.bars(drawn, title=title), label=f"Bars: {title} by provider"),
+                "Over the models and tiers that were used; not a price list.",
+                " Dashed: rests on an illustrative price." if any(bar.hollow for bar in drawn) else None,
+                f" {without} more had none with a price." if without else None,
+            )
     yield table(
         "Costs by provider",
         [
@@ -413,10 +414,14 @@ def _costs(found: Comparison) -> Iterator[Content]:
             Column("Cost"),
             *(Column(WORDS[kind].capitalize(), "per 1,000 tokens") for kind in TYPES),
             Column("By type", "priced requests"),
-            Column("Models", number=False),
         ],
         [cells for row in found.providers[:TABLE_ROWS] for cells in _cost_cells(found, row)],
-        note="Prices by type rest on the requests that the column before the last counts.",
+        note="Prices by type rest on the requests that the last column counts.",
+    )
+    yield table(
+        "Models that they served, by requests",
+        [Column("Provider", number=False), Column("Models", number=False)],
+        [[name(row.key[0], NO_PROVIDER), _served(found, row)] for row in found.providers[:TABLE_ROWS]],
     )
 
 
@@ -424,22 +429,18 @@ def _bars(found: Comparison, rows: list[CostRow], kind: str, currency: str) -> I
     for row in rows:
         cost = found.by_type[row.key[0], currency].types[kind]
         price = cost.per_1k
-        label = (
-            "none used"
-            if price is None
-            else f"{formats.unit_price(price)} ({formats.short_count(cost.tokens)} tokens)"
-        )
+        if price is None:
+            continue
+        label = f"{formats.unit_price(price)} ({formats.short_count(cost.tokens)} tokens)"
         yield charts.Bar(
             formats.name(row.key[0], NO_PROVIDER),
-            None if price is None else float(price),
+            float(price),
             label,
             hollow=bool(row.assumed_price),
         )
 
 
 def _cost_cells(found: Comparison, row: CostRow) -> Iterator[list[Content | Cell]]:
-    served = found.models.get(row.key[0], ())
-    more = f" and {len(served) - SHOWN_MODELS} more" if len(served) > SHOWN_MODELS else ""
     for number, (currency, cost) in enumerate(row.costs or (("", None),)):
         typed = found.by_type.get((row.key[0], currency))
         prices = [typed.types[kind].per_1k if typed else None for kind in TYPES]
@@ -456,8 +457,13 @@ def _cost_cells(found: Comparison, row: CostRow) -> Iterator[list[Content | Cell
                 for p in prices
             ),
             formats.count(typed.requests) if typed else formats.NOTHING,
-            ", ".join(served[:SHOWN_MODELS]) + more if not number else "",
         ]
+
+
+def _served(found: Comparison, row: CostRow) -> str:
+    served = found.models.get(row.key[0], ())
+    more = f" and {len(served) - SHOWN_MODELS} more" if len(served) > SHOWN_MODELS else ""
+    return ", ".join(served[:SHOWN_MODELS]) + more
 
 
 def _errors(found: Comparison) -> Iterator[Content]:
