@@ -9,12 +9,13 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.periods import Period, PeriodKind
 from ml_registry_pipelines.lake.slices import days_behind
 from ml_registry_pipelines.reports.calendar import utc_days
 from ml_registry_pipelines.reports.made import Made
+from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
@@ -28,13 +29,16 @@ class Surroundings:
     """What tells whether a report can be made, and whether it would come out otherwise than before.
 
     `marks`: of each UTC day what differs when a figure of it could. `behind`: days that lack requests
-    which were taken. `busy`: files are being taken.
+    which were taken. `busy`: files are being taken. `operator`: the tenant of who runs the registry.
     """
 
     log: Log
     marks: Mapping[date, str] = field(default_factory=dict)
     behind: frozenset[date] = frozenset()
     busy: bool = False
+    operator: str = "default"
+    known: dict[str, Any] = field(default_factory=dict)
+    """What was looked up once for all periods, by what it is."""
 
     @property
     def lake(self) -> Lake:
@@ -88,7 +92,7 @@ def surroundings(log: Log, *, busy: bool = False) -> Surroundings:
     marks = {
         row["day"]: f"{row['sequence']}.{row['costs_version']}.{row['attribution_version']}" for row in rows
     }
-    return Surroundings(log, marks, frozenset(behind), busy)
+    return Surroundings(log, marks, frozenset(behind), busy, Settings.from_environment().tenant or "default")
 
 
 def days_of(period: Period) -> list[date]:
@@ -115,6 +119,35 @@ def _providers(around: Surroundings, period: Period, scope: str | None, mark: st
     return provider_comparison(around.lake, period, scope, mark=mark)
 
 
+def _statement_mark(around: Surroundings, period: Period, scope: str | None) -> str | None:
+    from ml_registry_pipelines.reports.statement_report import issued_statements
+
+    if "statements" not in around.known:
+        around.known["statements"] = issued_statements(around.log, around.operator)
+    digest: str | None = around.known["statements"].get((str(scope), period.label))
+    return digest
+
+
+def _statement(around: Surroundings, period: Period, scope: str | None, mark: str) -> Made:
+    from ml_registry_pipelines.reports.statement_report import tenant_statement
+
+    return tenant_statement(around.log, period, str(scope), operator=around.operator, mark=mark)
+
+
+def _decisions_mark(around: Surroundings, period: Period, scope: str | None) -> str | None:
+    from ml_registry_pipelines.reports.experiment_readout import all_decided, decided_in, mark_of
+
+    if "decided" not in around.known:
+        around.known["decided"] = all_decided(around.lake)
+    return mark_of(decided_in(around.known["decided"], period, scope))
+
+
+def _decisions(around: Surroundings, period: Period, scope: str | None, mark: str) -> Made | None:
+    from ml_registry_pipelines.reports.experiment_readout import experiment_readout
+
+    return experiment_readout(around.lake, period, scope, mark=mark)
+
+
 KINDS: dict[str, ReportKind] = {
     kind.name: kind
     for kind in (
@@ -135,6 +168,24 @@ KINDS: dict[str, ReportKind] = {
             from_logs=True,
             mark=figures_mark,
             make=_providers,
+        ),
+        ReportKind(
+            "tenant_statement",
+            "what a tenant is charged for a month, once its statement is issued",
+            (MONTH,),
+            of_all=False,
+            from_logs=False,
+            mark=_statement_mark,
+            make=_statement,
+        ),
+        ReportKind(
+            "experiment_readout",
+            "experiments that were looked at: outcome, intervals, gates, arms",
+            (WEEK, DAY, MONTH),
+            of_all=True,
+            from_logs=False,
+            mark=_decisions_mark,
+            make=_decisions,
         ),
     )
 }
