@@ -7,9 +7,11 @@ decides is the costs room's.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.reports import charts, formats
@@ -134,25 +136,17 @@ def readout_sheet(found: Sequence[Decision]) -> Sheet:
 
 
 def _rows(each: Decision) -> Iterator[list[Value]]:
-    def row(part: str, arm: str, about: str, **given: Any) -> list[Value]:
-        keys: list[Value] = [each.tenant, each.experiment, each.experiment_version, part, arm, about]
+    def row(part: str, given: Mapping[str, Any]) -> list[Value]:
+        names: list[Value] = [each.tenant, each.experiment, each.experiment_version, part]
+        keys = [*names, given.get("arm"), given.get("about")]
         return [*keys, *(given.get(name) for name in COLUMNS[_KEYS:])]
 
-    yield row(
-        "decision",
-        "",
-        "",
-        outcome=each.outcome.value,
-        winner=each.winner,
-        units_needed=each.units_needed,
-        looked_at=each.looked_at,
-        price_coverage=each.price_coverage,
-    )
+    yield row("decision", {**vars(each), "outcome": each.outcome.value})
     for claim in each.intervals:
-        yield row("claim", str(claim["arm"]), str(claim["about"]), **claim)
+        yield row("claim", claim)
     for arm in each.arms:
         counts = {**arm, "billable_requests": arm.get("billable"), "priced_requests": arm.get("priced")}
-        yield row("arm", str(arm["arm"]), "", **counts)
+        yield row("arm", counts)
 
 
 def readout_markdown(found: Sequence[Decision]) -> str:
@@ -249,7 +243,8 @@ def _charts(each: Decision) -> Iterator[Content]:
         ]
         if rows:
             words = about.replace("_", " ")
-            title = f"{words}: candidate less control"
+            unit = f" in {_currency(each)}" if about == "cost" and _currency(each) else ""
+            title = f"{words}{unit}: candidate less control"
             yield figure(
                 f"{words.capitalize()}, candidate less control",
                 charts.as_svg(charts.intervals(rows, title=title), label=f"Intervals: {title}"),
@@ -288,7 +283,6 @@ def _claims(each: Decision) -> Markup:
 
 
 def _arms(each: Decision) -> Markup:
-    currency = str(each.parameters.get("cost", {}).get("currency", "")) if each.parameters.get("cost") else ""
     rows: list[list[Content | Cell]] = [
         [
             str(arm["arm"]),
@@ -296,7 +290,7 @@ def _arms(each: Decision) -> Markup:
             formats.count(arm.get("labelled")),
             formats.count(arm.get("requests")),
             formats.share(arm.get("priced") or 0, arm.get("billable") or 0),
-            formats.NOT_PRICED if arm.get("cost") is None else str(arm["cost"]),
+            formats.NOT_PRICED if arm.get("cost") is None else formats.money(Decimal(str(arm["cost"]))),
         ]
         for arm in each.arms
     ]
@@ -308,7 +302,7 @@ def _arms(each: Decision) -> Markup:
             Column("Labelled", "units"),
             Column("Requests"),
             Column("Priced", "of billable"),
-            Column("Cost", currency or None),
+            Column("Cost", _currency(each)),
         ],
         rows,
     )
@@ -324,7 +318,7 @@ def _record(each: Decision) -> Markup:
             (f"version of {name}", formats.NOTHING if v is None else str(v))
             for name, v in each.versions.items()
         ),
-        *((f"declared: {name}", text) for name, text in _flat(each.parameters)),
+        *((f"parameter {name}", text) for name, text in _flat(each.parameters)),
     ]
     return table("The record", [Column("What", number=False), Column("Value", number=False)], rows)
 
@@ -334,7 +328,12 @@ def _flat(given: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, Mapping):
             yield from _flat(value, f"{above}{name}.")
         elif value not in (None, [], ""):
-            yield f"{above}{name}", str(value)
+            yield f"{above}{name}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _currency(each: Decision) -> str | None:
+    cost = each.parameters.get("cost")
+    return str(cost["currency"]) if isinstance(cost, Mapping) and cost.get("currency") else None
 
 
 def _figure(value: float | None) -> str:

@@ -65,7 +65,7 @@ class Post:
         return ReportSubscriptions(self.log, actor=Actor("test"), tenant=tenant)
 
     def subscribe(self, name: str = "costs", tenant: str = "default", **given: Any) -> Subscription:
-        asked = {"report": "cost_report", "recipient": "archive", "first": DAY, **given}
+        asked = {"report": "cost_report", "recipient": "archive", "first": DAY, "formats": ["csv"], **given}
         if tenant == "default":
             asked.setdefault("scope", "*")
         return self.desk(tenant).add(NewSubscription(name, **asked))
