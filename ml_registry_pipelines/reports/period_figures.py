@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.queries import attribution_coverage, costs_by
+from ml_registry_pipelines.costs.standing import standing
 from ml_registry_pipelines.lake.slices import days_behind
 from ml_registry_pipelines.reports.calendar import utc_days
 from ml_registry_pipelines.reports.figures import (
@@ -101,16 +102,20 @@ def _within(period: Period, tenant: str | None) -> dict[str, object]:
     return {"first": first, "last": last, "start": period.start, "end": period.end, "tenant": tenant}
 
 
+_WITHIN = """
+    day BETWEEN $first AND $last AND event_ts >= $start AND event_ts < $end
+    AND ($tenant IS NULL OR tenant = $tenant)
+"""
+
+
 def _unpriced(reading: Reading, period: Period, tenant: str | None) -> tuple[Unpriced, ...]:
     rows = reading.query(
         "reports.unpriced_of_period",
-        """
+        f"""
         SELECT tenant, provider, model, cost_status AS reason, count(*) AS requests,
                coalesce(sum(tokens), 0)::BIGINT AS tokens
-        FROM model_costs
+        FROM ({standing(reading, _WITHIN)})
         WHERE cost_status NOT IN ('priced', 'not_billed')
-          AND day BETWEEN $first AND $last AND event_ts >= $start AND event_ts < $end
-          AND ($tenant IS NULL OR tenant = $tenant)
         GROUP BY ALL
         ORDER BY requests DESC, tokens DESC, tenant, provider, model, reason
         """,
@@ -122,13 +127,11 @@ def _unpriced(reading: Reading, period: Period, tenant: str | None) -> tuple[Unp
 def _price_lists(reading: Reading, period: Period, tenant: str | None) -> tuple[PriceList, ...]:
     rows = reading.query(
         "reports.price_lists_of_period",
-        """
+        f"""
         WITH used AS (
             SELECT price_id, count(*) AS requests
-            FROM model_costs
+            FROM ({standing(reading, _WITHIN)})
             WHERE cost_status = 'priced' AND price_id IS NOT NULL
-              AND day BETWEEN $first AND $last AND event_ts >= $start AND event_ts < $end
-              AND ($tenant IS NULL OR tenant = $tenant)
             GROUP BY price_id
         ),
         lists AS (

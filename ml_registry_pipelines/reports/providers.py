@@ -117,21 +117,32 @@ def _by_type(reading: Reading) -> dict[tuple[str | None, str], ByType]:
     rows = reading.query(
         "reports.costs_by_type",
         """
+        WITH keys AS (
+            -- Rows of one key together: what corrects a closed month stands beside what it corrects.
+            SELECT provider, currency, sum(requests) AS requests, sum(priced_requests) AS priced_requests,
+                   sum(coalesce(in_uncached, 0) + coalesce(in_audio, 0) + coalesce(in_image, 0)
+                       + coalesce(in_video, 0)) AS input_tokens,
+                   sum(coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
+                       + coalesce(in_cache_read_image, 0)) AS cache_read_tokens,
+                   sum(coalesce(in_cache_write_5m, 0) + coalesce(in_cache_write_30m, 0)
+                       + coalesce(in_cache_write_1h, 0) + coalesce(in_cache_write_12h, 0))
+                       AS cache_write_tokens,
+                   sum(coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0)
+                       + coalesce(out_image, 0)) AS output_tokens,
+                   sum(input_cost) AS input_cost, sum(cache_read_cost) AS cache_read_cost,
+                   sum(cache_write_cost) AS cache_write_cost, sum(output_cost) AS output_cost
+            FROM cost_rollup
+            WHERE grain = 'hour' AND currency IS NOT NULL
+            GROUP BY provider, currency, period_start, tenant, application, model, status
+            HAVING sum(priced_requests) > 0 AND sum(priced_requests) = sum(requests)
+        )
         SELECT provider, currency, sum(priced_requests)::BIGINT AS requests,
-               sum(coalesce(in_uncached, 0) + coalesce(in_audio, 0) + coalesce(in_image, 0)
-                   + coalesce(in_video, 0))::BIGINT AS input_tokens,
-               sum(coalesce(in_cache_read, 0) + coalesce(in_cache_read_audio, 0)
-                   + coalesce(in_cache_read_image, 0))::BIGINT AS cache_read_tokens,
-               sum(coalesce(in_cache_write_5m, 0) + coalesce(in_cache_write_30m, 0)
-                   + coalesce(in_cache_write_1h, 0) + coalesce(in_cache_write_12h, 0))::BIGINT
-                   AS cache_write_tokens,
-               sum(coalesce(out_text, 0) + coalesce(out_reasoning, 0) + coalesce(out_audio, 0)
-                   + coalesce(out_image, 0))::BIGINT AS output_tokens,
+               sum(input_tokens)::BIGINT AS input_tokens, sum(cache_read_tokens)::BIGINT AS cache_read_tokens,
+               sum(cache_write_tokens)::BIGINT AS cache_write_tokens, sum(output_tokens)::BIGINT AS output_tokens,
                coalesce(sum(input_cost), 0) AS input_cost, coalesce(sum(cache_read_cost), 0) AS cache_read_cost,
                coalesce(sum(cache_write_cost), 0) AS cache_write_cost, coalesce(sum(output_cost), 0) AS output_cost
-        FROM cost_rollup
-        WHERE grain = 'day' AND currency IS NOT NULL AND priced_requests > 0 AND priced_requests = requests
-        GROUP BY ALL
+        FROM keys
+        GROUP BY provider, currency
         """,
     ).to_pylist()
     return {

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.rollups import complete_sequence, rollup_rows
+from ml_registry_pipelines.costs.standing import CORRECTIONS
 from ml_registry_pipelines.lake.attributing import RULES
 from ml_registry_pipelines.reports.calendar import utc_days
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
 
 HOUR = timedelta(hours=1)
-RAW = ("inference_events", "model_costs", RULES)
+RAW = ("inference_events", "model_costs", CORRECTIONS, RULES)
 
 
 def take_window(lake: Lake, reading: Reading, period: Period, tenant: str | None) -> None:
@@ -100,7 +101,7 @@ def _part_of_an_hour(
     """What the rollup's hour would be if only the requests from `start` to `end` were in it."""
     with lake.read(*RAW) as reading:
         asked = {"day": start.date(), "start": start, "end": end, "tenant": tenant}
-        for table in ("inference_events", "model_costs"):
+        for table in ("inference_events", "model_costs", CORRECTIONS):
             rows = reading.query(
                 f"reports.part_of_{table}",
                 f"""

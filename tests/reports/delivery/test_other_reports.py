@@ -61,7 +61,9 @@ def test_a_read_out_shows_the_last_decision_as_it_was_recorded(tmp_path):
         assert decided.message in page.text
         assert [row["Arm"] for row in page.table("Arms")] == ["big", "small"]
         assert len(page.table("Claims")) == len(decided.intervals)
-        assert found.assumptions["size v1"]["declaration"]["margin"] == decided.parameters["margin"]
+        assumed = found.assumptions["size v1"]
+        assert isinstance(assumed, dict)
+        assert assumed["declaration"]["margin"] == decided.parameters["margin"]
         rows = list(csv.DictReader(io.StringIO(found.sheet.csv())))
         assert rows[0]["outcome"] == decided.outcome.value
         claim = next(row for row in rows if row["part"] == "claim")
