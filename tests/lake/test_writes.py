@@ -126,7 +126,9 @@ def test_columns_that_are_left_out_are_null_and_others_are_cast(lake):
 
 
 def test_an_unknown_table_is_answered_with_the_known_ones(lake):
-    with pytest.raises(UnknownTable, match="there is no table 'models'; the tables are alert_marks, alerts, "):
+    with pytest.raises(
+        UnknownTable, match="there is no table 'models'; the tables are alert_marks, alerts, "
+    ):
         lake.append_next("models", points([1]), source="s")
     with pytest.raises(UnknownTable):
         lake.sequence("models", "s")
