@@ -282,7 +282,7 @@ def intervals(rows: Sequence[Interval], *, title: str) -> Drawing:
         scale=alt.Scale(domain=list(names.values())),
         axis=_name_axis(),
     )
-    axis = alt.Axis(title=title, grid=True, tickCount=6, format="~g")
+    axis = alt.Axis(title=title, grid=True, tickCount=6, format=",~r")
 
     def chart(values: Sequence[Mapping[str, object]]) -> alt.Chart:
         return _chart(values, width=width, height=STEP * max(len(rows), 2))
