@@ -199,7 +199,7 @@ def reports_make(report: str, period: str, about: str | None, output: Path | Non
 
     scope = None if about == "*" else about or tenant()
     if scope != tenant() and tenant() != operator_tenant():
-        raise InvalidInput(f"tenant {tenant()} gets reports about itself alone")
+        raise InvalidInput(f"tenant {tenant()!r} gets reports about itself alone")
     with open_log() as log:
         asked = period_named(period, zone_of(log, scope or tenant()))
         edition, made = make_now(log, report, asked, scope)

@@ -12,7 +12,8 @@ import pytest
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.reports.calendar import period_named
 from ml_registry_pipelines.reports.made import Made, Sheet
-from ml_registry_pipelines.reports.providers import provider_comparison, says_little, wilson
+from ml_registry_pipelines.reports.providers import provider_comparison
+from ml_registry_pipelines.reports.samples import says_little, wilson
 from tests.made_events import event
 from tests.reports.conftest import set_prices, take
 from tests.reports.test_cost_reports import Page

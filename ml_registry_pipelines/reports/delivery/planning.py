@@ -18,7 +18,7 @@ from ml_registry_pipelines.reports.delivery.editions import Edition, Slot
 from ml_registry_pipelines.reports.delivery.ledger import DELIVERED, GIVEN_UP, Delivery, planned
 from ml_registry_pipelines.reports.delivery.recipients import Recipient
 from ml_registry_pipelines.reports.delivery.subscriptions import Subscription
-from ml_registry_pipelines.reports.kinds import Surroundings, days_of
+from ml_registry_pipelines.reports.kinds import KINDS, Surroundings, days_of
 
 GRACE = timedelta(hours=1)
 """After the end of a period, for the files of its last hour."""
@@ -82,6 +82,10 @@ def lanes(
     zones: dict[str, ZoneInfo] = {}
     found = []
     for subscription in subscriptions:
+        if subscription.report not in KINDS:
+            why = f"there is no report {subscription.report} in this version of the platform"
+            found.append(Lane(subscription, waits=why))
+            continue
         zone = _zone(around.log, subscription, zones)
         recipient = recipients.get(subscription.recipient)
         own = known[subscription.id]
