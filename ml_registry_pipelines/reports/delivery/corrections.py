@@ -114,8 +114,8 @@ def _section(each: Corrected) -> str:
         [
             change.row,
             change.figure.replace("_", " "),
-            Cell(change.before or formats.NOTHING),
-            Cell(change.after or formats.NOTHING),
+            Cell(_grouped(change.before)),
+            Cell(_grouped(change.after)),
             Cell(_signed(change)),
         ]
         for change in shown
@@ -174,4 +174,11 @@ def correction_markdown(corrected: Sequence[Corrected]) -> str:
 
 def _signed(change: Change) -> str:
     found = change.difference
-    return formats.NOTHING if found is None else f"{found:+f}"
+    return formats.NOTHING if found is None else f"{found:+,f}"
+
+
+def _grouped(value: str) -> str:
+    """A number with its thousands apart, a text as it is."""
+    if not value:
+        return formats.NOTHING
+    return f"{Decimal(value):,f}" if _NUMBER.fullmatch(value) else value
