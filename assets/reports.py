@@ -84,6 +84,7 @@ def _metadata(lake: LakeResource, report: "Written") -> dict[str, Any]:
         "bytes": report.size,
         "digest": report.digest,
         "batch": report.sequence,
+        **({} if report.markdown is None else {"summary": dg.MetadataValue.md(report.markdown)}),
     }
 
 

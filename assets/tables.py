@@ -35,7 +35,7 @@ def table_spec(
     room: str,
     kinds: set[str],
     deps: Sequence[Sequence[str]] = (),
-    freshness: dg.FreshnessPolicy,
+    freshness: dg.FreshnessPolicy | None,
     remarks: str = "",
 ) -> dg.AssetSpec:
     """The spec of the asset that writes a table of the lake; every word in it is from the declaration."""

@@ -25,6 +25,7 @@ from ml_registry_pipelines import (
     experiments_cli,
     performance_cli,
     registry_cli,
+    reports_cli,
     statements_cli,
     webhooks_cli,
 )
@@ -85,6 +86,7 @@ statements_cli.attach(cli)
 performance_cli.attach(cli)
 costs_cli.attach(cli)
 costs_analytics_cli.attach(cli)
+reports_cli.attach(cli)
 
 
 # -- running -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from assets import (
     bills,
     checks,
     costs,
+    deliveries,
     experiments,
     lineage,
     operations,
@@ -31,12 +32,13 @@ from ml_registry_pipelines.costs_jobs import costs_jobs
 from ml_registry_pipelines.experiments_jobs import experiments_jobs
 from ml_registry_pipelines.jobs import all_jobs
 from ml_registry_pipelines.registry_jobs import registry_jobs
+from ml_registry_pipelines.reports_jobs import reports_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
 from ml_registry_pipelines.value_jobs import value_jobs
 from resources import resources_for
-from sensors import alerting, attribution, ingestion, reporting, watching
+from sensors import alerting, attribution, delivering, ingestion, reporting, watching
 from sensors import bills as bill_sensors
 from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
@@ -70,6 +72,8 @@ def build_defs(
         bills.bill_reconciliation,
         reports.daily_cost_report,
         reports.cost_overview,
+        deliveries.provider_comparison,
+        deliveries.report_deliveries,
         lineage.lineage_index,
         operations.table_upkeep,
         outside.mlflow_models,
@@ -89,6 +93,7 @@ def build_defs(
             *costs_jobs(),
             *experiments_jobs(),
             *value_jobs(),
+            *reports_jobs(),
         ],
         schedules=all_schedules(),
         sensors=[
@@ -99,6 +104,7 @@ def build_defs(
             attribution.new_attribution,
             experiments_sensors.experiment_looks,
             reporting.reports_of_touched_days,
+            delivering.due_reports,
             registry_sensors.registry_changes,
             registry_sensors.registry_events,
             alerting.run_failures,

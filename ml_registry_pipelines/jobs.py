@@ -148,6 +148,16 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             "Writes the reports of some days, and the overview.",
         ),
         _job(
+            "compare_providers",
+            ["reports/provider_comparison"],
+            "Writes the comparison of providers of some weeks.",
+        ),
+        _job(
+            "deliver_reports",
+            ["reports/report_deliveries"],
+            "Makes and sends the reports that are due, and corrections of those that came out otherwise since.",
+        ),
+        _job(
             "build_lineage_index",
             ["lineage/lineage_index"],
             "Adds to the lineage index what is newer than it, so that questions stay quick.",

@@ -2,12 +2,15 @@
 
 import os
 from datetime import timedelta
+from typing import Any
 
 import dagster as dg
 
 from ml_registry_pipelines.jobs import ONE_AT_A_TIME
 from resources import BillsResource, LakeResource
 
+WEEKS_BACK = 8
+"""Weeks that a schedule looks back for what was missed, or has changed since."""
 RUNNING = dg.DefaultScheduleStatus.RUNNING
 
 
@@ -21,6 +24,24 @@ RUNNING = dg.DefaultScheduleStatus.RUNNING
 def write_reports_daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest:
     yesterday = context.scheduled_execution_time.date() - timedelta(days=1)
     return dg.RunRequest(partition_key=yesterday.isoformat())
+
+
+@dg.schedule(
+    name="compare_providers_weekly",
+    job_name="compare_providers",
+    cron_schedule="30 1 * * 1",
+    default_status=RUNNING,
+    description="Writes last week's comparison of providers, and those of the weeks before that are missing or old.",
+)
+def compare_providers_weekly(
+    context: dg.ScheduleEvaluationContext, deliveries: dg.ResourceParam[Any]
+) -> list[dg.RunRequest] | dg.SkipReason:
+    at = context.scheduled_execution_time
+    weeks = deliveries.stale_weeks(at, back=WEEKS_BACK)
+    requests = [
+        dg.RunRequest(run_key=f"{at:%Y-%m-%d}/{week}", partition_key=week.isoformat()) for week in weeks
+    ]
+    return requests or dg.SkipReason("every week is as new as its figures")
 
 
 def _where_set(job: str, *variables: str) -> dg.RunRequest | dg.SkipReason:
@@ -80,6 +101,7 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
         ),
         write_reports_daily,
         pull_bills_daily,
+        compare_providers_weekly,
         import_mlflow_daily,
         anchor_log_daily,
         dg.ScheduleDefinition(

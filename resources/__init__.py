@@ -11,6 +11,7 @@ from ml_registry_pipelines.settings import Environment, Settings
 from resources.alerts import AlertsResource
 from resources.artifacts import ArtifactsResource
 from resources.bills import BillsResource
+from resources.deliveries import DeliveriesResource
 from resources.lake import LakeResource
 from resources.outside import AnchorsResource, MlflowResource, WebhooksResource
 from resources.prices import PricesResource
@@ -27,6 +28,7 @@ __all__ = [
     "AnchorsResource",
     "ArtifactsResource",
     "BillsResource",
+    "DeliveriesResource",
     "LakeResource",
     "MlflowResource",
     "PricesResource",
@@ -55,6 +57,7 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "prices": PricesResource(home=settings.home, contract_file=settings.contract_file),
         "bills": BillsResource(home=settings.home, bills_file=settings.bills_file),
         "mlflow": MlflowResource(root=settings.home, tenant=settings.tenant or "default"),
+        "deliveries": DeliveriesResource(root=settings.home),
         "webhooks": WebhooksResource(root=settings.home),
         "anchors": AnchorsResource(root=settings.home),
         "registry": RegistryResource(root=settings.home),

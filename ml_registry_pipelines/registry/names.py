@@ -38,6 +38,7 @@ RESERVED_KINDS = frozenset(
         "budget",
         "alert_acknowledgement",
         "tenant_settings",
+        "report_subscription",
         "allocation_rule",
         "tenant_statement",
     }

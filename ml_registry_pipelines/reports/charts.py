@@ -78,6 +78,18 @@ class Spread:
     loud: bool = False
 
 
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval and, where there is one, a threshold, with a remark at its end."""
+
+    name: str
+    estimate: float
+    lower: float
+    upper: float
+    threshold: float | None
+    remark: str
+
+
 def stacked_over_time(
     segments: Sequence[Segment], *, grain: str, title: str, others: str | None
 ) -> alt.Chart:
@@ -250,6 +262,50 @@ def spreads(rows: Sequence[Spread], *, title: str) -> Drawing:
                 text=alt.Text(field="remark", type="nominal"),
             )
             for loud in (False, True)
+        ),
+    )
+
+
+def intervals(rows: Sequence[Interval], *, title: str) -> Drawing:
+    """Estimates with their intervals and thresholds on one axis, in the given order, with a remark at the right."""
+    import altair as alt
+
+    names = short_names([row.name for row in rows], longest=LONGEST_NAME)
+    ends = [v for row in rows for v in (row.lower, row.upper, row.threshold, 0.0) if v is not None]
+    room = (max(ends) - min(ends) or 1.0) * 0.06
+    scale = alt.Scale(domain=[min(ends) - room, max(ends) + room], nice=False)
+    width = WIDTH - 300
+    y = alt.Y(
+        field="name",
+        type="nominal",
+        sort=None,
+        scale=alt.Scale(domain=list(names.values())),
+        axis=_name_axis(),
+    )
+    axis = alt.Axis(title=title, grid=True, tickCount=6, format=",~r")
+
+    def chart(values: Sequence[Mapping[str, object]]) -> alt.Chart:
+        return _chart(values, width=width, height=STEP * max(len(rows), 2))
+
+    data = [{**vars(row), "name": names[row.name]} for row in rows]
+    x = alt.X(field="lower", type="quantitative", scale=scale, axis=axis)
+    return alt.layer(
+        chart([{"zero": 0}])
+        .mark_rule(color=_MUTED, strokeWidth=1)
+        .encode(x=alt.X(field="zero", type="quantitative", scale=scale, axis=axis)),
+        chart(data).mark_rule(color=MAIN, strokeWidth=3).encode(x=x, x2=alt.X2(field="upper"), y=y),
+        chart(data)
+        .mark_point(filled=True, size=80, color=MAIN, opacity=1, stroke=_PAPER, strokeWidth=1)
+        .encode(x=alt.X(field="estimate", type="quantitative", scale=scale, axis=axis), y=y),
+        chart([row for row in data if row["threshold"] is not None])
+        .mark_tick(color=WARNING, thickness=3, size=STEP * 0.8)
+        .encode(x=alt.X(field="threshold", type="quantitative", scale=scale, axis=axis), y=y),
+        chart(data)
+        .mark_text(align="left", dx=8, color=_INK, fontSize=11)
+        .encode(
+            x=alt.XValue(width),  # type: ignore[no-untyped-call]
+            y=y,
+            text=alt.Text(field="remark", type="nominal"),
         ),
     )
 

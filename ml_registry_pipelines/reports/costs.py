@@ -12,6 +12,7 @@ from datetime import date
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.reports import charts, formats
+from ml_registry_pipelines.reports.cost_sheet import cost_markdown, cost_sheet
 from ml_registry_pipelines.reports.figures import CostRow, Figures, figures_of_all_days, figures_of_day
 from ml_registry_pipelines.reports.page import (
     ASSUMED,
@@ -46,6 +47,8 @@ def daily_cost_report(lake: Lake, day: date) -> Written:
         costs_version=found.costs_version,
         attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
+        csv=cost_sheet(found).csv(),
+        markdown=cost_markdown(found),
     )
 
 
@@ -61,6 +64,8 @@ def cost_overview(lake: Lake) -> Written:
         costs_version=found.costs_version,
         attribution_version=found.attribution_version,
         draw=lambda: key_chart_png(found),
+        csv=cost_sheet(found).csv(),
+        markdown=cost_markdown(found),
     )
 
 
@@ -76,20 +81,32 @@ def cost_page(title: str, found: Figures) -> str:
         return document(
             title, "no days yet", el("p", "Nothing is rolled up yet: take log files first.", class_="empty")
         )
-    subtitle = f"{formats.days(found.first, found.last)} (UTC)"
+    if found.tenant is not None:
+        title = f"{title} of {formats.name(found.tenant, formats.NOTHING)}"
+    subtitle = f"{formats.days(found.first, found.last)} ({found.zone})"
     if found.total is None:
         return document(title, subtitle, el("p", "No requests were logged in this period.", class_="empty"))
     return document(
         title,
         f"{subtitle}, from log batches up to {found.sequence}",
+        _pending(found),
         _notice(found.total),
         _headlines(found, found.total),
         el("section", el("h2", "Costs"), *costs(found)),
         el("section", el("h2", "Speed and errors"), *speed(found)),
         el("section", el("h2", "Prices"), *prices(found)),
-        el("section", el("h2", "Where the rows come from"), *_intake(found)),
+        el("section", el("h2", "Where the rows come from"), *_intake(found)) if found.tells_intake else None,
         el("section", el("h2", "How to read this"), _reading(found)),
     )
+
+
+def _pending(found: Figures) -> Content:
+    """That figures are missing, if any are."""
+    if not found.pending_days:
+        return None
+    days = "A day" if found.pending_days == 1 else f"{found.pending_days} days"
+    said = f"{days} of this period has requests that are not counted yet; a correction follows when they are."
+    return el("div", el("p", said), class_="notice", role="note")
 
 
 def _notice(total: CostRow) -> Content:
@@ -178,13 +195,13 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
                 assumed=times_assumed,
             ),
         ]
-    rows_in, taken, duplicates, quarantined = (
-        formats.count(sum(getattr(row, what) for row in found.intake))
-        for what in ("rows_in", "taken", "duplicates", "quarantined")
-    )
-    rows.append(
-        headline("Rows in", rows_in, f"= {taken} taken + {duplicates} duplicates + {quarantined} quarantined")
-    )
+    if found.tells_intake:
+        rows_in, taken, duplicates, quarantined = (
+            formats.count(sum(getattr(row, what) for row in found.intake))
+            for what in ("rows_in", "taken", "duplicates", "quarantined")
+        )
+        sums = f"= {taken} taken + {duplicates} duplicates + {quarantined} quarantined"
+        rows.append(headline("Rows in", rows_in, sums))
     return el("dl", rows, class_="headlines")
 
 

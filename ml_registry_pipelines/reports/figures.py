@@ -146,6 +146,16 @@ class Figures:
     intake: tuple[Intake, ...] = ()
     price_lists: tuple[PriceList, ...] = field(default=())
     relative_error: float = 0.0
+    zone: str = "UTC"
+    """Time zone whose days these are."""
+    tenant: str | None = None
+    """Whose requests alone they are about; None: everybody's."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Versions of the tables that were read."""
+    pending_days: int = 0
+    """Days that lack requests which were taken: they are not priced or rolled up yet."""
+    tells_intake: bool = True
+    """Whether `intake` is what brought these very requests."""
 
 
 def figures_of_day(lake: Lake, day: date) -> Figures:
@@ -176,7 +186,7 @@ def figures_of_all_days(lake: Lake) -> Figures:
 def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_day: bool) -> Figures:
     if first is None or last is None:
         return Figures(None, None, 0, of_one_day)
-    sequence, costs_version, attribution_version = _computed_from(reading, first, last)
+    sequence, costs_version, attribution_version = computed_from(reading, first, last)
     if not sequence:
         return Figures(first, last, 0, of_one_day)
     start = datetime.combine(first, time(), UTC)
@@ -184,7 +194,7 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
     statistics = statistics_by(reading, Question(start, end), GROUPINGS)
     spent = costs_by(reading, GROUPINGS, since=first, until=last + timedelta(days=1))
     total, by_model, by_provider, by_tenant = (
-        _cost_rows(rows.to_pylist(), by, {_key(group, by): group for group in found.groups})
+        cost_rows(rows.to_pylist(), by, {group_key(group, by): group for group in found.groups})
         for by, rows, found in zip(GROUPINGS, spent, statistics, strict=True)
     )
     return Figures(
@@ -199,19 +209,19 @@ def _figures(reading: Reading, first: date | None, last: date | None, *, of_one_
         by_model=by_model,
         by_provider=by_provider,
         by_tenant=by_tenant,
-        over_time=_over_time(reading, first, last),
+        over_time=slices_over_time(reading, first, last),
         unpriced=_unpriced(reading, first, last),
         intake=_intake(reading, first if of_one_day else None),
-        price_lists=_price_lists(reading, first, last),
+        price_lists=lists_used(reading, first, last),
         relative_error=statistics[0].relative_error,
     )
 
 
-def _key(group: GroupStatistics, by: Sequence[str]) -> Key:
+def group_key(group: GroupStatistics, by: Sequence[str]) -> Key:
     return tuple(getattr(group, name) for name in by)
 
 
-def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None, int | None]:
+def computed_from(reading: Reading, first: date, last: date) -> tuple[int, int | None, int | None]:
     (row,) = reading.query(
         "reports.sequence",
         """
@@ -236,7 +246,7 @@ def _computed_from(reading: Reading, first: date, last: date) -> tuple[int, int 
     return int(row["sequence"]), row["costs_version"], row["attribution_version"]
 
 
-def _cost_rows(
+def cost_rows(
     rows: Iterable[Mapping[str, Any]], by: Sequence[str], statistics: Mapping[Key, GroupStatistics]
 ) -> tuple[CostRow, ...]:
     """One row per key of what `cost_by` tells per key and currency; the dearest first."""
@@ -297,7 +307,7 @@ def _main_currency(rows: Iterable[CostRow]) -> str | None:
     return max(sorted(requests), key=requests.__getitem__, default=None)
 
 
-def _over_time(reading: Reading, first: date, last: date) -> OverTime | None:
+def slices_over_time(reading: Reading, first: date, last: date) -> OverTime | None:
     """Cost by model per hour of one day, else per day, week or month; None where nothing is priced."""
     length = (last - first).days + 1
     grain = (
@@ -393,7 +403,7 @@ def _intake(reading: Reading, day: date | None) -> tuple[Intake, ...]:
     return tuple(Intake(**row) for row in rows)
 
 
-def _price_lists(reading: Reading, first: date, last: date) -> tuple[PriceList, ...]:
+def lists_used(reading: Reading, first: date, last: date) -> tuple[PriceList, ...]:
     attempts = standing(reading, "day BETWEEN $first AND $last")
     rows = reading.query(
         "reports.price_lists",

@@ -42,7 +42,7 @@ def costs(found: Figures) -> Iterator[Content]:
         yield el("p", _NO_COSTS, class_="empty")
     else:
         unpriced = sum(row.requests for row in found.unpriced)
-        caption = ["Times are UTC."]
+        caption = [f"Times are {found.zone}."]
         if over_time.other_models:
             caption.append(f"The {MODELS_IN_CHART} models that cost most have a colour.")
         if unpriced:

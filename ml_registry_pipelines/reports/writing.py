@@ -35,6 +35,8 @@ class Written:
     attribution_version: int | None
     recorded: bool
     draw: Callable[[], bytes | None] = field(repr=False, compare=False)
+    markdown: str | None = None
+    """Its short form, for a report that has one."""
 
     @cached_property
     def chart(self) -> bytes | None:
@@ -52,8 +54,10 @@ def write_report(
     costs_version: int | None,
     attribution_version: int | None,
     draw: Callable[[], bytes | None],
+    csv: str | None = None,
+    markdown: str | None = None,
 ) -> Written:
-    """Put the page in its place, and record it unless the last one there had the same content."""
+    """Put the page in its place, and its CSV beside it; record it unless the last one had the same content."""
     content = page.encode()
     path = f"{FOLDER}/{report}/{partition}.html" if partition else f"{FOLDER}/{report}.html"
     digest = hashlib.sha256(content).hexdigest()
@@ -67,6 +71,8 @@ def write_report(
     folder = open_folder(lake.root)
     if recorded or not folder.exists(path):
         folder.write(path, content)
+        if csv is not None:
+            folder.write(f"{path.removesuffix('.html')}.csv", csv.encode())
     if recorded:
         _record(
             lake, {"report": report, "partition": partition, "path": path, "size": len(content), **made_of}
@@ -82,6 +88,7 @@ def write_report(
         attribution_version,
         recorded,
         draw,
+        markdown,
     )
 
 

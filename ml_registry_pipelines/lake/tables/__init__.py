@@ -12,13 +12,25 @@ from ml_registry_pipelines.lake.tables import (
     lineage,
     operations,
     registry,
+    reports,
     telemetry,
     webhooks,
 )
 
 TABLES: dict[str, Table] = {
     table.name: table
-    for room in (telemetry, costs, bills, experiments, attribution, lineage, operations, registry, webhooks)
+    for room in (
+        telemetry,
+        costs,
+        bills,
+        experiments,
+        attribution,
+        lineage,
+        operations,
+        registry,
+        reports,
+        webhooks,
+    )
     for table in room.TABLES
 }
 """All declared tables by name."""
