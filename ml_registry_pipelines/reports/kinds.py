@@ -148,6 +148,22 @@ def _decisions(around: Surroundings, period: Period, scope: str | None, mark: st
     return experiment_readout(around.lake, period, scope, mark=mark)
 
 
+def _roi_mark(around: Surroundings, period: Period, scope: str | None) -> str | None:
+    from ml_registry_pipelines.reports.roi_report import labels_by_day, mark_of, value_models
+
+    known = f"roi of {scope}"
+    if known not in around.known:
+        around.known[known] = (value_models(around.log, str(scope)), labels_by_day(around.lake, str(scope)))
+    declared, labels = around.known[known]
+    return mark_of(declared, labels, around.marks, period)
+
+
+def _roi(around: Surroundings, period: Period, scope: str | None, mark: str) -> Made | None:
+    from ml_registry_pipelines.reports.roi_report import roi_report
+
+    return roi_report(around.log, period, str(scope), mark=mark)
+
+
 KINDS: dict[str, ReportKind] = {
     kind.name: kind
     for kind in (
@@ -168,6 +184,15 @@ KINDS: dict[str, ReportKind] = {
             from_logs=True,
             mark=figures_mark,
             make=_providers,
+        ),
+        ReportKind(
+            "roi_report",
+            "what models returned by each value model, as an interval",
+            (MONTH, WEEK),
+            of_all=False,
+            from_logs=True,
+            mark=_roi_mark,
+            make=_roi,
         ),
         ReportKind(
             "tenant_statement",
