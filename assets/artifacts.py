@@ -4,11 +4,10 @@ from datetime import timedelta
 
 import dagster as dg
 
-from assets.tables import OWNERS
+from assets.tables import OWNERS, WEEKLY
 from resources import ArtifactsResource
 
 ROOM = "operations"
-WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))
 
 
 class Purge(dg.Config):

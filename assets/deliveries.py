@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from assets.reports import LARGEST_CHART, ROLLUPS, ROOM
-from assets.tables import OWNERS, table_spec, written
+from assets.tables import OWNERS, RARE, WEEKLY, table_spec, written
 from ml_registry_pipelines.operations.late_reports import FIRST_DAY
 from resources import AlertsResource, DeliveriesResource, LakeResource
 
@@ -34,6 +34,7 @@ class Deliver(dg.Config):
             group_name=ROOM,
             owners=OWNERS,
             kinds={"html", "altair"},
+            freshness_policy=WEEKLY,
             description="One partition is one ISO week, in UTC and of all tenants: providers side by side, with cost "
             "by type of token, latency percentiles, error rates and their samples, as a page and as CSV.",
         )
@@ -70,7 +71,7 @@ def provider_comparison(
             room=ROOM,
             kinds={"python"},
             deps=[["costs", "cost_rollup"], ["telemetry", "performance_rollup"]],
-            freshness=None,
+            freshness=RARE,
             remarks="A run sends what is due: each missed period once, oldest first; what came out otherwise since is "
             "one correction.",
         )

@@ -22,8 +22,9 @@ FLOWING = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=24), fail_w
 """For what follows the logs: a day without a single new file is worth a look."""
 HOURLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(hours=3), fail_window=timedelta(hours=25))
 
+WEEKLY = dg.FreshnessPolicy.time_window(warn_window=timedelta(days=8), fail_window=timedelta(days=15))
 RARE = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=3650))
-"""For what may well stand still: no experiment runs most of the time."""
+"""For what may well stand still: no experiment runs most of the time, and nobody may want a report."""
 
 FIRST = {"dagster/priority": "1"}
 """For ops on the way from file to rollup: within a run, checks wait for them."""
@@ -35,7 +36,7 @@ def table_spec(
     room: str,
     kinds: set[str],
     deps: Sequence[Sequence[str]] = (),
-    freshness: dg.FreshnessPolicy | None,
+    freshness: dg.FreshnessPolicy,
     remarks: str = "",
 ) -> dg.AssetSpec:
     """The spec of the asset that writes a table of the lake; every word in it is from the declaration."""

@@ -182,7 +182,7 @@ def return_on_investment(reading: Reading, declared: Declared, *, since: date, u
         unplaced_labels=0 if labels is None else labels.unplaced,
         successes=None,
         value=None,
-        model_cost=traffic.cost if len(traffic.currencies) <= 1 else None,
+        model_cost=traffic.cost if traffic.currencies <= {model.currency} else None,
         unpriced_cost=None,
         judge_cost=None,
         platform_cost=_platform_cost(model, since, until),
