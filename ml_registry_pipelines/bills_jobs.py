@@ -3,6 +3,7 @@
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -143,9 +144,10 @@ def _issue(given: IssueStatements, at: Desks) -> int:
     return len(issue_and_write(_statements(at), month, given.to, key=at.key))
 
 
-def bills_jobs() -> list[dg.JobDefinition]:
+@cache
+def bills_jobs() -> tuple[dg.JobDefinition, ...]:
     """Every command about shared costs and statements."""
-    return [
+    return (
         command_job(
             "add_allocation_rule",
             AddAllocationRule,
@@ -167,4 +169,4 @@ def bills_jobs() -> list[dg.JobDefinition]:
             _issue,
             "Issues the statements of a month to tenants, as pages and CSV below reports/tenant_statement.",
         ),
-    ]
+    )

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from enum import Enum
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -94,9 +95,10 @@ def _set_time_zone(given: SetTimeZone, at: Desks) -> dict[str, str]:
     return {"tenant": done.tenant, "time zone": done.time_zone}
 
 
-def budget_jobs() -> list[dg.JobDefinition]:
+@cache
+def budget_jobs() -> tuple[dg.JobDefinition, ...]:
     """The commands that a person gives in the UI."""
-    return [
+    return (
         command_job("set_budget", SetBudget, _set_budget, "Makes a budget, or gives it other terms."),
         command_job("remove_budget", OneBudget, _remove_budget, "Ends a budget."),
         command_job(
@@ -111,4 +113,4 @@ def budget_jobs() -> list[dg.JobDefinition]:
             _set_time_zone,
             "Lets days, weeks and months of a tenant begin at midnight in a time zone.",
         ),
-    ]
+    )

@@ -1,6 +1,7 @@
 """Commands about closed months and rates of exchange as jobs. What they do is in the costs room."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -64,9 +65,10 @@ def _add_rate(given: AddRate, at: Desks) -> int:
     return add_rates(at.models.log.lake, [rate]).added
 
 
-def costs_jobs() -> list[dg.JobDefinition]:
+@cache
+def costs_jobs() -> tuple[dg.JobDefinition, ...]:
     """The commands about costs that a person gives in the UI."""
-    return [
+    return (
         command_job(
             "close_month", CloseMonth, _close, "Closes a month: its costs change by corrections alone."
         ),
@@ -74,4 +76,4 @@ def costs_jobs() -> list[dg.JobDefinition]:
             "close_months_after", CloseMonthsAfter, _close_after, "Says when months close by themselves."
         ),
         command_job("add_currency_rate", AddRate, _add_rate, "Records a dated rate of exchange."),
-    ]
+    )

@@ -1,5 +1,6 @@
 """Commands about experiments as jobs: what a person declares, starts, stops and looks at in the UI."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -108,9 +109,10 @@ def _decide(given: OneExperiment, at: Desks) -> "Decision":
     return look(_experiments(at), given.name)
 
 
-def experiments_jobs() -> list[dg.JobDefinition]:
+@cache
+def experiments_jobs() -> tuple[dg.JobDefinition, ...]:
     """The commands about experiments that a person gives in the UI."""
-    return [
+    return (
         command_job(
             "declare_experiment",
             DeclareExperiment,
@@ -135,4 +137,4 @@ def experiments_jobs() -> list[dg.JobDefinition]:
             _decide,
             "Looks at one experiment now, and stores what is decided.",
         ),
-    ]
+    )

@@ -2,6 +2,7 @@
 
 from datetime import date
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -102,9 +103,10 @@ def _remove(given: OneSubscription, at: Desks) -> Any:
     return _desk(at).remove(given.name, idempotency_key=at.key)
 
 
-def reports_jobs() -> list[dg.JobDefinition]:
+@cache
+def reports_jobs() -> tuple[dg.JobDefinition, ...]:
     """Every command about deliveries of reports."""
-    return [
+    return (
         command_job(
             "subscribe_to_report",
             SubscribeToReport,
@@ -118,4 +120,4 @@ def reports_jobs() -> list[dg.JobDefinition]:
             _redeliver,
             "Sends the reports of a subscription again from some day on, those that were given up included.",
         ),
-    ]
+    )

@@ -4,6 +4,7 @@ Of a model or dataset they change what every thing has: name, description, owner
 """
 
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,9 +178,10 @@ def _flow(given: FlowOf) -> str | None:
 # -- as jobs --------------------------------------------------------------------------------------
 
 
-def things_jobs() -> list[dg.JobDefinition]:
+@cache
+def things_jobs() -> tuple[dg.JobDefinition, ...]:
     """The commands about things and relationships that a person gives in the UI."""
-    return [
+    return (
         command_job("register_thing", RegisterThing, _register, "Registers a thing of any kind."),
         command_job(
             "register_many", RegisterMany, _register_many, "Registers the things of a file, all or none."
@@ -251,4 +253,4 @@ def things_jobs() -> list[dg.JobDefinition]:
         command_job(
             "unrelate", TwoEnds, _unrelate, "Removes a relationship; as of earlier it is still there."
         ),
-    ]
+    )

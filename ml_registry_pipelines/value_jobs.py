@@ -5,6 +5,7 @@ How a form becomes a job is in `command_jobs.py`; the work is in the costs room.
 
 from collections.abc import Mapping
 from datetime import date, timedelta
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -89,9 +90,10 @@ def _day(text: str, field: str) -> date:
         raise InvalidInput(f"{field} {text!r} is no day; write 2026-01-31") from None
 
 
-def value_jobs() -> list[dg.JobDefinition]:
+@cache
+def value_jobs() -> tuple[dg.JobDefinition, ...]:
     """What a person does about value models and returns in the UI."""
-    return [
+    return (
         command_job(
             "declare_value_model",
             DeclareValueModel,
@@ -110,4 +112,4 @@ def value_jobs() -> list[dg.JobDefinition]:
             _return,
             "Computes what models returned by a value model, with an interval, and keeps it in roi_results.",
         ),
-    ]
+    )

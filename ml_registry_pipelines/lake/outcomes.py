@@ -7,7 +7,9 @@ given, hopeless for now, or of unknown outcome. The writes themselves are in `la
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 
 from ml_registry_pipelines.errors import MlregError
@@ -17,11 +19,17 @@ class LakeError(MlregError):
     """A table could not be read or written."""
 
 
+def nearest_tables(name: str, known: Iterable[str]) -> str:
+    """The end of a sentence about a table that there is not: those whose names are most like its own."""
+    near = get_close_matches(name, sorted(known), n=3, cutoff=0.5)
+    return f"the nearest: {', '.join(near)}; `mlreg tables` lists all" if near else "`mlreg tables` lists all"
+
+
 class UnknownTable(LakeError):
     """No table is declared under that name."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"there is no table {name!r}; the tables are {', '.join(known)}")
+        super().__init__(f"there is no table {name!r}; {nearest_tables(name, known)}")
 
 
 class OutOfSequence(LakeError):

@@ -26,7 +26,7 @@ from ml_registry_pipelines.lake.attributing import RULES, Rules
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lake.lean import without_pandas
-from ml_registry_pipelines.lake.outcomes import LakeError
+from ml_registry_pipelines.lake.outcomes import LakeError, nearest_tables
 from ml_registry_pipelines.lake.statement import SqlError, names_of, plain
 from ml_registry_pipelines.lake.tables import TABLES
 
@@ -137,7 +137,7 @@ def answer_over(
         elif name in visible:
             connection.register(name, _rows(lake, visible[name], tenant))
         elif name not in names.own:
-            raise SqlError(f"there is no table {name!r} here; the tables are {', '.join(sorted(visible))}")
+            raise SqlError(f"there is no table {name!r} here; {nearest_tables(name, visible)}")
         elif _resolves(connection, name):
             # Outside the WITH's reach, the same name would be the system's.
             raise SqlError(

@@ -82,6 +82,7 @@ def test_costs_of_attempts_that_are_gone_stay(lake: Lake) -> None:
     ]
 
 
+@pytest.mark.soak
 def test_batches_that_are_priced_while_days_are_priced_anew_lose_nothing(lake: Lake) -> None:
     land(lake, [call(at(0), model="late")])
     catch_up_costs(lake)

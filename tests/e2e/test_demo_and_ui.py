@@ -8,6 +8,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor
@@ -162,6 +164,7 @@ def is_rolled_up(home: Path, rollup: str, expected: list[dict[str, Any]]) -> boo
     return found == expected
 
 
+@pytest.mark.soak  # tests/test_sensors.py shows it in one process
 def test_a_run_that_fails_becomes_an_alert_in_table_and_file(ui: Ui) -> None:
     contract = ui.home / "contract-prices.yaml"
     kept = contract.read_text()

@@ -54,7 +54,7 @@ def test_the_page_of_an_asset_shows_rows_columns_and_checks(page: Page, ui: Ui, 
 
 def test_the_key_chart_is_shown_in_the_metadata_of_the_overview(page: Page, ui: Ui, tmp_path: Path) -> None:
     page.goto(f"{ui.address}/assets/reports/cost_overview?view=overview")
-    show = page.get_by_text("[Show Markdown]").first
+    show = page.get_by_role("row", name="chart").get_by_text("[Show Markdown]").first
     show.wait_for()
     show.click()
     picture = page.locator("img[src^='data:image/png']").first

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from ml_registry_pipelines.lake.committing import as_declared
 from ml_registry_pipelines.lake.lake import Lake
 from tests.lake.points import TABLE, points, values
 
@@ -97,12 +98,7 @@ def test_a_writer_that_read_the_table_before_the_erasure_has_to_write_anew(lake,
     lake.append_next(TABLE, person(1), source="s")
     earlier = DeltaTable(lake.uri(TABLE))
     lake.erase(TABLE, "model = 'nobody'")
-    rows = (
-        points([2])
-        .append_column("step", pa.nulls(1, pa.int64()))
-        .append_column("tags", pa.nulls(1, pa.string()))
-    )
-    rows = rows.select(lake.declaration(TABLE).column_names).cast(lake.declaration(TABLE).schema)
+    rows = as_declared(points([2]), lake.declaration(TABLE))
     with pytest.raises(CommitFailedError, match="Metadata changed"):
         write_deltalake(
             earlier,

@@ -125,10 +125,8 @@ def test_columns_that_are_left_out_are_null_and_others_are_cast(lake):
     assert rows == [{"value": 1, "step": 7, "tags": None}, {"value": 2, "step": None, "tags": None}]
 
 
-def test_an_unknown_table_is_answered_with_the_known_ones(lake):
-    with pytest.raises(
-        UnknownTable, match="there is no table 'models'; the tables are alert_marks, alerts, "
-    ):
+def test_an_unknown_table_is_answered_with_the_nearest_known_ones(lake):
+    with pytest.raises(UnknownTable, match="there is no table 'models'; the nearest: model_"):
         lake.append_next("models", points([1]), source="s")
     with pytest.raises(UnknownTable):
         lake.sequence("models", "s")

@@ -49,10 +49,21 @@ def test_a_day_of_utc_is_what_the_report_of_that_day_shows(made):
     assert replace(ours, versions={}) == figures_of_day(made, day)
 
 
+OTHER_ZONES = ["UTC", "Europe/Berlin", "Asia/Kathmandu", "America/St_Johns"]
+
+
 @pytest.mark.parametrize(
-    "zone", ["UTC", "Europe/Berlin", "Asia/Kolkata", "Asia/Kathmandu", "America/St_Johns"]
+    ("zone", "tenant"),
+    [
+        ("Asia/Kolkata", None),
+        ("Europe/Berlin", "acme"),
+        *(
+            pytest.param(zone, tenant, marks=pytest.mark.soak)
+            for zone in OTHER_ZONES
+            for tenant in (None, "globex")
+        ),
+    ],
 )
-@pytest.mark.parametrize("tenant", [None, "acme"])
 def test_every_request_is_in_one_day(made, zone, tenant):
     days = [period_named(f"2026-10-{n}", ZoneInfo(zone)) for n in (24, 25, 26, 27)]
     moments = [START + n * QUARTER for n in range(EVENTS) if tenant is None or n % 3]

@@ -106,6 +106,7 @@ def test_late_logs_are_one_correction_that_says_what_changed(post):
     assert [(each.number, each.state) for each in post.ledger()] == [(0, "delivered"), (1, "delivered")]
 
 
+@pytest.mark.soak
 def test_many_changed_days_are_one_message(post):
     post.subscribe()
     post.clock.on(days=1)
