@@ -25,6 +25,9 @@ from tests.costs.experiments.test_deciding import DATA, LLMPERF
 from tests.costs.experiments.trial import START, TENANT, Trial, day, declared, populate, trial
 
 
+pytestmark = pytest.mark.xdist_group("experiments")  # they go on from what the ones before decided
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
     """A model with two versions, and 600 users of what each of them runs."""
@@ -72,8 +75,7 @@ def test_a_decision_keeps_what_it_was_made_on(made):
     assert found.code_version == code_version()
     assert {gate["gate"] for gate in found.gates} >= {"sample_ratio", "price_coverage", "label_rate"}
     assert [i["about"] for i in found.intervals] == ["quality", "cost"]
-    looked = look(made.experiments, "size", now=day(10))
-    (won,) = decisions(made.lake, tenant=TENANT, decision_id=looked.decision_id)
+    (won,) = [d for d in decisions(made.lake, tenant=TENANT, experiment="size") if d.looked_at == day(10)]
     assert [arm["cost"] for arm in won.arms] == ["2395.000000000000", "239.500000000000"]
     with pytest.raises(NotFound, match="no decision 'zzz'"):
         decisions(made.lake, tenant=TENANT, decision_id="zzz")
