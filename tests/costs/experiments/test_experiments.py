@@ -24,7 +24,6 @@ from ml_registry_pipelines.registry.versions import Stage
 from tests.costs.experiments.test_deciding import DATA, LLMPERF
 from tests.costs.experiments.trial import START, TENANT, Trial, day, declared, populate, trial
 
-
 pytestmark = pytest.mark.xdist_group("experiments")  # they go on from what the ones before decided
 
 
