@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cached_property
 
+from ml_registry_pipelines.costs.experiments.experiments import Experiments
+from ml_registry_pipelines.costs.experiments.looking import Decision, look
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.provenance import READS
 from ml_registry_pipelines.costs.providers import COMPARISON_READS, ProviderComparison, compare_providers
@@ -26,7 +28,7 @@ WRITER = "get_roi"
 
 
 class VibeCodingIntegration:
-    """Costs of models: tracked requests, summaries, trends, returns, and providers side by side.
+    """Costs of models: requests, summaries, trends, returns; experiments between models, providers side by side.
 
     Days are UTC, from `since` up to, not including, `until`. Amounts are DECIMAL in their own currency; what
     has no price is in no amount and counted in the coverage.
@@ -127,6 +129,27 @@ class VibeCodingIntegration:
         if store:
             self.lake.append_next("roi_results", roi_row(answer), source=WRITER)
         return answer
+
+    def compare_models(
+        self,
+        experiments: Experiments,
+        name: str,
+        *,
+        version: int | None = None,
+        now: datetime | None = None,
+    ) -> Decision:
+        """Decide between the models of an experiment, as it was declared; the decision is stored, a winner proposed.
+
+        Args:
+            experiments: those of the tenant, and who asks.
+            version: of the declaration; by default the newest one.
+            now: the instant up to which data are looked at.
+
+        Raises:
+            IllegalTransition: it has not been started.
+            NotFound: there is none.
+        """
+        return look(experiments, name, version=version, now=now)
 
     def compare_providers(
         self,

@@ -17,6 +17,7 @@ from ml_registry_pipelines.costs.experiments.deciding import Outcome, Standing
 from ml_registry_pipelines.costs.experiments.declaring import Mode, parse
 from ml_registry_pipelines.costs.experiments.looking import code_version, decisions, due, look
 from ml_registry_pipelines.costs.experiments.paired import PairedArm, PairedTest, decide_paired
+from ml_registry_pipelines.costs.integration import VibeCodingIntegration
 from ml_registry_pipelines.registry.artifacts import HostedModel
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound, RegistryError
 from ml_registry_pipelines.registry.models import ModelRegistry
@@ -57,7 +58,7 @@ def test_a_winner_is_proposed_as_an_event_and_promoted_by_nobody(made):
     head, _ = made.log.head(TENANT)
     assert [e.action for e in made.log.events(TENANT, [head])] == ["propose_promotion"]
     # Looked at again, it says the same, and does not propose a second time.
-    again = look(made.experiments, "size", now=day(11))
+    again = VibeCodingIntegration(made.lake).compare_models(made.experiments, "size", now=day(11))
     assert (again.outcome, made.log.head(TENANT)[0]) == (Outcome.WINNER, head)
     assert len(decisions(made.lake, tenant=TENANT, experiment="size")) == 2
 
