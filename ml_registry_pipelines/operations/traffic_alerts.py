@@ -15,6 +15,7 @@ from ml_registry_pipelines.operations.alert_rules import (
     Worse,
 )
 from ml_registry_pipelines.operations.alerts import Alert, Severity
+from ml_registry_pipelines.telemetry.intervals import share_interval
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 ERROR_RATE, SLOW_REQUESTS = "error_rate", "slow_requests"
 QUALITY_DRIFT, LATE_DATA, SILENT_TENANT = "quality_drift", "late_data", "silent_tenant"
-ONE_SIDED_95 = 1.6448536269514722
-"""Quantile 0.95 of the normal distribution."""
+ONE_SIDED_95 = 0.9
+"""Confidence of the two-sided interval whose lower bound alone holds in 95 of 100 cases."""
 SILENCE_DAYS = 28
 """Days after which a tenant that stays silent is taken to have left."""
 MOST_DAYS = 400
@@ -44,9 +45,10 @@ def error_rate_alerts(found: Statistics, rule: ErrorRateRule) -> Iterator[Alert]
         reached = group.requests - group.cache_hits
         if reached < rule.least_requests or group.error_rate is None:
             continue
-        low = wilson_lower(group.errors, reached)
-        if low < rule.rate:
+        surely = share_interval(group.errors, reached, ONE_SIDED_95)
+        if surely is None or surely.lower < rule.rate:
             continue
+        low = surely.lower
         yield Alert(
             ERROR_RATE,
             _about(group.tenant, group.provider, group.model),
@@ -56,14 +58,6 @@ def error_rate_alerts(found: Statistics, rule: ErrorRateRule) -> Iterator[Alert]
             f"{low:.1%}, and {rule.rate:.1%} is the limit.",
             tenant=group.tenant,
         )
-
-
-def wilson_lower(hits: int, trials: int, z: float = ONE_SIDED_95) -> float:
-    """Lower bound of a share, by the score interval (E. B. Wilson, 1927, JASA 22:209-212)."""
-    share = hits / trials
-    centre = share + z * z / (2 * trials)
-    margin = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return max(0.0, (centre - margin) / (1 + z * z / trials))
 
 
 def slow_request_alerts(found: Statistics, rule: SlowRequestsRule) -> Iterator[Alert]:

@@ -17,8 +17,8 @@ from ml_registry_pipelines.reports.figures import TABLES, CostRow, Figures
 from ml_registry_pipelines.reports.made import Made, Sheet, markdown_table, sheet
 from ml_registry_pipelines.reports.period_figures import read_figures
 from ml_registry_pipelines.reports.providers_page import TITLE, TYPES, comparison_page
-from ml_registry_pipelines.reports.samples import wilson
 from ml_registry_pipelines.reports.words import CHART_ROWS, NO_MODEL, NO_PROVIDER
+from ml_registry_pipelines.telemetry.intervals import share_interval
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.costs.periods import Period
@@ -225,7 +225,8 @@ def _traffic(row: CostRow) -> list[str | int | float | Decimal | None]:
     if statistics is None:
         return [None] * 13
     reached = row.requests - statistics.cache_hits
-    bounds = wilson(statistics.errors, reached) or (None, None)
+    share = share_interval(statistics.errors, reached)
+    bounds = (None, None) if share is None else (share.lower, share.upper)
     latency, ttft = statistics.latency, statistics.ttft
     return [
         statistics.errors, reached, statistics.error_rate, *bounds,

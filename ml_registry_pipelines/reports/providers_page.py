@@ -20,9 +20,10 @@ from ml_registry_pipelines.reports.page import (
     join,
     table,
 )
-from ml_registry_pipelines.reports.samples import BEYOND, says_little, wilson
+from ml_registry_pipelines.reports.samples import BEYOND, says_little
 from ml_registry_pipelines.reports.speed import speed
 from ml_registry_pipelines.reports.words import CHART_ROWS, NO_PROVIDER, TABLE_ROWS, listed, name
+from ml_registry_pipelines.telemetry.intervals import share_interval
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.reports.providers import Comparison
@@ -191,7 +192,7 @@ def _errors(found: Comparison) -> Iterator[Content]:
         if (statistics := row.statistics) is None:
             continue
         reached = row.requests - statistics.cache_hits
-        bounds = wilson(statistics.errors, reached)
+        bounds = share_interval(statistics.errors, reached)
         remarks = [
             f"{label} of {formats.count(n)} answers says little"
             for label, n, q in (
@@ -205,7 +206,7 @@ def _errors(found: Comparison) -> Iterator[Content]:
             [
                 name(row.key[0], NO_PROVIDER),
                 formats.share(statistics.errors, reached),
-                formats.NOTHING if bounds is None else f"{bounds[0]:.2%} to {bounds[1]:.2%}",
+                formats.NOTHING if bounds is None else f"{bounds.lower:.2%} to {bounds.upper:.2%}",
                 formats.count(reached),
                 remarks[0] if remarks else formats.NOTHING,
             ]

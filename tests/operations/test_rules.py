@@ -37,10 +37,11 @@ from ml_registry_pipelines.operations.alerts import Alert, Alerts, Severity
 from ml_registry_pipelines.operations.budget_alerts import budget_alerts
 from ml_registry_pipelines.operations.evaluating import RULES, Evaluated, Rule, evaluate_rules
 from ml_registry_pipelines.operations.platform_alerts import storage_alerts
-from ml_registry_pipelines.operations.traffic_alerts import mann_whitney, wilson_lower
+from ml_registry_pipelines.operations.traffic_alerts import ONE_SIDED_95, mann_whitney
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.tenants import Tenants
+from ml_registry_pipelines.telemetry.intervals import share_interval
 from ml_registry_pipelines.telemetry.performance import MetricPoint, PerformanceTracker
 from tests.costs.test_budgets import PRICES, call
 from tests.costs.test_ledger_and_rollups import put_prices
@@ -366,9 +367,10 @@ def test_the_test_of_drift_is_that_of_scipy(recent, earlier):
 
 
 def test_the_lower_bound_of_a_share_is_wilsons():
-    assert wilson_lower(20, 100) == pytest.approx(0.14256, abs=1e-4)
-    assert wilson_lower(0, 100) == 0
-    assert wilson_lower(100, 100) == pytest.approx(0.97366, abs=1e-4)
+    for hits, lower in ((20, 0.14256), (0, 0), (100, 0.97366)):
+        share = share_interval(hits, 100, ONE_SIDED_95)
+        assert share is not None
+        assert share.lower == pytest.approx(lower, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.reports.calendar import period_named
 from ml_registry_pipelines.reports.made import Made, Sheet
 from ml_registry_pipelines.reports.providers import provider_comparison
-from ml_registry_pipelines.reports.samples import says_little, wilson
+from ml_registry_pipelines.reports.samples import says_little
+from ml_registry_pipelines.telemetry.intervals import share_interval
 from tests.made_events import event
 from tests.reports.conftest import set_prices, take
 from tests.reports.test_cost_reports import Page
@@ -120,9 +121,11 @@ def test_requests_of_other_weeks_are_not_in_it(made):
 
 
 def test_intervals_and_samples_by_hand():
-    assert wilson(0, 0) is None
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
-    assert wilson(20, 20) == pytest.approx((0.8389, 1.0), abs=5e-5)
+    assert share_interval(0, 0) is None
+    for errors, lower, upper in ((0, 0.0, 0.1611), (20, 0.8389, 1.0)):
+        share = share_interval(errors, 20)
+        assert share is not None
+        assert (share.lower, share.upper) == pytest.approx((lower, upper), abs=5e-5)
     assert not says_little(1000, 0.99)
     assert says_little(999, 0.99)
     assert not says_little(0, 0.99)
