@@ -34,9 +34,8 @@ def decisions(
     from datetime import UTC, datetime
 
     from ml_registry_pipelines.costs.experiments.looking import look_at_due
-    from resources.registry import actor_of_a_run
 
-    made = look_at_due(lake.open(), registry.log(), actor_of_a_run(), now=datetime.now(UTC))
+    made = look_at_due(lake.open(), registry.log(), registry.actor(), now=datetime.now(UTC))
     for each in made:
         context.log.info("%s of %s: %s: %s", each.experiment, each.tenant, each.outcome.value, each.message)
     figures = {"looks": len(made), **{each.experiment: each.outcome.value for each in made}}

@@ -158,6 +158,33 @@ def performance_rollup(lake: LakeResource) -> dg.MaterializeResult[None]:
     )
 
 
+@dg.multi_asset(
+    name="performance_months",
+    specs=[
+        table_spec(
+            "performance_months",
+            room=ROOM,
+            kinds={"duckdb"},
+            deps=[[ROOM, "performance_rollup"]],
+            freshness=FLOWING,
+            remarks="Made of the rollup alone, for questions over many months. The month under way is not in it.",
+        )
+    ],
+    pool="performance_months_writer",
+)
+def performance_months(lake: LakeResource) -> dg.MaterializeResult[None]:
+    """Merge ended months again of which a day changed."""
+    from ml_registry_pipelines.telemetry.month_rollups import refresh_months
+
+    done = refresh_months(lake.open())
+    figures = {
+        "months": ", ".join(f"{month:%Y-%m}" for month in done.days) or "none",
+        "rows_written": done.rows,
+    }
+    lake.open().version("performance_months")
+    return dg.MaterializeResult(metadata=written(lake.open(), "performance_months", figures))
+
+
 def rolled_up(days: Sequence[object], rows: int) -> dict[str, Any]:
     """What a rollup did, for its materialization."""
     return {

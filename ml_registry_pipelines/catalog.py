@@ -13,7 +13,8 @@ import shlex
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from dagster._utils.tags import VALID_STRICT_TAG_VALUE_REGEX
 from dagster.components.utils.defs_state import DefsStateConfig, DefsStateConfigArgs
 from pydantic import Field
 
+from ml_registry_pipelines import catalog_checks
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.tables.registry import GOVERNANCE_EVENTS
 from ml_registry_pipelines.lineage.catalogue import MOST, NEWEST, Catalogue, Entry
@@ -35,13 +37,14 @@ from ml_registry_pipelines.settings import Settings
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
 
-FORMAT = 1
+FORMAT = 4
 """Of the kept state; another one is read from the registry anew."""
 KEPT_STATES = 10
 """States that stay in storage: runs in flight were planned on older ones. Without its own, a run reads anew."""
 LOG_KEY = dg.AssetKey(["registry", "governance_events"])
 EVERY_ROW = "every_row_is_shown"
 STALENESS = "trained_on_current_data"
+AI_ACT = "ai_act_class_is_settled"
 GROUPS = {"dataset": "datasets", "model": "models", "model_version": "models", "deployment": "deployments"}
 LONGEST_TEXT = 2_000
 LONGEST_JSON = 8_000
@@ -310,11 +313,22 @@ def check_specs(shown: Shown) -> list[dg.AssetCheckSpec]:
         for key, entry in shown.entries.items()
         if entry.standing is not None
     ]
-    return specs
+    specs += [
+        dg.AssetCheckSpec(
+            AI_ACT,
+            asset=key,
+            description="The class under the EU AI Act is not prohibited, follows from known facts and is current.",
+        )
+        for key, entry in shown.entries.items()
+        if entry.ai_act is not None
+    ]
+    return [*specs, *catalog_checks.check_specs(shown.entries)]
 
 
-def evaluations(shown: Shown) -> Iterator[dg.AssetCheckEvaluation]:
-    """What the checks say, from the registry's own answers."""
+def evaluations(shown: Shown, log: "Log | None" = None) -> Iterator[dg.AssetCheckEvaluation]:
+    """What the checks say, from the registry's own answers; with a log, declared checks as well."""
+    if log is not None:
+        yield from catalog_checks.evaluations(log, shown.entries)
     yield dg.AssetCheckEvaluation(
         asset_key=LOG_KEY,
         check_name=EVERY_ROW,
@@ -339,6 +353,25 @@ def evaluations(shown: Shown) -> Iterator[dg.AssetCheckEvaluation]:
                     },
                 },
             )
+        if entry.ai_act is not None:
+            yield _class_evaluation(key, entry.ai_act)
+
+
+def _class_evaluation(key: dg.AssetKey, recorded: Mapping[str, Any]) -> dg.AssetCheckEvaluation:
+    from ml_registry_pipelines.compliance.ai_act.classifications import settled
+    from ml_registry_pipelines.compliance.ai_act.table import Tier
+
+    worst, why = settled(recorded, datetime.now(UTC).date())
+    prohibited = worst is Tier.PROHIBITED
+    said = f"gates treat it as {worst.value}" + (f", because {why}" if why else "")
+    return dg.AssetCheckEvaluation(
+        asset_key=key,
+        check_name=AI_ACT,
+        passed=not why and not prohibited,
+        severity=dg.AssetCheckSeverity.ERROR if prohibited else dg.AssetCheckSeverity.WARN,
+        description=_cut(_sentence(said), LONGEST_TEXT),
+        metadata={"gates as": worst.value, "legal text": recorded["text_version"]},
+    )
 
 
 def _sentence(text: str) -> str:
@@ -405,7 +438,8 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 return self.read(opened) if opened is not None else _read(0, Catalogue())
         # Before the catalogue: what comes in between is read again, never missed.
         position = log.position()
-        return _read(position, read_catalogue(log, most=self.most, newest=self.newest_versions))
+        read = read_catalogue(log, most=self.most, newest=self.newest_versions)
+        return _read(position, replace(read, entries=catalog_checks.with_checks(log, read.entries)))
 
     def keep(self, read: Read, storage: DefsStateStorage) -> bool:
         """Keep what was read as the state of now; whether it differs from the last one."""
@@ -507,9 +541,11 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             description="Asks the registry; a sensor does the same whenever something changes.",
         )
         def registry_checks(context: dg.OpExecutionContext) -> Iterator[dg.AssetCheckResult]:
-            now = show(self.read().catalogue)
             chosen = context.selected_asset_check_keys
-            for found in evaluations(now):
+            with open_log(self.root) as log:
+                now = show(self.read(log).catalogue)
+                answers = list(evaluations(now, log))
+            for found in answers:
                 if found.asset_check_key in chosen:
                     yield dg.AssetCheckResult(
                         asset_key=found.asset_key,

@@ -7,6 +7,7 @@ the packages `assets`, `sensors` and `resources` lie beside this one.
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Mapping
 
 import dagster as dg
@@ -15,9 +16,12 @@ from assets import (
     artifacts,
     bills,
     checks,
+    compliance,
     costs,
     deliveries,
+    dossiers,
     experiments,
+    governance,
     lineage,
     operations,
     outside,
@@ -26,23 +30,34 @@ from assets import (
     telemetry,
 )
 from ml_registry_pipelines import catalog
-from ml_registry_pipelines.bills_jobs import bills_jobs
-from ml_registry_pipelines.budget_jobs import budget_jobs
-from ml_registry_pipelines.costs_jobs import costs_jobs
-from ml_registry_pipelines.experiments_jobs import experiments_jobs
-from ml_registry_pipelines.jobs import all_jobs
-from ml_registry_pipelines.registry_jobs import registry_jobs
-from ml_registry_pipelines.reports_jobs import reports_jobs
+from ml_registry_pipelines.jobs.ai_act import ai_act_jobs
+from ml_registry_pipelines.jobs.approvals import approvals_jobs
+from ml_registry_pipelines.jobs.bills import bills_jobs
+from ml_registry_pipelines.jobs.budgets import budget_jobs
+from ml_registry_pipelines.jobs.checks import checks_jobs
+from ml_registry_pipelines.jobs.costs import costs_jobs
+from ml_registry_pipelines.jobs.dossier import dossier_jobs
+from ml_registry_pipelines.jobs.erasure import erasure_jobs
+from ml_registry_pipelines.jobs.experiments import experiments_jobs
+from ml_registry_pipelines.jobs.gdpr import gdpr_jobs
+from ml_registry_pipelines.jobs.platform import all_jobs
+from ml_registry_pipelines.jobs.registry import registry_jobs
+from ml_registry_pipelines.jobs.reports import reports_jobs
+from ml_registry_pipelines.jobs.security import security_jobs
+from ml_registry_pipelines.jobs.values import value_jobs
 from ml_registry_pipelines.schedules import all_schedules
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.telemetry.sources import Source, Sources, SourcesError
-from ml_registry_pipelines.value_jobs import value_jobs
 from resources import resources_for
 from sensors import alerting, attribution, delivering, ingestion, reporting, watching
+from sensors import approvals as approval_sensors
 from sensors import bills as bill_sensors
 from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
+
+# By its owner a reviewer may launch a job. Dagster says in every process, at every load, that this is beta.
+warnings.filterwarnings("ignore", "Parameter `owners` of initializer `JobDefinition")
 
 
 def build_defs(
@@ -63,19 +78,23 @@ def build_defs(
         telemetry.ingestion([spec.key for spec in landed]),
         telemetry.attribution_rules,
         telemetry.performance_rollup,
+        telemetry.performance_months,
         costs.price_catalog,
         costs.model_costs,
         costs.cost_rollup,
         costs.attribution_gaps,
         experiments.decisions,
+        compliance.production_checks,
         bills.provider_bills,
         bills.bill_reconciliation,
         reports.daily_cost_report,
         reports.cost_overview,
         deliveries.provider_comparison,
         deliveries.report_deliveries,
+        dossiers.dossiers,
         lineage.lineage_index,
         operations.table_upkeep,
+        governance.governance_pages,
         outside.mlflow_models,
         outside.log_anchors,
         artifacts.artifact_store,
@@ -90,10 +109,17 @@ def build_defs(
             *registry_jobs(),
             *bills_jobs(),
             *budget_jobs(),
+            *gdpr_jobs(),
+            *erasure_jobs(),
             *costs_jobs(),
             *experiments_jobs(),
+            *checks_jobs(),
             *value_jobs(),
+            *ai_act_jobs(),
+            *approvals_jobs(),
+            *dossier_jobs(),
             *reports_jobs(),
+            *security_jobs(),
         ],
         schedules=all_schedules(),
         sensors=[
@@ -107,6 +133,8 @@ def build_defs(
             delivering.due_reports,
             registry_sensors.registry_changes,
             registry_sensors.registry_events,
+            approval_sensors.granted_approvals,
+            approval_sensors.approval_turns,
             alerting.run_failures,
             alerting.check_failures,
             alerting.evaluate_alert_rules,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ml_registry_pipelines.demo_governance import land_rules
 from ml_registry_pipelines.demo_models import DemoModels, close_broken_off, taken_names
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import open_folder
@@ -57,7 +58,7 @@ class Left:
     """Days whose rollups are behind."""
     all_days: int
     reports: int
-    """Daily reports and the overview that are older than their figures."""
+    """Daily reports and the overview that are older than their figures, or wait for them."""
 
     def __bool__(self) -> bool:
         return bool(self.files or self.batches or self.days or self.reports)
@@ -86,6 +87,7 @@ def run() -> int:
     prepare(settings)
     click.echo(f"demo in {settings.home}")
     landed = land(settings)
+    land_rules(settings)
     sources = Sources.load(settings)
     with Lake(settings.home, process="demo") as lake, Log(lake) as log:
         models = DemoModels(log, settings)
@@ -96,7 +98,7 @@ def run() -> int:
             )
             _work(settings, lake, sources, models)
         click.echo()
-        for line in (*summarise(lake).lines(), "", *models.lines()):
+        for line in (*summarise(lake).lines(), "", *models.lines(), "", *models.governance_lines()):
             click.echo(line)
         click.echo()
         if not left:
@@ -158,6 +160,11 @@ def refuse_a_home_in_use(settings: Settings) -> None:
                     f"{settings.home} has a {taken} that is not the demo's; "
                     "unset MLREG_HOME or set it to a new folder for the demo"
                 )
+            if DemoModels(log, settings).has_strangers():
+                raise DemoError(
+                    f"{settings.home} has users that are not the demo's, or the demo's keys are gone from it; "
+                    "unset MLREG_HOME or set it to a new folder for the demo"
+                )
         if not lake.exists("ingested_files"):
             return
         with lake.read("ingested_files") as reading:
@@ -211,7 +218,8 @@ def what_is_left(lake: Lake, sources: Sources) -> Left:
         batches=batch - priced,
         days=len(behind),
         all_days=len(days),
-        reports=len(late.days) + late.overview,
+        # Of a day that is not rolled up yet, and of all days together, the report is still to come.
+        reports=len(behind.union(late.days)) + (late.overview or bool(waiting or behind)),
     )
 
 

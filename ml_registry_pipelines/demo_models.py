@@ -1,7 +1,8 @@
-"""The demo's models: trained by real runs of a code location beside the platform, then promoted and outdated.
+"""The demo's models: trained by real runs of a code location beside the platform, judged, promoted and outdated.
 
-The location is `demo/training.py`. Every step is found in the log when it is done, so that an
-interrupted demo goes on where it ended and a second one does nothing.
+The location is `demo/training.py`. Who acts is in `demo_people.py`, what is checked and decided in
+`demo_governance.py`. Every step is found in the log when it is done, so that an interrupted demo goes on where
+it ended and a second one does nothing.
 """
 
 from __future__ import annotations
@@ -9,22 +10,27 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.access.roles import Role
+from ml_registry_pipelines.access.stamps import stamped
+from ml_registry_pipelines.demo_governance import READER, TENANT, DemoGovernance
+from ml_registry_pipelines.demo_people import ROLES, DemoPeople, users_made
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.registry.actors import Actor, ActorKind
 from ml_registry_pipelines.registry.errors import Deleted
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.references import dataset_versions_of, named, versions_of
 from ml_registry_pipelines.registry.states import DATASET, MODEL
 from ml_registry_pipelines.registry.versions import Stage, Version, VersionFacts
-from ml_registry_pipelines.services import DEMO_DATA, demo_data, process_exists
+from ml_registry_pipelines.services import DEMO_DATA, dagster_home, demo_data, process_exists
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.workspace import DEMO_LOCATION
 
@@ -32,9 +38,8 @@ if TYPE_CHECKING:
     import dagster as dg
 
     from ml_registry_pipelines.lineage.staleness import Standing
+    from ml_registry_pipelines.lineage.tracker import LineageTracker
 
-TENANT = "default"
-DEMO = Actor("demo", ActorKind.SYSTEM)
 PROCESS = "mlreg/demo_process"
 """Tag of the demo's own runs: the process that carries them out, and with which they end."""
 OWNERS = ("team:risk-models",)
@@ -50,6 +55,14 @@ DATASETS = {
     COMPAS: "People screened with COMPAS in Broward County, 2013 and 2014, by ProPublica.",
     GERMAN: "Statlog German credit data, UCI.",
 }
+WHY_REJECTED = (
+    "Of those who were not charged again, far more African-Americans than Caucasians were scored medium or high. "
+    "That the score is calibrated does not make up for it."
+)
+WHY_APPROVED = (
+    "Error rates and selection rates of women and men keep the thresholds. For people of 25 or younger the data are "
+    "too few to say, which is a warning and stands on the page; for a demonstration that is enough (assumed)."
+)
 RULE_FILE = '{"rule": "high if decile_score >= 5"}\n'
 
 
@@ -98,16 +111,29 @@ class DemoModels:
     """
 
     def __init__(self, log: Log, settings: Settings) -> None:
-        from ml_registry_pipelines.lineage.tracker import LineageTracker
-
         self._log = log
         self._settings = settings
-        self._registry = ModelRegistry(log, actor=DEMO, tenant=TENANT)
-        self._tracker = LineageTracker(log, actor=DEMO, tenant=TENANT)
+        self.people = DemoPeople(log, settings)
+        self._governance = DemoGovernance(log, self.people)
+
+    @cached_property
+    def _registry(self) -> ModelRegistry:
+        """The registry, for the engineer: there is one from the first steps on."""
+        return ModelRegistry(self._log, actor=self.people.actor(Role.ENGINEER), tenant=TENANT)
+
+    @cached_property
+    def _tracker(self) -> LineageTracker:
+        from ml_registry_pipelines.lineage.tracker import LineageTracker
+
+        return LineageTracker(self._log, actor=self.people.actor(Role.ENGINEER), tenant=TENANT)
 
     def left(self) -> list[str]:
         """Titles of the steps that are still to be taken."""
         return [step.title for step in self._steps(None) if not step.done()]
+
+    def has_strangers(self) -> bool:
+        """Whether there are users that the demo has not made, and the demo would have to act beside them."""
+        return self.people.strangers() and bool(self.left())
 
     def work(self, instance: dg.DagsterInstance, show: Callable[[str], None]) -> None:
         """Take the steps that are left.
@@ -121,32 +147,94 @@ class DemoModels:
                 step.take()
 
     def _steps(self, instance: dg.DagsterInstance | None) -> list[_Step]:
+        governance = self._governance
         return [
+            *(
+                _Step("making users", partial(self._is_there, role), partial(self.people.make, role))
+                for role in ROLES
+            ),
             *(
                 self._keyed("naming", f"register_{kind}", name, partial(self._name, kind, name, text))
                 for kind, things in ((MODEL, MODELS), (DATASET, DATASETS))
                 for name, text in things.items()
             ),
+            *(
+                self._keyed("classifying", "classify_ai_act", name, partial(governance.classify, name))
+                for name in MODELS
+            ),
             _Step(
-                "training a logistic regression and a gradient boosting",
+                "training a logistic regression and a gradient boosting, and checking it",
                 lambda: self._versions(RECIDIVISM) >= 1 and self._versions(CREDIT) >= 1,
                 partial(self._run, instance, "train_models", "AS_PUBLISHED"),
             ),
             self._keyed("registering a rule", "create_model_version", RULE, self._register_rule),
-            self._keyed("promoting", "promote_to_production", RECIDIVISM, partial(self._promote, RECIDIVISM)),
-            self._keyed("promoting", "promote_to_production", CREDIT, partial(self._promote, CREDIT)),
-            self._keyed("promoting", "set_stage", RULE, partial(self._stage, f"{RULE}@v1", Stage.SHADOW)),
-            self._keyed("deploying", "track_deployment", RECIDIVISM, partial(self._deploy, RECIDIVISM)),
-            self._keyed("deploying", "track_deployment", CREDIT, partial(self._deploy, CREDIT)),
+            self._keyed(
+                "declaring its checks",
+                "declare_evaluation",
+                RULE,
+                partial(governance.declare, f"{RULE}@v1", f"{COMPAS}@v1"),
+            ),
+            *(
+                self._keyed("staging", "set_stage", name, partial(self._stage, f"{name}@v1", Stage.SHADOW))
+                for name in (RECIDIVISM, RULE)
+            ),
+            *self._decisions(),
+            self._keyed(
+                "deploying", "track_deployment", RECIDIVISM, partial(self._deploy, RECIDIVISM, "shadow")
+            ),
+            self._keyed("deploying", "track_deployment", CREDIT, partial(self._deploy, CREDIT, "production")),
             _Step(
                 "changing a dataset and training on it again",
                 lambda: self._versions(RECIDIVISM) >= 2,
                 partial(self._run, instance, "retrain_recidivism", "SCREENED"),
             ),
             self._keyed(
-                "staging", "set_stage", RECIDIVISM, partial(self._stage, f"{RECIDIVISM}@v2", Stage.STAGING)
+                "staging",
+                "set_stage",
+                f"{RECIDIVISM}@v2",
+                partial(self._stage, f"{RECIDIVISM}@v2", Stage.STAGING),
+            ),
+            _Step("writing the pages of governance", governance.pages_written, governance.write_pages),
+        ]
+
+    def _decisions(self) -> list[_Step]:
+        """What is asked for, refused and approved."""
+        governance, rule, credit = self._governance, f"{RULE}@v1", f"{CREDIT}@v1"
+        return [
+            self._keyed(
+                "asking for the approval of the rule",
+                "request_approval",
+                RULE,
+                partial(governance.request, rule, "the score as it is, to see what the checks say"),
+            ),
+            self._keyed("rejecting it", "review_approval", RULE, partial(governance.reject, WHY_REJECTED)),
+            _Step(
+                "promoting it all the same",
+                lambda: bool(governance.refusals(self._rule_id())),
+                partial(governance.attempt, rule),
+            ),
+            self._keyed(
+                "asking for the approval of the credit model",
+                "request_approval",
+                CREDIT,
+                partial(governance.request, credit, "the first version"),
+            ),
+            _Step(
+                "approving and promoting it",
+                lambda: governance.settled(CREDIT),
+                partial(governance.approve_and_promote, WHY_APPROVED, _key(CREDIT)),
             ),
         ]
+
+    def _is_there(self, role: Role) -> bool:
+        """Whether the user of a role and the key are there, or were before the story went on."""
+        if self._log.done_under(TENANT, f"register_{MODEL}", _key(RECIDIVISM)):
+            return True
+        return self.people.has_key(role) and (role is Role.ADMIN or users_made(self._log, role))
+
+    def _rule_id(self) -> str:
+        registered = self._log.done_under(TENANT, "create_model_version", _key(RULE))
+        return registered[0].entity_id if registered else ""
 
     def _keyed(self, title: str, action: str, name: str, take: Callable[[str], object]) -> _Step:
         """A command that is known by its idempotency key."""
@@ -157,19 +245,14 @@ class DemoModels:
         things = self._registry.things
         return things.register(kind, name, description=description, owners=OWNERS, idempotency_key=key)
 
-    def _promote(self, model: str, key: str) -> object:
-        return self._registry.promote_to_production(
-            f"{model}@v1", reason="the first version", idempotency_key=key
-        )
-
     def _stage(self, version: str, stage: Stage, key: str) -> object:
         return self._registry.set_stage(version, stage, idempotency_key=key)
 
-    def _deploy(self, model: str, key: str) -> object:
+    def _deploy(self, model: str, environment: str, key: str) -> object:
         return self._tracker.track_deployment(
             f"{model}-api",
             f"{model}@v1",
-            environment="production",
+            environment=environment,
             endpoint=f"https://models.example/{model}",
             owners=OWNERS,
             idempotency_key=key,
@@ -186,7 +269,8 @@ class DemoModels:
         """Versions of a model of the demo's, which may have been renamed or deleted since."""
         registered = self._log.done_under(TENANT, f"register_{MODEL}", _key(model))
         try:
-            return self._registry.list_versions(registered[0].entity_id) if registered else []
+            reading = ModelRegistry(self._log, actor=READER, tenant=TENANT)
+            return reading.list_versions(registered[0].entity_id) if registered else []
         except Deleted:
             return []
 
@@ -195,17 +279,23 @@ class DemoModels:
         assert instance is not None
         os.environ["MLREG_HOME"] = self._settings.home
         os.environ[DEMO_DATA] = str(demo_data(self._settings))
-        location: dg.Definitions = _module().defs
+        location: dg.Definitions = _module(self._settings.home).defs
+        run_id, home = str(uuid.uuid4()), dagster_home(self._settings)
         done = (
             location.get_repository_def()
             .get_job(job)
             .execute_in_process(
                 instance=instance,
+                run_id=run_id,
                 run_config={
                     "ops": {"datasets__default__compas": {"config": {"edition": edition}}},
                     "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
                 },
-                tags={PROCESS: str(os.getpid())},
+                tags={
+                    PROCESS: str(os.getpid()),
+                    # No queue carries it out, which would say who has launched it.
+                    **stamped(self.people.actor(Role.ENGINEER), run_id, home),
+                },
                 raise_on_error=False,
             )
         )
@@ -235,7 +325,7 @@ class DemoModels:
         from ml_registry_pipelines.lineage.staleness import Staleness
 
         standings: dict[str, Standing] = {
-            s.name: s for s in Staleness(self._log, actor=DEMO, tenant=TENANT).of_models()
+            s.name: s for s in Staleness(self._log, actor=READER, tenant=TENANT).of_models()
         }
         versions = [version for model in MODELS for version in self._living(model)]
         if not versions:
@@ -255,6 +345,10 @@ class DemoModels:
             + "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
             for n, row in enumerate(rows)
         ]
+
+    def governance_lines(self) -> list[str]:
+        """What was checked, refused and approved, by whom, and how to act as one of them."""
+        return self._governance.lines()
 
 
 def _sentence(standing: Standing | None) -> str:
@@ -278,9 +372,12 @@ def _key(name: str) -> str:
     return f"demo/{name}"
 
 
-def _module() -> Any:
-    """The location's module; not imported by name, which another `demo` on the path may bear."""
-    name = "mlreg_demo_training"
+def _module(home: str) -> Any:
+    """The location's module; not imported by name, which another `demo` on the path may bear.
+
+    One for each home: the suites that lie there are its asset checks.
+    """
+    name = f"mlreg_demo_training_{sha256(home.encode()).hexdigest()[:12]}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, DEMO_LOCATION)
         if spec is None or spec.loader is None or not DEMO_LOCATION.exists():

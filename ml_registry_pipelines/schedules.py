@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from ml_registry_pipelines.jobs import ONE_AT_A_TIME
+from ml_registry_pipelines.jobs.platform import ONE_AT_A_TIME
 from resources import BillsResource, LakeResource
 
 WEEKS_BACK = 8
@@ -105,11 +105,26 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
         import_mlflow_daily,
         anchor_log_daily,
         dg.ScheduleDefinition(
+            name="check_production_daily",
+            job_name="check_production",
+            cron_schedule="15 2 * * *",
+            default_status=RUNNING,
+            description="Runs the declared suites again on what live versions predicted in production.",
+        ),
+        dg.ScheduleDefinition(
             name="build_lineage_index_hourly",
             job_name="build_lineage_index",
             cron_schedule="50 * * * *",
             default_status=RUNNING,
             description="Adds the lineage of the last hour to the index; with none, nothing is written.",
+        ),
+        dg.ScheduleDefinition(
+            name="enforce_retention_daily",
+            job_name="enforce_retention",
+            cron_schedule="20 3 * * *",
+            default_status=RUNNING,
+            run_config={"tenant": "default", "dry_run": False},
+            description="Erases rows whose retention is over; what it did is in retention_runs.",
         ),
         dg.ScheduleDefinition(
             name="maintain_tables_hourly",

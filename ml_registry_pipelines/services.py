@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from ml_registry_pipelines.access.doors import KEY, KEY_FILE
+from ml_registry_pipelines.access.secret import make_secret
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.storages import make_storages
@@ -33,6 +35,23 @@ DEMO_DATA = "MLREG_DEMO_DATA"
 STOP_SECONDS = 30.0
 """How long services may take to end before they are killed; a run in flight gets that long to finish."""
 
+DAEMON = "MLREG_DAEMON"
+"""Tells the run coordinator that the platform itself asks for the runs that this process submits."""
+_OLD_QUEUE = """run_queue:
+  dequeue_interval_seconds: 1
+  # Launching waits until the run's process is up; others must not wait with it.
+  dequeue_use_threads: true
+  dequeue_num_workers: 4
+"""
+_NEW_QUEUE = """run_coordinator:
+  module: ml_registry_pipelines.run_coordinator
+  class: StampingRunCoordinator
+  config:
+    dequeue_interval_seconds: 1
+    # Launching waits until the run's process is up; others must not wait with it.
+    dequeue_use_threads: true
+    dequeue_num_workers: 4
+"""
 LONGEST_LOG = 10_000_000
 """Bytes of a log at which the next start puts it aside, in place of the one before."""
 
@@ -88,6 +107,12 @@ def prepare(settings: Settings) -> Path:
             aside = home / f".dagster.yaml.{os.getpid()}"
             aside.write_bytes(TEMPLATE.read_bytes())
             aside.replace(written)
+        elif _OLD_QUEUE in (text := written.read_text("utf-8")):
+            # As earlier versions wrote it: a queue that does not say who has launched a run.
+            aside = home / f".dagster.yaml.{os.getpid()}"
+            aside.write_text(text.replace(_OLD_QUEUE, _NEW_QUEUE), "utf-8")
+            aside.replace(written)
+        make_secret(home)
         make_storages(home)
     except OSError as failure:
         raise ServicesError(f"Dagster's home {home} cannot be written: {failure.strerror}") from failure
@@ -101,6 +126,9 @@ def environment(settings: Settings) -> dict[str, str]:
         if given := values.get(name, "").strip():
             values[name] = str(Path(given).expanduser().absolute())
     values[DEMO_DATA] = str(demo_data(settings))
+    # Whoever starts the services gives them no key: what they do for others is not his.
+    for name in (KEY, KEY_FILE, DAEMON):
+        values.pop(name, None)
     values["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), values.get("PYTHONPATH")]))
     # Each run is a process that imports Dagster anew, and without compiled bytecode that takes thrice as long.
     if values.pop("PYTHONDONTWRITEBYTECODE", ""):
@@ -184,7 +212,11 @@ def running_daemon(
         daemon = Service.start(
             "daemon",
             ["dagster._daemon", "run", "-w", str(locations or WORKSPACE), "--log-level", "warning"],
-            env={**environment(settings), **({"MLREG_DAGSTER_URL": address} if address else {})},
+            env={
+                **environment(settings),
+                DAEMON: "1",
+                **({"MLREG_DAGSTER_URL": address} if address else {}),
+            },
             log=home / "daemon.log",
             hold=[lock.fileno()],
         )

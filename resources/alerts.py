@@ -27,6 +27,10 @@ class AlertsResource(dg.ConfigurableResource["AlertsResource"]):
         """Open an occurrence for each alert whose key has none."""
         return self._told(Alerts(self._lake).open(*alerts))
 
+    def announce(self, *alerts: Alert) -> Settled:
+        """Open an occurrence for each alert whose key never had one."""
+        return self._told(Alerts(self._lake).announce(*alerts))
+
     def resolve(self, *keys: str, because: str) -> Settled:
         """End the open occurrences of these keys."""
         return self._told(Alerts(self._lake).resolve(*keys, because=because))

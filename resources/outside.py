@@ -53,16 +53,16 @@ class MlflowResource(dg.ConfigurableResource["MlflowResource"]):
         Raises:
             TrackingServerError: the server cannot be read.
         """
+        from ml_registry_pipelines.access.policy import platform
         from ml_registry_pipelines.exchange.mlflow_import import MlflowImport
         from ml_registry_pipelines.exchange.mlflow_server import TrackingServer
-        from ml_registry_pipelines.registry.actors import Actor, ActorKind
         from ml_registry_pipelines.registry.log import Log
 
         with Log(kept_open(self.root, "run")) as log:
             return MlflowImport(
                 log,
                 TrackingServer(_set(MLFLOW) or ""),
-                actor=Actor("mlflow-import", ActorKind.SYSTEM),
+                actor=platform("mlflow-import"),
                 tenant=self.tenant,
                 run_id=run_id,
                 without_artifacts=without_artifacts,

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
+
+from ml_registry_pipelines.access.sessions import service_token
 
 RELOAD = """
 mutation Reload($location: String!) {
@@ -21,6 +24,11 @@ mutation Reload($location: String!) {
     }
 }
 """
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
 
 
 class WebServersResource(dg.ConfigurableResource["WebServersResource"]):
@@ -39,11 +47,13 @@ class WebServersResource(dg.ConfigurableResource["WebServersResource"]):
 
     def _reload(self, address: str, location: str, seconds: float) -> str | None:
         body = json.dumps({"query": RELOAD, "variables": {"location": location}}).encode()
-        request = urllib.request.Request(  # noqa: S310 - an address of ours
-            f"{address}/graphql", data=body, headers={"Content-Type": "application/json"}
-        )
+        headers = {"Content-Type": "application/json"}
+        if (token := service_token()) is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        request = urllib.request.Request(f"{address}/graphql", data=body, headers=headers)  # noqa: S310 - an address of ours
         try:
-            with urllib.request.urlopen(request, timeout=seconds) as answer:  # noqa: S310
+            # Nobody who redirects it gets the token.
+            with urllib.request.build_opener(_NoRedirect).open(request, timeout=seconds) as answer:
                 said = json.load(answer)
         except TimeoutError:
             return None

@@ -100,7 +100,7 @@ def registry_changes(
     if problems:
         after = replace(after, position=-1)
     reported, complete = _report_checks(
-        context.instance, catalog.show(read.catalogue), until=started + TICK_SECONDS
+        context.instance, catalog.show(read.catalogue), log, until=started + TICK_SECONDS
     )
     context.update_cursor(replace(after, checked=shown if complete else "").text())
     loaded = f"not shown yet: {'; '.join(problems)}" if problems else "the graph is loaded"
@@ -109,9 +109,11 @@ def registry_changes(
     )
 
 
-def _report_checks(instance: dg.DagsterInstance, shown: catalog.Shown, *, until: float) -> tuple[int, bool]:
+def _report_checks(
+    instance: dg.DagsterInstance, shown: catalog.Shown, log: Log, *, until: float
+) -> tuple[int, bool]:
     """Report what the checks say where it differs from what they said last; how many, and whether all are done."""
-    found = list(catalog.evaluations(shown))
+    found = list(catalog.evaluations(shown, log))
     reported = 0
     for first in range(0, len(found), CHECKS_AT_ONCE):
         some = found[first : first + CHECKS_AT_ONCE]

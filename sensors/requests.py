@@ -37,7 +37,15 @@ class Attempt:
 
 def in_flight(instance: dg.DagsterInstance, job: str) -> bool:
     """Whether a run of the job is queued, starting or running; one whose process is gone is not."""
-    unfinished = dg.RunsFilter(job_name=job, statuses=UNFINISHED)
+    return _unfinished(instance, dg.RunsFilter(job_name=job, statuses=UNFINISHED))
+
+
+def in_flight_for(instance: dg.DagsterInstance, tag: str, value: str) -> bool:
+    """The same of runs that carry a tag."""
+    return _unfinished(instance, dg.RunsFilter(tags={tag: value}, statuses=UNFINISHED))
+
+
+def _unfinished(instance: dg.DagsterInstance, unfinished: dg.RunsFilter) -> bool:
     if not instance.get_runs(unfinished, limit=1):
         return False
     return not fail_lost_runs(instance) or bool(instance.get_runs(unfinished, limit=1))

@@ -10,14 +10,15 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from ml_registry_pipelines.iri_grammar import put_off
 from tests.examples import ALL, examples
 
 if TYPE_CHECKING:
@@ -28,17 +29,30 @@ if TYPE_CHECKING:
 settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
 
+put_off()  # before modules of tests import jsonschema
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the S3 server run in one worker, so that one server does; properties are marked."""
+    """Tests that share something run in one worker, so that it is made once; properties are marked.
+
+    That is the S3 server, or a fixture of one module. Otherwise tests that follow each other go to
+    different workers, and each makes the fixture anew.
+    """
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker(pytest.mark.properties)
         if "s3" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("s3"))
+        elif item.get_closest_marker("xdist_group") is None and _shares_within_its_module(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
+
+
+def _shares_within_its_module(item: pytest.Item) -> bool:
+    known: dict[str, Sequence[pytest.FixtureDef[Any]]] = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    return any(made[-1].scope == "module" for made in known.values())
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ml_registry_pipelines import cli
+from ml_registry_pipelines.cli import main as cli
 from ml_registry_pipelines.costs.value_models import ValueModels
+from ml_registry_pipelines.jobs.values import value_jobs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.telemetry.performance import MetricPoint, PerformanceTracker
-from ml_registry_pipelines.value_jobs import value_jobs
 from resources import RegistryResource
 from tests.costs.made_costs import at, call, put_prices, take
 

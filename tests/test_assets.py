@@ -158,6 +158,7 @@ def test_a_first_batch_is_priced_although_no_sync_ran_before(tmp_path: Path) -> 
         assert location.rows("SELECT cost_status FROM model_costs") == [{"cost_status": "priced"}]
 
 
+@pytest.mark.soak
 def test_a_contract_price_counts_from_the_next_sync_on(location: Location) -> None:
     (location.home / "contract-prices.yaml").write_text(
         "contract: ours\n"
@@ -199,6 +200,7 @@ def test_one_run_writes_the_reports_of_all_its_days(location: Location) -> None:
         )
 
 
+@pytest.mark.soak
 def test_the_overview_shows_its_key_chart_in_the_ui(taken: Location) -> None:
     result = run(
         taken,

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import Lake
 from tests.costs.bills.api import Api, serving

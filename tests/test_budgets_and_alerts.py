@@ -11,12 +11,12 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.budget_jobs import budget_jobs
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.costs.budget_file import read_budgets
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.rollups import roll_up_costs
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.jobs.budgets import budget_jobs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.operations.alerts import Alert, Alerts, Severity
 from ml_registry_pipelines.registry.actors import Actor

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_registry_pipelines import cli
+from ml_registry_pipelines.cli import main as cli
 
 Mlreg = Callable[..., tuple[int, str]]
 
@@ -178,6 +178,7 @@ def test_a_landing_folder_that_is_not_made_yet_is_no_problem(
     assert mlreg("sources")[0] == 0
 
 
+@pytest.mark.soak
 def test_links_in_a_circle_do_not_stop_a_source(mlreg: Mlreg, home: Path) -> None:
     put(home / "landing" / "native" / "a.jsonl")
     (home / "landing" / "native" / "again").symlink_to("..")

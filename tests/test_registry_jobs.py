@@ -13,6 +13,7 @@ from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
 
 from ml_registry_pipelines.definitions import build_defs
+from ml_registry_pipelines.jobs.registry import registry_jobs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor
@@ -20,7 +21,6 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.relationships import Relationships
 from ml_registry_pipelines.registry.versions import Stage
-from ml_registry_pipelines.registry_jobs import registry_jobs
 from ml_registry_pipelines.settings import Environment, Settings
 from ml_registry_pipelines.telemetry.attribution import Attribution
 from resources import RegistryResource
@@ -203,3 +203,26 @@ def test_neither_form_nor_tag_says_who_acts(run, models):
     assert event.run_id
     with pytest.raises(dg.DagsterInvalidConfigError):
         run("register_model", name="other", actor="root")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"description": {"env": "OF_THE_SERVICE"}},
+        {"owners": ["team:risk", {"env": "OF_THE_SERVICE"}]},
+        {"tags": {"tier": {"env": "OF_THE_SERVICE"}}},
+    ],
+)
+def test_no_form_takes_a_value_from_the_environment_of_the_service(run, models, monkeypatch, field):
+    """Dagster fills such a field from there, and the log could not forget what it was filled with."""
+    monkeypatch.setenv("OF_THE_SERVICE", "team:secret")
+    [name] = field
+    assert reason(run("register_model", name="m", **field)) == (
+        f"{name} asks for a variable of the environment; write the value itself"
+    )
+    assert models.list_models() == []
+
+
+def test_a_tag_may_be_called_env(run, models):
+    assert run("register_model", name="m", tags={"env": "prod"}).success
+    assert models.get_model("m").tags == {"env": "prod"}

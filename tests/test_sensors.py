@@ -108,6 +108,7 @@ def test_a_failed_run_is_requested_again_under_a_new_key_and_with_growing_patien
     assert location.events() == {"a1": 1}
 
 
+@pytest.mark.soak
 def test_patience_doubles_up_to_a_quarter_of_an_hour(location: Location) -> None:
     for number in range(12):
         run = location.under_way("ingest_logs", dg.DagsterRunStatus.STARTED, {BATCH_TAG: "7"})
@@ -372,6 +373,7 @@ def test_reports_wait_while_files_are_being_taken_but_not_for_ever(
 # -- attribution -----------------------------------------------------------------------------
 
 
+@pytest.mark.soak
 def test_a_new_rule_attributes_the_days_that_it_covers_and_exactly_their_reports(location: Location) -> None:
     from ml_registry_pipelines.lineage.tracker import LineageTracker
     from ml_registry_pipelines.registry.actors import Actor

@@ -59,6 +59,7 @@ def test_the_home_of_dagster_lies_in_ours_with_telemetry_off_and_is_written_once
     assert written.read_text() == "telemetry: {enabled: true}\n"
 
 
+@pytest.mark.soak
 def test_processes_that_prepare_an_empty_home_at_once_make_its_tables_once(settings: Settings) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PREPARING],
@@ -176,7 +177,7 @@ def test_a_port_that_is_taken_is_one_sentence(settings: Settings) -> None:
 
 def test_the_demo_refuses_other_sources_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", "from ml_registry_pipelines.cli import main; main()", "demo"],
+        [sys.executable, "-c", "from ml_registry_pipelines.cli.main import main; main()", "demo"],
         env=environment(Path(settings.home), MLREG_SOURCES=str(tmp_path / "mine.yaml")),
         cwd=REPOSITORY,
         capture_output=True,

@@ -54,6 +54,7 @@ def seen(instance: dg.DagsterInstance) -> list[object]:
     ]
 
 
+@pytest.mark.soak
 def test_dagsters_own_storage_and_ours_take_turns_on_the_same_files(place: Path) -> None:
     answers = []
     for ours in (True, False, True):

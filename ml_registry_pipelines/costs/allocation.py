@@ -1,6 +1,7 @@
 """What allocation rules come to in a month: who bears how much of each shared cost, exact to the last digit.
 
-What cannot be shared, because nobody has the traffic that it goes by or the currencies differ, is listed
+Costs in another currency than what is shared are worth what the rate of their day says (`currencies.py`).
+What cannot be shared, because nobody has the traffic that it goes by or no rate holds, is listed
 with its reason, and never dropped nor shared in another way.
 """
 
@@ -14,8 +15,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.allocation_rules import Allocation, NewAllocation
-from ml_registry_pipelines.costs.bills.lines import EXACT
+from ml_registry_pipelines.costs.bills.lines import DECIMALS, EXACT
 from ml_registry_pipelines.costs.bills.reconciliation import billed_lines
+from ml_registry_pipelines.costs.currencies import DatedRates
 from ml_registry_pipelines.costs.queries import cost_by
 from ml_registry_pipelines.costs.sharing import NothingToShareBy, spread
 
@@ -61,7 +63,7 @@ def next_month(month: date) -> date:
 
 
 def allocate(reading: Reading, rules: Sequence[Allocation], month: date) -> Allocated:
-    """Share the costs of a month. The reading must hold `provider_bills` and `cost_rollup`.
+    """Share the costs of a month. The reading must hold `provider_bills`, `cost_rollup` and `currency_rates`.
 
     Args:
         rules: in the order in which they take bill lines.
@@ -91,6 +93,9 @@ def _shared(
     rule: NewAllocation, currency: str, amount: Decimal, traffic: _Traffic, parts: list[Part]
 ) -> str | None:
     """Spread one amount into `parts`; why not, where it cannot be."""
+    if rule.over == "cost" and (others := traffic.worth(rule.provider, currency).unknown(rule.tenants)):
+        named = ", ".join(others)
+        return f"costs in {named} of its tenants are shared by, and no rate to {currency} holds on their days"
     try:
         spreaded = spread(amount, _weights(rule, currency, traffic))
     except NothingToShareBy:
@@ -122,13 +127,14 @@ def _weights(rule: NewAllocation, currency: str, traffic: _Traffic) -> dict[str,
     held = traffic.of(rule.provider)
     if rule.over == "evenly":
         return dict.fromkeys(rule.tenants or held, 1)
+    if rule.over == "cost":
+        costs = traffic.worth(rule.provider, currency).costs
+        return {tenant: max(costs.get(tenant, _ZERO), _ZERO) for tenant in rule.tenants or held}
     weights: dict[str, Decimal | int] = {}
     for tenant in rule.tenants or held:
         row = held.get(tenant)
         if row is None:
             weights[tenant] = 0
-        elif rule.over == "cost":
-            weights[tenant] = max(row.costs.get(currency, _ZERO), _ZERO)
         else:
             weights[tenant] = row.tokens if rule.over == "tokens" else row.requests
     return weights
@@ -138,7 +144,18 @@ def _weights(rule: NewAllocation, currency: str, traffic: _Traffic) -> dict[str,
 class _Row:
     requests: int
     tokens: int
-    costs: dict[str, Decimal]
+
+
+@dataclass(frozen=True)
+class _Worth:
+    """Costs by tenant in one currency, and the currencies of each tenant's costs that no rate converts to it."""
+
+    costs: Mapping[str, Decimal]
+    apart: Mapping[str, Sequence[str]]
+
+    def unknown(self, tenants: Sequence[str]) -> list[str]:
+        """Currencies without a rate, of some tenants, or of all where none is named."""
+        return sorted({each for tenant in tenants or self.apart for each in self.apart.get(tenant, ())})
 
 
 class _Traffic:
@@ -148,6 +165,8 @@ class _Traffic:
         self._reading = reading
         self._first, self._after = first, after
         self._found: dict[str | None, dict[str, _Row]] = {}
+        self._worth: dict[tuple[str | None, str], _Worth] = {}
+        self.rates = DatedRates(reading)
 
     def of(self, provider: str | None) -> dict[str, _Row]:
         if provider not in self._found:
@@ -155,15 +174,32 @@ class _Traffic:
             rows = cost_by(self._reading, ["tenant"], since=self._first, until=self._after, where=where)
             held: dict[str, _Row] = {}
             for row in rows.to_pylist():
-                into = held.setdefault(row["tenant"], _Row(0, 0, {}))
+                into = held.setdefault(row["tenant"], _Row(0, 0))
                 into.requests += row["requests"]
                 into.tokens += (row["input_tokens"] or 0) + (row["output_tokens"] or 0)
-                if row["currency"] is not None and row["cost"] is not None:
-                    into.costs[row["currency"]] = EXACT.add(
-                        into.costs.get(row["currency"], _ZERO), row["cost"]
-                    )
             self._found[provider] = held
         return self._found[provider]
+
+    def worth(self, provider: str | None, currency: str) -> _Worth:
+        """What tenants' costs are worth in one currency."""
+        if (provider, currency) not in self._worth:
+            rows = cost_by(
+                self._reading,
+                ["tenant"],
+                since=self._first,
+                until=self._after,
+                where=None if provider is None else {"provider": provider},
+                currency=currency,
+            )
+            costs: dict[str, Decimal] = {}
+            apart: dict[str, list[str]] = {}
+            for row in rows.to_pylist():
+                if row["unconverted_cost"]:
+                    apart.setdefault(row["tenant"], []).append(row["currency"])
+                elif row["currency"] is not None and row["cost"] is not None:
+                    costs[row["tenant"]] = EXACT.add(costs.get(row["tenant"], _ZERO), row["cost"])
+            self._worth[provider, currency] = _Worth(costs, apart)
+        return self._worth[provider, currency]
 
     def costs_by_day(self, provider: str) -> dict[tuple[date, str], Decimal]:
         """What was logged as the provider's cost, by day and currency."""
@@ -229,22 +265,28 @@ def _costs(
 def _differences(
     provider: str, lines: Sequence[dict[str, Any]], billed_days: set[_BilledDay], traffic: _Traffic
 ) -> list[tuple[str, Decimal, str | None]]:
-    logged = traffic.costs_by_day(provider)
     sums = _sums(lines)
-    # Costs in a currency that no bill is in are charged as usage; the bill, which holds them too, must not be.
-    ours = ", ".join(sorted({currency for _, currency in logged} - sums.keys()))
-    found: list[tuple[str, Decimal, str | None]] = []
-    for currency, billed in sums.items():
-        if ours:
-            why = f"{provider} bills in {currency}, its costs are in {ours}, and no rate is known"
-            found.append((currency, billed, why))
+    reasons: dict[str, str] = {}
+    # Costs are charged as usage; the bill of their day, which holds them too, must not be in whole.
+    for (day, of), cost in traffic.costs_by_day(provider).items():
+        billed = sorted(into for whose, on, into in billed_days if (whose, on) == (provider, day))
+        if not billed:
             continue
-        amount = billed
-        for (day, of), cost in logged.items():
-            if of == currency and (provider, day, currency) in billed_days:
-                amount = EXACT.subtract(amount, cost)
-        found.append((currency, amount, None))
-    return found
+        into = of if of in billed else billed[0]
+        rate = traffic.rates.rate(day, of=of, into=into) if of in billed or len(billed) == 1 else None
+        if rate is None:
+            for each in billed:
+                reasons[each] = (
+                    f"{provider} bills in {each}, its costs are in {of}, and no rate is known on {day}"
+                )
+        elif into in sums:
+            worth = EXACT.multiply(cost, rate).quantize(DECIMALS, context=EXACT)
+            sums[into] = EXACT.subtract(sums[into], worth)
+    stated = _sums(lines)
+    return [
+        (currency, stated[currency] if currency in reasons else amount, reasons.get(currency))
+        for currency, amount in sums.items()
+    ]
 
 
 def _sums(lines: Sequence[dict[str, Any]]) -> dict[str, Decimal]:

@@ -4,20 +4,23 @@ Nothing is counted along. One statement reads the hours of `cost_rollup` that so
 covers; an hour that a tenant's midnight divides (zones with half hours) is read from the
 ledger itself, and so are budgets on a tag, which no rollup keeps (`tag_costs.py`).
 Amounts of another currency than the budget's are never added to it: they are converted
-where a rate of their day is given, and otherwise shown apart.
+at the rate of their day where one holds, and otherwise shown apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
+from ml_registry_pipelines.costs.bills.lines import DECIMALS, EXACT
 from ml_registry_pipelines.costs.budget_forecasts import PeriodForecast, forecast_period
 from ml_registry_pipelines.costs.budgets import Budget
+from ml_registry_pipelines.costs.currencies import TABLE as RATES
+from ml_registry_pipelines.costs.currencies import DatedRates
 from ml_registry_pipelines.costs.forecasting import MOST_DAYS
 from ml_registry_pipelines.costs.periods import Period, midnight, period_at
 from ml_registry_pipelines.costs.standing import CORRECTIONS, standing
@@ -37,15 +40,8 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
     from ml_registry_pipelines.lake.reading import Reading
 
-Rate = Callable[[str, str, date], Decimal | None]
-"""(from, to, UTC day) -> what one unit is worth; None where no rate is known."""
 HOUR = timedelta(hours=1)
-READS = ("cost_rollup", TAG_COSTS_NAME, "inference_events", "model_costs", CORRECTIONS, RULES)
-
-
-def no_rate(_from: str, _to: str, _day: date) -> Decimal | None:
-    """No rate is known: amounts of other currencies stay apart."""
-    return None
+READS = ("cost_rollup", TAG_COSTS_NAME, "inference_events", "model_costs", CORRECTIONS, RULES, RATES)
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,6 @@ def budget_statuses(
     *,
     at: datetime,
     windows: Sequence[int] = (),
-    rate: Rate = no_rate,
 ) -> list[BudgetStatus]:
     """How budgets stand at an instant, in their order.
 
@@ -133,7 +128,6 @@ def budget_statuses(
         zones: the time zone of each tenant; a tenant that is not there has UTC.
         windows: hours of the windows to compute burn rates over. A window begins with a whole hour,
             so it is up to an hour longer, and its rate is by its true length.
-        rate: converts amounts of other currencies.
     """
     if not budgets:
         return []
@@ -143,19 +137,20 @@ def budget_statuses(
         hours = _hours(reading, budgets, since, periods)
         sequence, version = _computed_from(reading, min(since).date())
         pending = _pending(reading, budgets, periods)
-    return [
-        _status(
-            budget,
-            period,
-            hours.get(budget.id, []),
-            at=at,
-            windows=windows,
-            rate=rate,
-            computed_from=(sequence, version),
-            pending=pending.get(budget.id, 0),
-        )
-        for budget, period in zip(budgets, periods, strict=True)
-    ]
+        rates = DatedRates(reading)
+        return [
+            _status(
+                budget,
+                period,
+                hours.get(budget.id, []),
+                at=at,
+                windows=windows,
+                rates=rates,
+                computed_from=(sequence, version),
+                pending=pending.get(budget.id, 0),
+            )
+            for budget, period in zip(budgets, periods, strict=True)
+        ]
 
 
 def sum_up_budget_tags(
@@ -196,7 +191,7 @@ def _status(
     *,
     at: datetime,
     windows: Sequence[int],
-    rate: Rate,
+    rates: DatedRates,
     computed_from: tuple[int, int | None],
     pending: int,
 ) -> BudgetStatus:
@@ -205,7 +200,7 @@ def _status(
     spent = Decimal(0)
     in_period = [hour for hour in hours if period.start <= hour.start < period.end]
     for hour in hours:
-        worth = _worth(hour, budget.currency, rate)
+        worth = _worth(hour, budget.currency, rates)
         inside = period.start <= hour.start < period.end
         if worth is None and hour.currency is not None and inside:
             unconverted[hour.currency] = unconverted.get(hour.currency, Decimal(0)) + hour.cost
@@ -230,12 +225,12 @@ def _status(
     )
 
 
-def _worth(hour: _Hour, currency: str, rate: Rate) -> Decimal | None:
+def _worth(hour: _Hour, currency: str, rates: DatedRates) -> Decimal | None:
     """The hour's cost in the currency; None where that is not known."""
     if hour.currency is None or hour.currency == currency or not hour.cost:
         return hour.cost
-    found = rate(hour.currency, currency, hour.start.date())
-    return None if found is None else hour.cost * found
+    found = rates.rate(hour.start.date(), of=hour.currency, into=currency)
+    return None if found is None else EXACT.multiply(hour.cost, found).quantize(DECIMALS, context=EXACT)
 
 
 def _burn(

@@ -188,6 +188,28 @@ def rates_into(reading: Reading, currency: str) -> pa.Table:
     return pa.table({name: pa.array(values, kind) for name, values, kind in columns})
 
 
+class DatedRates:
+    """What one unit of a currency was worth in another one on a day; pairs are read when they are asked for."""
+
+    def __init__(self, reading: Reading) -> None:
+        """Take the rates that a reading holds, which must hold `currency_rates`."""
+        self._reading = reading
+        self._into: dict[str, dict[str, list[tuple[date, date, Decimal]]]] = {}
+
+    def rate(self, day: date, *, of: str, into: str) -> Decimal | None:
+        """How much of `into` one unit of `of` was on a UTC day; None where no rate holds, which is never 1."""
+        if of == into:
+            return Decimal(1)
+        if not _CODE.fullmatch(into):
+            return None
+        if into not in self._into:
+            held = self._into[into] = {}
+            for row in rates_into(self._reading, into).to_pylist():
+                held.setdefault(row["base"], []).append((row["since"], row["until"], row["rate"]))
+        stretches = self._into[into].get(of, ())
+        return next((rate for since, until, rate in stretches if since <= day < until), None)
+
+
 def _inverse(rate: Decimal) -> Decimal:
     with localcontext() as context:
         context.prec = 60

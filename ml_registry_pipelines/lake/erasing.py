@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +43,10 @@ LOOK_BACK = 100
 """Newest commits among which conditions are looked for; an erasure that was killed left one at most."""
 
 
-def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
-    """Remove the rows that `predicate` selects, from every file that still exists.
+def erase(
+    place: Writer, table: str, predicate: str, folder: Folder, blank: Mapping[str, str] | None = None
+) -> Erased:
+    """Remove the rows that `predicate` selects, or the values in them, from every file that still exists.
 
     Raises:
         LostRace: matching rows kept arriving, or other writers were always first.
@@ -54,11 +57,11 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         if matching:
-            metrics = _delete(place, table, predicate)
+            metrics = _delete(place, table, predicate, blank)
             if metrics is None:
                 continue
             matching = False
-            rows += int(metrics.get("num_deleted_rows") or 0)
+            rows += int(metrics.get("num_deleted_rows") or metrics.get("num_updated_rows") or 0)
             rewritten += int(metrics.get("num_added_files") or 0)
         barred_at = _bar_older_writers(place, folder)
         handle = place.current()
@@ -90,13 +93,24 @@ def erase(place: Writer, table: str, predicate: str, folder: Folder) -> Erased:
     )
 
 
-def _delete(place: Writer, table: str, predicate: str) -> dict[str, Any] | None:
+def _delete(
+    place: Writer, table: str, predicate: str, blank: Mapping[str, str] | None
+) -> dict[str, Any] | None:
     """Delete from the live files; what came of it, or None when another writer was first."""
     declared = TABLES[table]
     commit = Commit(table, declared.empty(), {"erase": "true"})
     handle = place.current()
     commit.begins_at(handle)
     try:
+        if blank:
+            updated: dict[str, Any] = handle.update(
+                updates=dict(blank),
+                predicate=predicate,
+                writer_properties=writer_properties(declared),
+                commit_properties=commit.properties(retries=0),
+                post_commithook_properties=no_hooks(),
+            )
+            return updated
         metrics: dict[str, Any] = handle.delete(
             predicate,
             writer_properties=writer_properties(declared),
@@ -147,7 +161,7 @@ def _withhold_conditions(handle: DeltaTable, folder: Folder) -> None:
     """Take the conditions of erasures out of the log, where they would outlive the rows."""
     for entry in handle.history(LOOK_BACK):
         condition = entry.get("operationParameters", {}).get("predicate")
-        if entry.get("operation") != "DELETE" or condition == WITHHELD:
+        if entry.get("operation") not in {"DELETE", "UPDATE"} or condition in {None, WITHHELD}:
             continue
         name = _log_name(entry["version"])
         actions = [json.loads(line) for line in folder.read(name).splitlines()]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -92,6 +92,7 @@ class Lake:
         self._handles = Handles(self.root, self.storage_options)
         self._lock = threading.Lock()
         self._timings: list[dict[str, object]] = []
+        self._closing: list[Callable[[], None]] = []
         self._maintainer = Maintainer(self._handles.open, self._folder, self._handles.checkpointed)
 
     @property
@@ -245,19 +246,22 @@ class Lake:
             self._maintainer.committed(table, handle.version())
         return Landed.NOW
 
-    def erase(self, table: str, predicate: str) -> Erased:
+    def erase(self, table: str, predicate: str, *, blank: Mapping[str, str] | None = None) -> Erased:
         """Remove the rows that `predicate` selects, from every file that still exists.
 
-        Touched files are rewritten; then all files go that the table no longer names,
-        orphans included, the log is cut behind a new checkpoint, and the predicate, which
-        may name a person, is taken out of it. Writers of other processes that are under way
-        lose their race and write anew.
+        With `blank`, SQL by column, the rows stay and only those values go: what is left of a row
+        whose amounts belong into sums. The predicate must select none of them afterwards.
+
+        Touched files are rewritten; then all files go that the table no longer names, orphans
+        included, the log is cut behind a new checkpoint, and the predicate, which may name a
+        person, is taken out of it. Writers of other processes that are under way lose their race
+        and write anew.
 
         Raises:
             LostRace: another writer kept changing the table; try again.
         """
         with self._handles.writing(table) as place:
-            return erase(place, table, predicate, self._folder(table))
+            return erase(place, table, predicate, self._folder(table), blank)
 
     def drop(self, table: str) -> None:
         """Remove a table that can be computed anew, with all its files, while nobody else uses it."""
@@ -365,8 +369,14 @@ class Lake:
         except failures as failure:
             _log.warning("%d query timings were not kept: %s", len(timings), reason(failure))
 
+    def before_closing(self, does: Callable[[], None]) -> None:
+        """Have something done whenever `close` begins: a room writes there what it still holds."""
+        self._closing.append(does)
+
     def close(self) -> None:
-        """Write the query timings and wait for upkeep."""
+        """Write what rooms still hold and the query timings, and wait for upkeep."""
+        for does in self._closing:
+            does()
         self.flush_timings()
         self._maintainer.close()
 

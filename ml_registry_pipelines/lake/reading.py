@@ -94,6 +94,11 @@ class Reading:
         except (duckdb.IOException, duckdb.InvalidInputException, OSError) as failure:
             # A file that is no Parquet is an invalid input to DuckDB.
             raise LakeError(f"query {name} cannot read the tables: {reason(failure)}") from failure
+        except duckdb.Error as failure:
+            # Statements of ours have types of their own; this one is of a damaged header of a file.
+            if type(failure) is not duckdb.Error:
+                raise
+            raise LakeError(f"query {name} cannot read the tables: {reason(failure)}") from failure
         self._told = True
         self._lake.timed(
             name, seconds=time.perf_counter() - started, rows=result.num_rows, size=result.nbytes

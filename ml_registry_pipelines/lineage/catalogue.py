@@ -15,6 +15,7 @@ from ml_registry_pipelines.lineage.staleness import Behind, DatasetVersion, Stan
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.needs import LIVE_STAGES
 from ml_registry_pipelines.registry.states import (
+    AI_ACT_CLASSIFICATION,
     DATASET,
     DATASET_VERSION,
     DEPLOYMENT,
@@ -46,6 +47,7 @@ class Entry:
         upstream: ids of entries that it comes from.
         facts: what is known about it, as JSON, in the order in which it is to be read.
         standing: of versions and deployments, against the data of now.
+        ai_act: of models, what is recorded of their class under the EU AI Act; None where nothing is.
     """
 
     tenant: str
@@ -60,6 +62,9 @@ class Entry:
     facts: Mapping[str, Any] = field(default_factory=dict)
     upstream: tuple[str, ...] = ()
     standing: Standing | None = None
+    ai_act: Mapping[str, Any] | None = None
+    checks: tuple[Mapping[str, Any], ...] = ()
+    """Of versions: the checks that are declared of them."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
@@ -76,6 +81,7 @@ class Entry:
                 **held,
                 "owners": tuple(held.get("owners", ())),
                 "upstream": tuple(held.get("upstream", ())),
+                "checks": tuple(held.get("checks", ())),
                 "standing": standing,
             }
         )
@@ -133,6 +139,7 @@ class _Reader:
         self.used: dict[str, DatasetVersion] = {}
         self.newest_data: dict[str, State] = {}
         self.names: dict[str, str] = {}
+        self.classes: dict[str, Mapping[str, Any]] = {}
 
     def read(self) -> Catalogue:
         self.deployments = self._states(
@@ -157,6 +164,10 @@ class _Reader:
             """,
             {"first": sorted({_model_of(s) for s in self.versions.values()})},
         )
+        self.classes = {
+            str(_metadata(s).get("model_id")): _metadata(s)
+            for s in self._states("things", f"type = '{AI_ACT_CLASSIFICATION}' AND NOT deleted").values()
+        }
         self._add_newest_versions()
         self.versions = {i: s for i, s in self.versions.items() if _model_of(s) in self.models}
         self._read_data()
@@ -326,6 +337,7 @@ class _Reader:
             "status": data.get("status", "active"),
             **({"deprecated because": deprecation.get("reason")} if deprecation else {}),
             **{f"alias {name}": number for name, number in aliases.items()},
+            **_class_facts(self.classes.get(state.id)),
             **_custom(data),
             **_recorded(state),
         }
@@ -339,6 +351,7 @@ class _Reader:
             **_words(data),
             facts=facts,
             upstream=upstream,
+            ai_act=self.classes.get(state.id),
         )
 
     def _version(self, state: State, upstream: tuple[str, ...]) -> Entry:
@@ -510,6 +523,19 @@ def without_circles(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
             elif step not in done:
                 node = step
     return upstream
+
+
+def _class_facts(said: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The class of a model under the EU AI Act and what is still to be answered, for people."""
+    if said is None:
+        return {"AI Act class": "not classified"}
+    gates = said["gate_tier"] if said["gate_tier"] != said["tier"] else None
+    return {
+        "AI Act class": said["tier"],
+        "AI Act gates as": gates,
+        "AI Act open questions": ", ".join(said["missing"]) or "none",
+        "AI Act text": said["text_version"],
+    }
 
 
 def _words(data: Mapping[str, Any]) -> dict[str, Any]:

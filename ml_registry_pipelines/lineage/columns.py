@@ -98,6 +98,6 @@ def _carried(edge: Relationship, columns: set[str]) -> set[str] | None:
         hit = {str(out) for out, of in mapping.items() if columns & set(of)}
         return None if EVERYTHING in hit else hit
     used = edge.properties.get("columns")
-    if used is None or columns & set(used):
+    if not used or columns & set(used):
         return None
     return set()

@@ -198,6 +198,14 @@ class StorageRule(_Rule):
     )
 
 
+class DataProtectionRule(_Rule):
+    """Deadlines of data protection: requests, breaches, keys to rotate, special categories to delete."""
+
+    early: float = Field(
+        default=1.0, gt=0, le=10, description="how much earlier than usual to warn; 2: twice as early"
+    )
+
+
 class AlertRules(BaseModel):
     """All rules."""
 
@@ -210,6 +218,7 @@ class AlertRules(BaseModel):
     late_data: LateDataRule = LateDataRule()
     slow_queries: SlowQueriesRule = SlowQueriesRule()
     storage: StorageRule = StorageRule()
+    data_protection: DataProtectionRule = DataProtectionRule()
 
 
 def configured_rules(home: str) -> AlertRules:

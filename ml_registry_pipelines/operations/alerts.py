@@ -169,6 +169,17 @@ class Alerts:
 
         return self._record(decide)
 
+    def announce(self, *alerts: Alert) -> Settled:
+        """Open an occurrence for each alert whose key never had one: it is told once, however often it is given."""
+        wanted = {alert.key: alert for alert in alerts}
+
+        def decide(latest: Latest, now: datetime) -> list[Row]:
+            return [
+                _opened(alert, None, now, timedelta(0)) for key, alert in wanted.items() if key not in latest
+            ]
+
+        return self._record(decide) if wanted else Settled()
+
     def resolve(self, *keys: str, because: str) -> Settled:
         """End the open occurrences of these keys."""
 

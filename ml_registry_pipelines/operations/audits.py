@@ -36,7 +36,7 @@ class Finding:
 
 def counts_add_up(lake: Lake) -> Finding:
     """Every record that went in came out once: taken, duplicate or quarantined; and the tables hold what was taken."""
-    with lake.read("ingested_files", "inference_events", *LOG_KINDS) as reading:
+    with lake.read("ingested_files", "inference_events", "erased_rows", *LOG_KINDS) as reading:
         since = _newest_batches(reading)
         rows = reading.query(
             "audits.counts_add_up",
@@ -44,7 +44,7 @@ def counts_add_up(lake: Lake) -> Finding:
             WITH files AS (
                 SELECT CASE WHEN list_contains($kinds, dialect) THEN dialect ELSE $requests END AS kind, batch,
                        sum(rows_in) AS rows_in, sum(taken) AS taken, sum(duplicates) AS duplicates,
-                       sum(quarantined) AS quarantined
+                       sum(quarantined) AS quarantined, sum(coalesce(suppressed, 0)) AS suppressed
                 FROM ingested_files GROUP BY ALL
             ),
             stored AS (
@@ -54,9 +54,15 @@ def counts_add_up(lake: Lake) -> Finding:
                 SELECT 'assignments', batch, count(*) FROM assignments GROUP BY batch
                 UNION ALL
                 SELECT 'outcomes', batch, count(*) FROM outcomes GROUP BY batch
+            ),
+            erased AS (
+                SELECT CASE WHEN table_name = 'inference_events' THEN $requests ELSE table_name END AS kind, batch,
+                       sum(rows)::BIGINT AS erased
+                FROM erased_rows GROUP BY ALL
             )
-            SELECT batch, rows_in, taken, duplicates, quarantined, coalesce(stored, 0) AS stored
-            FROM files LEFT JOIN stored USING (kind, batch)
+            SELECT batch, rows_in, taken, duplicates, quarantined, suppressed, coalesce(stored, 0) AS stored,
+                   coalesce(erased, 0) AS erased
+            FROM files LEFT JOIN stored USING (kind, batch) LEFT JOIN erased USING (kind, batch)
             WHERE kind <> $requests OR batch >= $since
             ORDER BY batch
             """,
@@ -65,23 +71,27 @@ def counts_add_up(lake: Lake) -> Finding:
     odd = [
         row
         for row in rows
-        if row["rows_in"] != row["taken"] + row["duplicates"] + row["quarantined"]
-        or row["stored"] != row["taken"]
+        if row["rows_in"] != row["taken"] + row["duplicates"] + row["quarantined"] + row["suppressed"]
+        # What is about to be erased is written down before it goes.
+        or not row["taken"] - row["erased"] <= row["stored"] <= row["taken"]
     ]
     sums = {
         name: int(sum(row[name] for row in rows))
-        for name in ("rows_in", "taken", "duplicates", "quarantined")
+        for name in ("rows_in", "taken", "duplicates", "quarantined", "suppressed")
     }
     if odd:
         worst = odd[0]
         return Finding(
             False,
             f"Batch {worst['batch']}: {worst['rows_in']} rows in, {worst['taken']} taken, {worst['duplicates']} "
-            f"duplicates, {worst['quarantined']} quarantined, {worst['stored']} stored; {len(odd)} batches are off.",
+            f"duplicates, {worst['quarantined']} quarantined, {worst['suppressed']} suppressed, {worst['stored']} "
+            f"stored, {worst['erased']} erased; {len(odd)} batches are off.",
             sums,
         )
     return Finding(
-        True, f"Rows in = taken + duplicates + quarantined in the newest {len(rows)} batches.", sums
+        True,
+        f"Rows in = taken + duplicates + quarantined + suppressed in the newest {len(rows)} batches.",
+        sums,
     )
 
 

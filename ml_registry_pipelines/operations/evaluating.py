@@ -15,14 +15,13 @@ from zoneinfo import ZoneInfo
 
 from ml_registry_pipelines.costs.budget_spend import (
     BudgetStatus,
-    Rate,
     budget_statuses,
-    no_rate,
     sum_up_budget_tags,
 )
 from ml_registry_pipelines.costs.budgets import Budget, all_budgets
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.operations import budget_alerts as of_budgets
+from ml_registry_pipelines.operations import data_protection_alerts as of_data_protection
 from ml_registry_pipelines.operations import platform_alerts as of_platform
 from ml_registry_pipelines.operations import traffic_alerts as of_traffic
 from ml_registry_pipelines.operations.acknowledging import note_acknowledgements
@@ -48,7 +47,6 @@ class Look:
     log: Log | None
     rules: AlertRules
     now: datetime
-    rate: Rate = no_rate
     _statistics: dict[int, Statistics] = field(default_factory=dict)
 
     def statistics(self, hours: int) -> Statistics:
@@ -82,7 +80,6 @@ def budgets_now(
     *,
     now: datetime,
     windows: tuple[int, ...] = (),
-    rate: Rate = no_rate,
     tag_seconds: float = TAG_SECONDS,
     tenant: str | None = None,
 ) -> list[BudgetStatus]:
@@ -92,7 +89,7 @@ def budgets_now(
     budgets = [budget for budget in all_budgets(log) if tenant in {None, budget.tenant}]
     zones = _zones(log, budgets)
     sum_up_budget_tags(lake, budgets, zones, at=now, seconds=tag_seconds)
-    return budget_statuses(lake, budgets, zones, at=now, windows=windows, rate=rate)
+    return budget_statuses(lake, budgets, zones, at=now, windows=windows)
 
 
 def _zones(log: Log, budgets: Iterable[Budget]) -> dict[str, ZoneInfo]:
@@ -101,7 +98,7 @@ def _zones(log: Log, budgets: Iterable[Budget]) -> dict[str, ZoneInfo]:
 
 def _budgets(look: Look) -> Iterable[Alert]:
     rule = look.rules.budgets
-    found = budgets_now(look.lake, look.log, now=look.now, windows=of_budgets.windows(rule), rate=look.rate)
+    found = budgets_now(look.lake, look.log, now=look.now, windows=of_budgets.windows(rule))
     return of_budgets.budget_alerts(found, rule)
 
 
@@ -141,6 +138,11 @@ RULES: tuple[Rule, ...] = (
         (of_platform.STORAGE,),
         lambda look: of_platform.storage_alerts(look.lake, look.rules.storage),
     ),
+    Rule(
+        "data_protection",
+        (of_data_protection.DEADLINE,),
+        lambda look: of_data_protection.deadline_alerts(look.log, look.rules.data_protection, look.now),
+    ),
 )
 
 
@@ -149,7 +151,6 @@ def evaluate_rules(
     log: Log | None,
     *,
     rules: tuple[Rule, ...] = RULES,
-    rate: Rate = no_rate,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Evaluated:
     """Look at all rules; open, escalate, resolve and remind accordingly, in one commit each.
@@ -164,7 +165,7 @@ def evaluate_rules(
     except RulesError as wrong:
         thresholds = AlertRules()
         failed["alert-rules.yaml"] = str(wrong)
-    look = Look(lake, log, thresholds, now(), rate)
+    look = Look(lake, log, thresholds, now())
     current: list[Alert] = []
     kinds = {RULE_FAILED}
     cooldown: dict[str, timedelta] = {}

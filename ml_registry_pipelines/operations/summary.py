@@ -40,6 +40,7 @@ class Summary:
     taken: int
     duplicates: int
     quarantined: int
+    suppressed: int
     days: tuple[date, date] | None
     costs: tuple[tuple[str, Decimal], ...]
     coverage: Coverage
@@ -52,9 +53,10 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """The summary for a terminal."""
         period = f", {self.days[0]} to {self.days[1]}" if self.days else ""
+        suppressed = f" + {self.suppressed:,} suppressed" if self.suppressed else ""
         yield (
             f"rows      {self.rows_in:,} in = {self.taken:,} taken + {self.duplicates:,} duplicates "
-            f"+ {self.quarantined:,} quarantined, from {self.files:,} files{period}"
+            f"+ {self.quarantined:,} quarantined{suppressed}, from {self.files:,} files{period}"
         )
         yield f"cost      {self._money()}; {self._covered()}"
         yield f"versions  {self._attributed()}"
@@ -129,7 +131,8 @@ def summarise(lake: Lake) -> Summary:
             """
             SELECT count(DISTINCT (source, path)) AS files, coalesce(sum(rows_in), 0) AS rows_in,
                    coalesce(sum(taken), 0) AS taken, coalesce(sum(duplicates), 0) AS duplicates,
-                   coalesce(sum(quarantined), 0) AS quarantined
+                   coalesce(sum(quarantined), 0) AS quarantined,
+                   coalesce(sum(suppressed), 0) AS suppressed
             FROM ingested_files
             """,
         ).to_pylist()[0]
@@ -161,6 +164,7 @@ def summarise(lake: Lake) -> Summary:
         taken=int(files["taken"]),
         duplicates=int(files["duplicates"]),
         quarantined=int(files["quarantined"]),
+        suppressed=int(files["suppressed"]),
         days=days,
         costs=tuple(
             (row["currency"], row["cost"]) for row in totals if row["cost"] is not None and row["currency"]

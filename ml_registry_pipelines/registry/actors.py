@@ -10,6 +10,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 UNAUTHENTICATED = "unauthenticated"
+BY_KEY = "api_key"
+BY_SESSION = "session"
+BY_PROXY = "trusted_proxy"
+BY_FOLDER = "folder_owner"
+"""Who sits at the machine and owns the registry's folder: may make the first admin, and no more."""
+BY_PLATFORM = "platform"
+"""The platform's own services, in processes that hold the storage credentials: sensors, schedules, steps."""
 READ = "read"
 EXPORT = "export_tenant"
 IMPORT = "import_tenant"

@@ -52,6 +52,7 @@ from ml_registry_pipelines.registry.content import (
 )
 from ml_registry_pipelines.registry.copying import PIECE, sha256_of
 from ml_registry_pipelines.registry.errors import RegistryError
+from ml_registry_pipelines.registry.own_files import refuse_own
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -133,6 +134,7 @@ class ArtifactStore:
         """
         match content:
             case Uri():
+                refuse_own(self._lake.root, content.uri)
                 return self._store_description("uri", described_uri(checked_uri(content)), content.size)
             case HostedModel():
                 return self._store_description("hosted", described_model(content), None)
@@ -150,6 +152,7 @@ class ArtifactStore:
     def _store_path(self, path: Path) -> Stored:
         if path.is_symlink():
             raise ArtifactRefused(f"{path} is a link; give what it leads to")
+        refuse_own(self._lake.root, path)
         if path.is_dir():
             found = sorted(islice(_walk(path), MAX_FILES + 1))
             form = "folder"
@@ -273,7 +276,7 @@ class ArtifactStore:
         if manifest["form"] in {"file", "folder"}:
             several(lambda f: self.blobs.verify(f.sha256, f.size, _what(f, name)), self.files(name))
             return
-        with _open_elsewhere(manifest) as (stream, _):
+        with _open_elsewhere(manifest, self._lake.root) as (stream, _):
             hashed = hashlib.sha256()
             while piece := stream.read(PIECE):
                 hashed.update(piece)
@@ -321,7 +324,7 @@ class ArtifactStore:
         return Fetched(target, "store")
 
     def _fetch_elsewhere(self, manifest: Mapping[str, Any], target: Path, name: str) -> Fetched:
-        with _open_elsewhere(manifest) as (stream, size):
+        with _open_elsewhere(manifest, self._lake.root) as (stream, size):
             file = target / uri_name(manifest["uri"])
             if _is_right(file, manifest["sha256"]):
                 return Fetched(file, "there")
@@ -446,7 +449,7 @@ def checked_uri(content: Uri) -> Uri:
 
 
 @contextmanager
-def _open_elsewhere(manifest: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], int]]:
+def _open_elsewhere(manifest: Mapping[str, Any], root: str) -> Iterator[tuple[IO[bytes], int]]:
     """The bytes behind an address, and how many there are."""
     if manifest["form"] == "hosted":
         raise ArtifactElsewhere(
@@ -458,6 +461,7 @@ def _open_elsewhere(manifest: Mapping[str, Any]) -> Iterator[tuple[IO[bytes], in
         raise ArtifactElsewhere(
             f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one"
         )
+    refuse_own(root, uri)
     try:
         place = open_folder(folder or "/")
         size = place.entry(name).size

@@ -103,7 +103,17 @@ def _verified(lake: Lake, tenant: str | None, anchors: Sequence[Anchor]) -> list
             )
             for name, row in rows.items()
         ]
-    return _with_lost(verdicts, place, anchors, tenant)
+    told = _with_lost(verdicts, place, anchors, tenant)
+    if not told and tenant is None and _was_written(lake):
+        text = "the log has no event at all, and it had some: what was written to it is gone"
+        told.append(Verdict("?", 0, "", 0, Damage("?", 0, "dropped", text)))
+    return told
+
+
+def _was_written(lake: Lake) -> bool:
+    """Whether something was written to the log after it was made; nothing of ours ever takes an event away."""
+    table = lake.find(TABLE)
+    return table is not None and table.version() > 0
 
 
 @dataclass(frozen=True)
@@ -192,7 +202,7 @@ def _follow_links(reading: Reading, sizes: Mapping[str, int], bad: dict[str, int
 
 def _classify(reading: Reading, tenant: str, bad: int, events: int) -> Damage:
     """What happened to the first event that is not as it should be."""
-    first = reading.query(
+    found = reading.query(
         "registry.verify_first",
         f"""
         WITH around AS (
@@ -212,7 +222,11 @@ def _classify(reading: Reading, tenant: str, bad: int, events: int) -> Damage:
         LIMIT 1
         """,
         {"tenant": tenant, "bad": bad},
-    ).to_pylist()[0]
+    ).to_pylist()
+    if not found:
+        text = f"event {bad} is there, and is not found by its number: statistics of its file were changed"
+        return Damage(tenant, bad, "changed", text)
+    first = found[0]
     if first["times"] > 1:
         return Damage(tenant, bad, "inserted", f"there are two events {bad}; one of them was inserted")
     if first["before"] + 1 < bad and first["hash"] == first["computed"]:

@@ -30,16 +30,20 @@ class Desk:
         self.tenant = checked_tenant(tenant)
         self.run_id = run_id
 
-    def view(self, as_of: datetime | None = None) -> View:
+    def view(self, as_of: datetime | None = None, *, about: tuple[str, str] | None = None) -> View:
         """What holds now, or what had been recorded at an instant.
+
+        `about`: kind and name of the one thing that is looked at, by which a grant for it alone is found.
 
         Raises:
             NotAllowed: the policy does not let the actor read.
         """
         if as_of is not None:
             checked_instant(as_of, "time")
-        self.log.ask(Request(self.actor, self.tenant, READ, ANY))
-        return self.log.view(self.tenant, as_of=as_of)
+        kind, change = (ANY, {}) if about is None else (about[0], {"of": about[1], "version": about[1]})
+        with self.log.steady():
+            self.log.ask(Request(self.actor, self.tenant, READ, kind, change))
+            return self.log.view(self.tenant, as_of=as_of)
 
     def now(self) -> View:
         """What holds now, for a command that is under way or has been done, which the policy allowed."""

@@ -12,15 +12,17 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Self
 
+from ml_registry_pipelines.access.access_log import AccessLog, Outcome
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.lake import CommitUnknown, Lake, LostRace
-from ml_registry_pipelines.registry.actors import Policy, Request, permissive
+from ml_registry_pipelines.registry.actors import Policy, Request
 from ml_registry_pipelines.registry.bulk import BulkFileDamaged, BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change, Command, Done
@@ -43,8 +45,10 @@ from ml_registry_pipelines.registry.events import (
     to_arrow,
     to_note,
 )
+from ml_registry_pipelines.registry.gate import GATED, Gate, GateRefused, concerns
 from ml_registry_pipelines.registry.log_table import NOTE, TABLE, LogTable
 from ml_registry_pipelines.registry.names import checked_key, checked_pseudonym, checked_tenant
+from ml_registry_pipelines.registry.personal import refuse_addresses
 from ml_registry_pipelines.registry.projections import Snapshot, fold_blocks, folded
 from ml_registry_pipelines.registry.tail import Tail, follow, too_many, whole_blocks
 from ml_registry_pipelines.registry.turns import turn
@@ -68,10 +72,11 @@ _logger = logging.getLogger(__name__)
 class _Waiting:
     """A command in the queue, until it is done or has failed."""
 
-    def __init__(self, command: Command, change: str) -> None:
+    def __init__(self, command: Command, change: str, *, ask: bool) -> None:
         self.command = command
         self.change = change
         """What was asked, as canonical JSON."""
+        self.ask = ask
         self.id = new_id()
         self.occurred_at = now()
         self.events: tuple[Event, ...] = ()
@@ -100,19 +105,28 @@ class Log:
 
     Args:
         lake: where the tables are.
-        policy: asked about every command.
+        policy: asked about every command and read; by default, who the users are and what they may do.
         clock: the present instant in UTC.
+        gate: asked on the state that a command is decided on, where that would put something live; by
+            default that of `compliance/gate`, so that no door is open because somebody forgot to give one.
     """
 
     def __init__(
-        self, lake: Lake, *, policy: Policy = permissive, clock: Callable[[], datetime] = now
+        self,
+        lake: Lake,
+        *,
+        policy: Policy | None = None,
+        clock: Callable[[], datetime] = now,
+        gate: Gate | None = None,
     ) -> None:
         self.lake = lake
         self.bulk = BulkFiles(lake)
         self._policy = policy
         self._clock = clock
+        self._gate = gate
         self._table = LogTable(lake)
         self._state_lock = threading.RLock()
+        self._steady = 0
         self._led = False
         self._grouped = 1
         self._queue: list[_Waiting] = []
@@ -136,6 +150,17 @@ class Log:
             self._check_readable(tenant)
             at = None if as_of is None else self._sequence_at(tenant, as_of)
             return View(tenant, self._snapshot, (self._tail,), at, self._tail.head)
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Let several questions of this thread see one and the same state, the newest, and look for it once."""
+        with self._state_lock:
+            self._refresh()
+            self._steady += 1
+            try:
+                yield
+            finally:
+                self._steady -= 1
 
     def events(self, tenant: str, sequences: Sequence[int]) -> list[Event]:
         """Events of a tenant by number."""
@@ -190,8 +215,20 @@ class Log:
         Raises:
             NotAllowed: it refuses.
         """
+        if self._policy is None:
+            from ml_registry_pipelines.access.policy import policy_of
+
+            self._policy = policy_of(self)
         decision = self._policy(request)
         if not decision.allowed:
+            AccessLog(self.lake).note(
+                request.actor,
+                request.action,
+                request.entity_type,
+                tenant=request.tenant,
+                outcome=Outcome.REFUSED,
+                reason=decision.reason,
+            )
             raise NotAllowed(
                 f"{request.actor.id!r} may not {request.action} in tenant {request.tenant!r}: "
                 f"{decision.reason}"
@@ -208,7 +245,31 @@ class Log:
             KeyReused: the idempotency key stands for something else.
             LakeError: the store failed; the text says whether something may have landed.
         """
-        waiting = _Waiting(command, self._checked(command))
+        change = self._checked(command)
+        try:
+            return self._done(command, change, ask=True)
+        except GateRefused as refusal:
+            AccessLog(self.lake).note(
+                command.actor,
+                command.action,
+                command.entity_type,
+                tenant=command.tenant,
+                outcome=Outcome.REFUSED,
+                reason=refusal.reason,
+            )
+            self.gate.refused(self, command, refusal)
+            raise
+        except NotAllowed as refusal:
+            if command.action in GATED:
+                self.gate.refused(self, command, GateRefused(str(refusal)))
+            raise
+
+    def record(self, command: Command) -> Done:
+        """Do a command that nobody asks for: what the log itself has to say, such as that it refused one."""
+        return self._done(command, canonical(command.change), ask=False)
+
+    def _done(self, command: Command, change: str, *, ask: bool) -> Done:
+        waiting = _Waiting(command, change, ask=ask)
         with self._queue_lock:
             self._queue.append(waiting)
             if not self._led:
@@ -221,6 +282,21 @@ class Log:
                 self._lead()
             if waiting.outcome is not None:
                 return waiting.result()
+
+    @property
+    def gate(self) -> Gate:
+        """What is asked where something would go live."""
+        if self._gate is None:
+            # Made when it is first needed: most processes put nothing live.
+            from ml_registry_pipelines.compliance.gate.deciding import ComplianceGate
+
+            self._gate = ComplianceGate()
+        return self._gate
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """The present instant in UTC."""
+        return self._clock
 
     def _lead(self) -> None:
         """Commit what waits, and hand the lead to the next in the queue."""
@@ -238,7 +314,7 @@ class Log:
                     self._queue[0].wake()
 
     def _checked(self, command: Command) -> str:
-        """What is asked, as canonical JSON, once the door has let it through."""
+        """What is asked, as canonical JSON."""
         checked_tenant(command.tenant)
         checked_pseudonym(command.actor.id, "actor")
         if command.idempotency_key is not None:
@@ -250,9 +326,7 @@ class Log:
             raise InvalidInput(
                 f"the effective time {command.valid_from.isoformat()} lies ahead; record the act when it holds"
             )
-        change = canonical(command.change)
-        self.ask(Request(command.actor, command.tenant, command.action, command.entity_type, command.change))
-        return change
+        return canonical(command.change)
 
     def _next_group(self) -> list[_Waiting]:
         """The commands to commit together: of those under one idempotency key, only the first."""
@@ -295,8 +369,7 @@ class Log:
         while open_ones:
             with turn(self.lake.root, TABLE):
                 self._ready_to_write()
-                with self._state_lock:
-                    self._refresh()
+                with self.steady():
                     version = self._version
                     if unsure:
                         open_ones = self._landed(open_ones, decided_at)
@@ -360,6 +433,13 @@ class Log:
             command = waiting.command
             view = View(command.tenant, self._snapshot, (self._tail, draft))
             try:
+                if waiting.ask:
+                    # Here, on the state that is committed: who loses a right now has lost it.
+                    self.ask(
+                        Request(
+                            command.actor, command.tenant, command.action, command.entity_type, command.change
+                        )
+                    )
                 self._check_readable(command.tenant)
                 if (done := self._done_before(view, waiting)) is not None:
                     waiting.outcome = done
@@ -368,6 +448,8 @@ class Log:
                 if not changes:
                     waiting.outcome = Done(())
                     continue
+                if concerns(changes):
+                    changes = [*changes, *self.gate.decide(self, command, view, changes)]
                 head = heads.get(command.tenant) or self._head(command.tenant)
                 waiting.events = self._events(waiting, changes, head, draft)
                 draft.add(waiting.events)
@@ -407,6 +489,7 @@ class Log:
             asked = waiting.change if part == 1 else canonical(change.change or {})
             state = canonical(change.state)
             payload = payload_of(asked, state)
+            refuse_addresses(payload, command.action)
             if len(payload.encode()) > MAX_PAYLOAD:
                 raise InvalidInput(
                     f"{command.action} would record {len(payload):,} characters about one "
@@ -501,6 +584,8 @@ class Log:
 
     def _refresh(self) -> None:
         """Take what the log has got since the last look."""
+        if self._steady:
+            return
         found = None if self._snapshot is None else self._table.since(self._version)
         if found is not None:
             version, new = found

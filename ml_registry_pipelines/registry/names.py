@@ -26,10 +26,17 @@ _KIND = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _PSEUDONYM = re.compile(r"[^\s@\x00-\x1f]{1,200}")
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _NUMBERED = re.compile(r"v?\d+")
+_JOINERS = frozenset("\u200c\u200d")
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u034f\u180e")
+"""Letters and marks that Unicode lists as such and that nobody sees."""
+_SIGNS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd")
+"""Format characters that are seen: signs of numbers and verses."""
 RESERVED_ALIASES = frozenset({"latest", "registered", "staging", "shadow", "production", "archived"})
 RESERVED_KINDS = frozenset(
     {
         "bulk",
+        "gate_refusal",
+        "governance_note",
         "relationship",
         "model_version",
         "approval",
@@ -41,6 +48,15 @@ RESERVED_KINDS = frozenset(
         "report_subscription",
         "allocation_rule",
         "tenant_statement",
+        "erasure_request",
+        "personal_field",
+        "subject_export",
+        "ai_act_classification",
+        "dossier_field",
+        "evaluation_declaration",
+        "access_user",
+        "access_key",
+        "compliance_evidence",
     }
 )
 
@@ -60,10 +76,21 @@ def checked_name(name: str, what: str = "name") -> str:
     name = unicodedata.normalize("NFC", name)
     if not name or name != name.strip():
         raise InvalidInput(f"the {what} {shown(name)} is empty, or has spaces at an end")
-    for character in name:
-        if unicodedata.category(character) in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}:
-            raise InvalidInput(f"the {what} {shown(name)} holds {character!r}, which cannot be shown")
+    for at, character in enumerate(name):
+        if unicodedata.category(character) in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"} or _hidden(name, at):
+            raise InvalidInput(f"the {what} {shown(name)} holds {character!a}, which cannot be shown")
     return name
+
+
+def _hidden(name: str, at: int) -> bool:
+    """Whether a character takes no place, or turns others round, so that two names would look like one.
+
+    Scripts and emoji that join need their joiners, between two characters of their own.
+    """
+    character = name[at]
+    if character in _JOINERS:
+        return name[at - 1 : at].isascii() or name[at + 1 : at + 2].isascii()
+    return character in _FILLERS or (unicodedata.category(character) == "Cf" and character not in _SIGNS)
 
 
 def sought(name: str) -> str | None:

@@ -36,6 +36,8 @@ ATTRIBUTION_RULE = "attribution_rule"
 EXPERIMENT = "experiment"
 ALLOCATION_RULE = "allocation_rule"
 TENANT_STATEMENT = "tenant_statement"
+AI_ACT_CLASSIFICATION = "ai_act_classification"
+DOSSIER_FIELD = "dossier_field"
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "things": ("name", "parent_id"),

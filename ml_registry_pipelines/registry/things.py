@@ -37,6 +37,7 @@ from ml_registry_pipelines.registry.names import (
     typed_tags,
 )
 from ml_registry_pipelines.registry.needs import needed_by
+from ml_registry_pipelines.registry.personal import refuse_addresses
 from ml_registry_pipelines.registry.references import (
     check_free,
     check_parent,
@@ -129,6 +130,7 @@ def checked_state(thing: NewThing) -> str:
         InvalidInput: something of it cannot be recorded.
     """
     text = canonical(thing.recorded())
+    refuse_addresses(text, "the registration")
     if len(text.encode()) > MAX_PAYLOAD:
         raise InvalidInput(
             f"{shown(thing.name)} has {len(text):,} characters of metadata and the rest, and the log keeps "
@@ -551,7 +553,7 @@ class Things(Desk):
             NotFound: there was none.
             Deleted: it was deleted.
         """
-        view = self.view(as_of)
+        view = self.view(as_of, about=(kind, name))
         state = living(view, kind, name)
         if valid_at is not None:
             found = effective(view, "things", "id = $id", {"id": state.id}, valid_at)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ml_registry_pipelines.access.access_log import AccessLog, Outcome
 from ml_registry_pipelines.registry.artifacts import (
     ArtifactChanged,
     ArtifactStore,
@@ -109,23 +110,23 @@ class VersionArtifacts(Promotion):
         kind: str | None = None,
         cache: Cache | None = None,
         as_of: datetime | None = None,
+        purpose: str | None = None,
     ) -> list[Fetched]:
         """The same, by way of a cache, and telling where each file came from.
+
+        `purpose` goes into the access log.
 
         Where files of several artifacts would lie on each other, each artifact has a folder of its own,
         named by the beginning of its digest.
         """
         version = self.get_version(reference, as_of=as_of)
         chosen = self._chosen(version, kind)
-        with _naming(version):
+        with self._noting("download", version, purpose) as fetched, _naming(version):
             apart = self._collide(chosen)
-            return [
-                file
-                for digest in chosen
-                for file in self.artifacts.download(
-                    digest, target, inside=digest[:12] if apart else "", cache=cache
-                )
-            ]
+            for digest in chosen:
+                inside = digest[:12] if apart else ""
+                fetched.extend(self.artifacts.download(digest, target, inside=inside, cache=cache))
+        return fetched
 
     def verify_version(self, reference: str, *, kind: str | None = None) -> None:
         """Read everything that a version is made of and compare the digests; with `kind`, only that.
@@ -143,20 +144,51 @@ class VersionArtifacts(Promotion):
                 self.artifacts.verify(digest)
 
     def download_links(
-        self, reference: str, *, kind: str | None = None, holds: timedelta = HOUR
+        self,
+        reference: str,
+        *,
+        kind: str | None = None,
+        holds: timedelta = HOUR,
+        purpose: str | None = None,
     ) -> list[DownloadLink]:
         """Links by which the files of a version can be fetched from its bucket for a while.
+
+        Whoever has one downloads without being seen again: the link itself is noted in the access
+        log, with `purpose`.
 
         Raises:
             ArtifactElsewhere: the store is a folder, or the content is elsewhere.
         """
         version = self.get_version(reference)
-        with _naming(version):
-            return [
-                link
-                for digest in self._chosen(version, kind)
-                for link in self.links.download(digest, holds=holds)
-            ]
+        with self._noting("link", version, purpose) as links, _naming(version):
+            for digest in self._chosen(version, kind):
+                links.extend(self.links.download(digest, holds=holds))
+        self.access.flush()
+        return links
+
+    @property
+    def access(self) -> AccessLog:
+        """Where downloads are noted."""
+        return AccessLog(self.log.lake)
+
+    @contextmanager
+    def _noting(self, action: str, version: Version, purpose: str | None) -> Iterator[list[Any]]:
+        """Note what is handed out into the list; also where it breaks off."""
+        handed: list[Any] = []
+        outcome = Outcome.FAILED
+        try:
+            yield handed
+            outcome = Outcome.ALLOWED
+        finally:
+            self.access.note(
+                self.actor,
+                action,
+                f"version:{version.id}",
+                tenant=self.tenant,
+                outcome=outcome,
+                purpose=purpose,
+                rows=len(handed),
+            )
 
     def stored(self, content: Content) -> Stored:
         """Have content in the store, wherever it comes from."""

@@ -112,9 +112,9 @@ class VersionFacts:
         }
 
     def training(self) -> dict[str, Sequence[str] | None]:
-        """Dataset versions with the columns that were used, None for all."""
+        """Dataset versions with the columns that were used, None for all, which an empty list means too."""
         if isinstance(self.trained_on, Mapping):
-            return {n: None if columns is None else list(columns) for n, columns in self.trained_on.items()}
+            return {n: list(columns) if columns else None for n, columns in self.trained_on.items()}
         return dict.fromkeys(self.trained_on)
 
 

@@ -17,12 +17,15 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.iri_grammar import put_off
 from ml_registry_pipelines.reports.formats import short_names
 
 if TYPE_CHECKING:
     import altair as alt
 
     Drawing = alt.Chart | alt.LayerChart | alt.FacetChart
+
+put_off()  # before anything here imports Altair
 
 WIDTH = 850
 STEP = 24

@@ -201,6 +201,8 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
             for what in ("rows_in", "taken", "duplicates", "quarantined")
         )
         sums = f"= {taken} taken + {duplicates} duplicates + {quarantined} quarantined"
+        if suppressed := sum(row.suppressed for row in found.intake):
+            sums += f" + {formats.count(suppressed)} suppressed"
         rows.append(headline("Rows in", rows_in, sums))
     return el("dl", rows, class_="headlines")
 
@@ -237,9 +239,9 @@ def _intake(found: Figures) -> Iterator[Content]:
         return
     of_all = "All files that were taken."
     of_day = "Files that brought requests of this day, with all their rows."
-    yield el(
-        "p", of_day if found.of_one_day else of_all, " Rows in = taken + duplicates + quarantined, always."
-    )
+    suppressed = any(row.suppressed for row in found.intake)
+    summands = "taken + duplicates + quarantined" + (" + suppressed" if suppressed else "")
+    yield el("p", of_day if found.of_one_day else of_all, f" Rows in = {summands}, always.")
     ignored = any(row.ignored for row in found.intake)
     yield table(
         "Rows by source",
@@ -250,6 +252,7 @@ def _intake(found: Figures) -> Iterator[Content]:
             Column("Taken"),
             Column("Duplicates"),
             Column("Quarantined"),
+            *([Column("Suppressed", "of erased people")] if suppressed else []),
             *([Column("Ignored", "not in rows in")] if ignored else []),
         ],
         [
@@ -259,6 +262,7 @@ def _intake(found: Figures) -> Iterator[Content]:
                     formats.count(n)
                     for n in (row.files, row.rows_in, row.taken, row.duplicates, row.quarantined)
                 ),
+                *([formats.count(row.suppressed)] if suppressed else []),
                 *([formats.count(row.ignored)] if ignored else []),
             ]
             for row in found.intake

@@ -99,7 +99,7 @@ class Unpriced:
 
 @dataclass(frozen=True)
 class Intake:
-    """Where the records of one source's files went: rows in = taken + duplicates + quarantined."""
+    """Where one source's records went: rows in = taken + duplicates + quarantined + suppressed."""
 
     source: str
     files: int
@@ -108,6 +108,8 @@ class Intake:
     duplicates: int
     quarantined: int
     ignored: int
+    suppressed: int = 0
+    """Records of people who were erased."""
 
 
 @dataclass(frozen=True)
@@ -392,7 +394,7 @@ def _intake(reading: Reading, day: date | None) -> tuple[Intake, ...]:
         SELECT source, count(DISTINCT path) AS files,
                sum(rows_in)::BIGINT AS rows_in, sum(taken)::BIGINT AS taken,
                sum(duplicates)::BIGINT AS duplicates, sum(quarantined)::BIGINT AS quarantined,
-               sum(ignored)::BIGINT AS ignored
+               sum(ignored)::BIGINT AS ignored, coalesce(sum(suppressed), 0)::BIGINT AS suppressed
         FROM ingested_files
         WHERE $day IS NULL OR (source, path) IN (FROM of_day)
         GROUP BY source

@@ -162,7 +162,7 @@ def _intake(reading: Reading, period: Period) -> tuple[Intake, ...]:
         SELECT source, count(DISTINCT path) AS files,
                sum(rows_in)::BIGINT AS rows_in, sum(taken)::BIGINT AS taken,
                sum(duplicates)::BIGINT AS duplicates, sum(quarantined)::BIGINT AS quarantined,
-               sum(ignored)::BIGINT AS ignored
+               sum(ignored)::BIGINT AS ignored, coalesce(sum(suppressed), 0)::BIGINT AS suppressed
         FROM ingested_files
         WHERE (source, path) IN (FROM brought)
         GROUP BY source

@@ -12,7 +12,7 @@ from datetime import date, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.registry.actors import Actor, ActorKind
+from ml_registry_pipelines.access.policy import platform
 from ml_registry_pipelines.reports import charts, formats
 from ml_registry_pipelines.reports.made import Made, Sheet, Value, json_text, markdown_table, sheet
 from ml_registry_pipelines.reports.page import (
@@ -57,7 +57,7 @@ def value_models(log: Log, tenant: str) -> list[Declared]:
     """The value models of a tenant, by name."""
     from ml_registry_pipelines.costs.value_models import ValueModels
 
-    found = ValueModels(log, actor=Actor("report-delivery", ActorKind.SYSTEM), tenant=tenant).list()
+    found = ValueModels(log, actor=platform("report-delivery"), tenant=tenant).list()
     return sorted(found, key=lambda each: each.model.name)
 
 

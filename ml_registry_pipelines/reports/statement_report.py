@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date
 from typing import TYPE_CHECKING
 
-from ml_registry_pipelines.registry.actors import Actor, ActorKind
+from ml_registry_pipelines.access.policy import platform
 from ml_registry_pipelines.registry.states import TENANT_STATEMENT
 from ml_registry_pipelines.reports import formats
 from ml_registry_pipelines.reports.made import Made, Sheet, markdown_table
@@ -47,7 +47,7 @@ def tenant_statement(log: Log, period: Period, tenant: str, *, operator: str, ma
     from ml_registry_pipelines.costs.statements.issuing import Statements
     from ml_registry_pipelines.reports.statements import statement_csv, statement_page
 
-    statements = Statements(log, actor=Actor("report-delivery", ActorKind.SYSTEM), tenant=operator)
+    statements = Statements(log, actor=platform("report-delivery"), tenant=operator)
     found = statements.show(tenant, date(period.first.year, period.first.month, 1))
     return Made(
         REPORT,

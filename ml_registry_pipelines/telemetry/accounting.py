@@ -18,14 +18,15 @@ CONFLICT = "conflicting_duplicate"
 
 
 def counts_by_file(
-    new: pa.Table, again: pa.Table, rejected: pa.Table
+    new: pa.Table, again: pa.Table, rejected: pa.Table, suppressed: pa.Table | None = None
 ) -> dict[tuple[str, str], dict[str, int]]:
-    """Taken, duplicates and quarantined by (source, file).
+    """Taken, duplicates, quarantined and suppressed by (source, file).
 
     Args:
         new: rows that are taken, with `source` and `file`.
         again: rows whose identity is stored already, with `conflict`.
         rejected: records that could not be decoded.
+        suppressed: `source` and `file` of records of erased people.
     """
     import pyarrow.compute as pc
 
@@ -35,11 +36,12 @@ def counts_by_file(
         ("duplicates", again.filter(pc.invert(again["conflict"]))),
         ("quarantined", again.filter(again["conflict"])),
         ("quarantined", rejected),
+        ("suppressed", rejected.slice(0, 0) if suppressed is None else suppressed),
     ):
         found = rows.select(["source", "file"]).group_by(["source", "file"]).aggregate([([], "count_all")])
         for row in found.to_pylist():
             file = counts.setdefault(
-                (row["source"], row["file"]), {"taken": 0, "duplicates": 0, "quarantined": 0}
+                (row["source"], row["file"]), {"taken": 0, "duplicates": 0, "quarantined": 0, "suppressed": 0}
             )
             file[name] += row["count_all"]
     return counts

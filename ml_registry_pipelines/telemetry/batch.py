@@ -22,7 +22,7 @@ class BatchError(MlregError):
 
 @dataclass(frozen=True)
 class Taken:
-    """What a call of `take` did. `rows_in` = `taken` + `duplicates` + `quarantined`."""
+    """What a call of `take` did. `rows_in` = `taken` + `duplicates` + `quarantined` + `suppressed`."""
 
     batches: tuple[int, ...] = ()
     files: int = 0
@@ -32,6 +32,8 @@ class Taken:
     quarantined: int = 0
     ignored: int = 0
     days: tuple[date, ...] = ()
+    suppressed: int = 0
+    """Records of people who were erased."""
 
     def plus(self, other: Taken) -> Taken:
         """Both together."""
@@ -44,6 +46,7 @@ class Taken:
             quarantined=self.quarantined + other.quarantined,
             ignored=self.ignored + other.ignored,
             days=tuple(sorted({*self.days, *other.days})),
+            suppressed=self.suppressed + other.suppressed,
         )
 
     def metadata(self) -> dict[str, int | str]:
@@ -54,6 +57,7 @@ class Taken:
             "taken": self.taken,
             "duplicates": self.duplicates,
             "quarantined": self.quarantined,
+            "suppressed": self.suppressed,
             "ignored": self.ignored,
             "batches": ", ".join(map(str, self.batches)) or "none",
             "days": ", ".join(day.isoformat() for day in self.days) or "none",
@@ -89,7 +93,7 @@ class Part:
 
     def row(self, batch: int, now: datetime, counts: Mapping[str, int] | None) -> dict[str, object]:
         """The part as a row of `ingested_files`."""
-        counted = dict(counts or {"taken": 0, "duplicates": 0, "quarantined": 0})
+        counted = dict(counts or {"taken": 0, "duplicates": 0, "quarantined": 0, "suppressed": 0})
         counted["quarantined"] -= self.tried_again
         if sum(counted.values()) != self.rows_in:
             raise BatchError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ml_registry_pipelines.lake.reading import in_batches
 from ml_registry_pipelines.lake.tables.telemetry import COUNTERS, TOKEN_BUCKETS
 from ml_registry_pipelines.telemetry.dialects import DIALECTS
+from ml_registry_pipelines.telemetry.suppression import ERASED_ID
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -92,7 +93,8 @@ def _nesting() -> list[str]:
     return [dialect.name for dialect in DIALECTS.values() if dialect.nests]
 
 
-_SAME = " AND ".join(f"b.{name} = a.{name}" for name in _IDENTITY)
+_SAME = " AND ".join(f"b.{name} = a.{name}" for name in _IDENTITY if name != "event_id")
+_SAME += f" AND (b.event_id = a.event_id OR b.event_id = '{ERASED_ID}' || b.event_key)"
 _DIFFERS = " OR ".join(
     [f"b.{name} IS DISTINCT FROM a.{name}" for name in _BILLED_TEXTS]
     + [f"coalesce(b.{name}, 0) <> coalesce(a.{name}, 0)" for name in _BILLED_NUMBERS]

@@ -19,8 +19,10 @@ from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.lake.tables.telemetry import INGESTED_FILES
 from ml_registry_pipelines.telemetry.accounting import CONFLICT, counts_by_file, quarantine, stamped
 from ml_registry_pipelines.telemetry.batch import Part, Taken, placed
+from ml_registry_pipelines.telemetry.quarantine import replayed_states
 from ml_registry_pipelines.telemetry.reading import LogReader, ReadingError
 from ml_registry_pipelines.telemetry.sources import FileRef
+from ml_registry_pipelines.telemetry.suppression import without_erased
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -47,13 +49,15 @@ _SAME_LABEL = """
 """
 
 
-class _Batch:
+class Batch:
     """What is decoded and not yet committed."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
         self.rows: list[pa.Table] = []
         self.rejected: list[pa.Table] = []
+        self.replayed: pa.Table | None = None
+        """Rows of `quarantined_rows` that this batch tries again."""
         self.count = 0
 
 
@@ -69,6 +73,14 @@ class ExperimentLogs:
         if not self._lake.exists(kind):
             return 0
         return self._ingestion.complete(kind, SOURCE, followed_as=kind)
+
+    def fence(self, kind: str) -> None:
+        """Commit a batch of nothing, so that one that is under way begins anew.
+
+        Raises:
+            LostBatch: another worker took the batch number.
+        """
+        self.commit(kind, Batch(), self.recover(kind) + 1)
 
     def take(self, kind: str, files: Sequence[FileRef], failures: list[str]) -> Taken:
         """Take the files that are not taken yet; what cannot be read is added to `failures`.
@@ -88,7 +100,7 @@ class ExperimentLogs:
         from ml_registry_pipelines.telemetry.decoding import Workspace
         from ml_registry_pipelines.telemetry.experiment_logs import decoded
 
-        pending = _Batch()
+        pending = Batch()
         with Workspace() as workspace:
             for file, line, number in self._ingestion.left(files):
                 part = Part(file, number, first_line=line + 1, dialect=kind, last_line=line)
@@ -105,8 +117,8 @@ class ExperimentLogs:
                             pending.count += len(piece.rows) + len(piece.rejected)
                             if pending.count >= BATCH_ROWS:
                                 pending.parts.append(part)
-                                yield self._commit(kind, pending, batch)
-                                pending, part, batch = _Batch(), part.next(), batch + 1
+                                yield self.commit(kind, pending, batch)
+                                pending, part, batch = Batch(), part.next(), batch + 1
                     if folder.entry(file.path).mark != mark:
                         raise FilesError(
                             f"{file.path} of source {file.source!r} changed while it was read; "
@@ -119,10 +131,14 @@ class ExperimentLogs:
                 if part.complete or part.rows_in:
                     pending.parts.append(part)
         if pending.parts:
-            yield self._commit(kind, pending, batch)
+            yield self.commit(kind, pending, batch)
 
-    def _commit(self, kind: str, pending: _Batch, batch: int) -> Taken:
-        """Commit one batch under a number: written aside, leading table, followers."""
+    def commit(self, kind: str, pending: Batch, batch: int) -> Taken:
+        """Commit one batch under a number: written aside, leading table, followers.
+
+        Raises:
+            LostBatch: another worker committed this number first; nothing landed.
+        """
         import pyarrow as pa
 
         from ml_registry_pipelines.telemetry.experiment_logs import TABLES_OF, rows_schema
@@ -131,9 +147,10 @@ class ExperimentLogs:
         now = datetime.now(UTC)
         nobody = placed(_no_rejects(), FileRef("", "", 0, now), None)
         rows = pa.concat_tables([rows_schema(kind).empty_table(), *pending.rows])
-        new, again = self._deduplicated(kind, rows)
         rejected = pa.concat_tables([nobody, *pending.rejected])
-        counts = counts_by_file(new, again, rejected)
+        rows, rejected, suppressed = without_erased(self._lake, rows, rejected, salt=self._ingestion.salt)
+        new, again = self._deduplicated(kind, rows)
+        counts = counts_by_file(new, again, rejected, suppressed)
         files = pa.Table.from_pylist(
             [part.row(batch, now, counts.get((part.file.source, part.file.path))) for part in pending.parts],
             schema=INGESTED_FILES.schema,
@@ -143,6 +160,8 @@ class ExperimentLogs:
             [rejected, conflicts.select(rejected.schema.names).cast(rejected.schema)]
         )
         held = quarantine(everything, _none_again(), batch=batch, now=now)
+        if pending.replayed is not None:
+            held = replayed_states(pending.replayed, held, batch=batch, now=now)
         staged = uuid.uuid4().hex
         self._ingestion.write_aside(staged, "ingested_files", files)
         self._ingestion.write_aside(staged, "quarantined_rows", held)
@@ -163,7 +182,8 @@ class ExperimentLogs:
             self._ingestion.discard(staged)
             raise LostBatch
         self._ingestion.follow(batch, staged, followed_as=kind)
-        sums = {n: sum(files[n].to_pylist()) for n in ("rows_in", "taken", "duplicates", "quarantined")}
+        names = ("rows_in", "taken", "duplicates", "quarantined", "suppressed")
+        sums = {name: sum(files[name].to_pylist()) for name in names}
         return Taken(batches=(), files=sum(part.complete for part in pending.parts), **sums)
 
     def _deduplicated(self, kind: str, rows: pa.Table) -> tuple[pa.Table, pa.Table]:

@@ -12,7 +12,7 @@ Reading bytes is in `reading.py`; taking files exactly once is in `experiment_in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.lake.reading import answer, in_batches
@@ -26,7 +26,7 @@ from ml_registry_pipelines.telemetry.normalising import rejected_schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ml_registry_pipelines.telemetry.reading import Chunk, LogReader
+    from ml_registry_pipelines.telemetry.reading import Chunk
 
 TABLES_OF = {"assignments": ASSIGNMENTS, "outcomes": OUTCOMES}
 LONGEST_TEXT = 500
@@ -161,7 +161,7 @@ def _sql(kind: str) -> str:
 
 
 def decoded(
-    kind: str, reader: LogReader, origin: Origin, workspace: Workspace, *, after_line: int = 0
+    kind: str, reader: Iterable[Chunk], origin: Origin, workspace: Workspace, *, after_line: int = 0
 ) -> Iterator[Decoded]:
     """The records of a file behind a line, some thousands at a time.
 

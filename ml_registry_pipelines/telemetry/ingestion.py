@@ -31,6 +31,7 @@ from ml_registry_pipelines.telemetry.deduplication import deduplicated
 from ml_registry_pipelines.telemetry.quarantine import replayed_states
 from ml_registry_pipelines.telemetry.reading import ReadingError
 from ml_registry_pipelines.telemetry.sources import FileRef, Source, Sources, SourcesError
+from ml_registry_pipelines.telemetry.suppression import keys_folder, without_erased
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -265,7 +266,7 @@ class Ingestion:
                 SELECT source, file AS path, 0 AS part, 1 AS first_line, max(line) AS last_line, true AS complete,
                        0 AS size, min(recorded_at) AS modified_at, 'native' AS dialect, batch,
                        count(*) AS rows_in, count(*) AS taken, 0 AS duplicates, 0 AS quarantined, 0 AS ignored,
-                       min(recorded_at) AS recorded_at
+                       min(recorded_at) AS recorded_at, 0 AS suppressed
                 FROM inference_events
                 WHERE batch BETWEEN $first AND $last AND source = $source
                 GROUP BY source, file, batch
@@ -422,6 +423,28 @@ class Ingestion:
             self._salt = user_salt(self.lake.root)
         return self._salt
 
+    def fence(self) -> None:
+        """Take the next number of every kind of batch, with nothing in it.
+
+        A batch that is under way loses its number by that and begins anew, so that it asks the
+        suppression list as it is now.
+        """
+        from ml_registry_pipelines.telemetry.experiment_ingestion import LOG_KINDS, ExperimentLogs
+
+        for kind in LOG_KINDS:
+            if self.lake.exists(kind):
+                self._fenced(lambda kind=kind: ExperimentLogs(self).fence(kind))  # type: ignore[misc]
+        self._fenced(lambda: self.commit(Pending(), self.recover() + 1))
+
+    def _fenced(self, take: Callable[[], object]) -> None:
+        for _ in range(RACES):
+            try:
+                take()
+            except LostBatch:
+                continue
+            return
+        raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
+
     # -- committing a batch ---------------------------------------------------------------
 
     def commit(self, pending: Pending, batch: int) -> Taken:
@@ -434,8 +457,10 @@ class Ingestion:
 
         now = datetime.now(UTC)
         rows, rejected = pending.tables()
+        # Asked after the number was taken: an erasure takes a number too, and so this batch's from it.
+        rows, rejected, suppressed = without_erased(self.lake, rows, rejected, salt=self.salt)
         new, again = deduplicated(self.lake, rows)
-        counts = counts_by_file(new, again, rejected)
+        counts = counts_by_file(new, again, rejected, suppressed)
         files = pa.Table.from_pylist(
             [part.row(batch, now, counts.get((part.file.source, part.file.path))) for part in pending.parts],
             schema=INGESTED_FILES.schema,
@@ -464,7 +489,8 @@ class Ingestion:
             raise LostBatch
         self.follow(batch, staged, followed_as=LEADING)
         sums = {
-            name: sum(files[name].to_pylist()) for name in ("rows_in", "taken", "duplicates", "quarantined")
+            name: sum(files[name].to_pylist())
+            for name in ("rows_in", "taken", "duplicates", "quarantined", "suppressed")
         }
         return Taken(
             batches=(batch,),
@@ -538,7 +564,7 @@ def user_salt(root: str) -> str:
     """
     import secrets
 
-    keys = open_folder(f"{root}/keys")
+    keys = open_folder(keys_folder(root))
     try:
         keys.create("user_salt", secrets.token_hex(32).encode())
         return keys.read("user_salt").decode()

@@ -109,7 +109,7 @@ class LogReader:
             message = f"{self._name}: it is {foreign}; land UTF-8 text, plain or gzipped, or Parquet"
             yield Records.none([Reject(0, "unreadable_file", message, "")])
             return
-        splitter = _splitter(head, self._name)
+        splitter = splitter_for(head, self._name)
         records = records_of(text, splitter, self._limits)
         if isinstance(splitter, CsvRecords):
             from ml_registry_pipelines.telemetry.tabular import csv_records
@@ -118,7 +118,7 @@ class LogReader:
         yield from records
 
 
-def _splitter(head: bytes, name: str) -> Splitter:
+def splitter_for(head: bytes, name: str) -> Splitter:
     """How a text that begins with `head` is cut: as its first characters say, or else its name."""
     extensions = set(name.lower().rsplit("/", 1)[-1].split(".")[1:])
     head = head.lstrip()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ml_registry_pipelines.lake.files import FilesError
 from ml_registry_pipelines.lake.tables.experiments import LOG_KINDS
 from ml_registry_pipelines.telemetry.batch import Part, Pending, Taken, placed
+from ml_registry_pipelines.telemetry.experiment_replay import TriedAgain, replay_experiments
 from ml_registry_pipelines.telemetry.ingestion import RACES, Ingestion, IngestionError, LostBatch
 from ml_registry_pipelines.telemetry.quarantine import open_among, open_of_file
 from ml_registry_pipelines.telemetry.reading import ReadingError
@@ -70,12 +71,18 @@ def replay(ingestion: Ingestion, tried: pa.Table) -> Replayed:
         still_open = open_among(ingestion.lake, tried)
         if not len(still_open):
             return Replayed()
-        trial = _decoded_anew(ingestion, still_open)
+        requests, experiments = _by_kind(ingestion, still_open)
+        trial = _decoded_anew(ingestion, requests)
         try:
             done = ingestion.commit(trial.pending, batch) if trial.tried else Taken()
         except LostBatch:
             continue
         rows = sum(map(len, trial.tried))
+        for kind, files in experiments.items():
+            again = _replay_kind(ingestion, kind, files)
+            done, rows = done.plus(again.done), rows + again.tried
+            trial.untried += again.left
+            trial.failures += again.failures
         return Replayed(
             tried=rows + trial.untried,
             taken=done.taken,
@@ -85,6 +92,51 @@ def replay(ingestion: Ingestion, tried: pa.Table) -> Replayed:
             kept=rows + done.quarantined + trial.untried,
             failures=tuple(trial.failures),
         )
+    raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
+
+
+_OfFile = tuple[FileRef, int, "pa.Table"]
+
+
+def _by_kind(ingestion: Ingestion, held: pa.Table) -> tuple[pa.Table, dict[str, list[_OfFile]]]:
+    """Rows of logs of requests, and of the others by kind and file: what their source says that it logs today."""
+    import pyarrow as pa
+
+    keys = list(
+        zip(held["source"].to_pylist(), held["file"].to_pylist(), held["dialect"].to_pylist(), strict=True)
+    )
+    kinds: dict[tuple[str, str], tuple[FileRef, int, str | None] | None] = {}
+    of_file: dict[tuple[str, str], list[int]] = {}
+    for position, (source, path, dialect) in enumerate(keys):
+        if (source, path) not in kinds:
+            try:
+                file, number = _file(ingestion.lake, source, path)
+                kind = ingestion.experiment_log_of(file)
+            except IngestionError:
+                kinds[source, path] = None
+            else:
+                kinds[source, path] = (file, number, kind or (dialect if dialect in LOG_KINDS else None))
+        found = kinds[source, path]
+        if found is not None and found[2] is not None:
+            of_file.setdefault((source, path), []).append(position)
+    experiments: dict[str, list[_OfFile]] = {}
+    for key, positions in of_file.items():
+        found = kinds[key]
+        assert found is not None
+        file, number, kind = found
+        experiments.setdefault(str(kind), []).append((file, number, held.take(positions)))
+    others = sorted(set(range(len(held))) - {n for positions in of_file.values() for n in positions})
+    return held.take(pa.array(others, pa.int64())), experiments
+
+
+def _replay_kind(ingestion: Ingestion, kind: str, files: list[_OfFile]) -> TriedAgain:
+    for _ in range(RACES):
+        try:
+            return replay_experiments(ingestion, kind, files)
+        except LostBatch:
+            files = [
+                (file, _file(ingestion.lake, file.source, file.path)[1], held) for file, _, held in files
+            ]
     raise IngestionError(f"{RACES} batches in a row were taken by other workers; stop some of them")
 
 
@@ -99,7 +151,6 @@ def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
         held = tried.take(positions)
         try:
             file, number = _file(ingestion.lake, source, path)
-            _refuse_experiments(ingestion, file, held)
         except IngestionError as failure:
             trial.leave(held, failure)
             continue
@@ -107,16 +158,6 @@ def _decoded_anew(ingestion: Ingestion, tried: pa.Table) -> _Trial:
     if trial.tried:
         trial.pending.replayed = pa.concat_tables(trial.tried)
     return trial
-
-
-def _refuse_experiments(ingestion: Ingestion, file: FileRef, held: pa.Table) -> None:
-    """Raises `IngestionError` for rows of assignment logs and labels: no dialect of theirs could be mended."""
-    kinds = {ingestion.experiment_log_of(file), *held["dialect"].to_pylist()} & set(LOG_KINDS)
-    if kinds:
-        raise IngestionError(
-            f"{file.path} of source {file.source!r} holds {kinds.pop()}, which are not tried again; land the "
-            "corrected rows under a new name"
-        )
 
 
 def _try_file(ingestion: Ingestion, trial: _Trial, part: Part, held: pa.Table) -> None:

@@ -325,7 +325,10 @@ class Sources:
                 f"""
                 SELECT listing.number, taken.path IS NOT NULL AS taken, taken.digest
                 FROM listing
-                LEFT JOIN (SELECT * FROM {self._taken} WHERE complete) AS taken USING (source, path)
+                LEFT JOIN (
+                    SELECT * FROM {self._taken} WHERE complete
+                    QUALIFY row_number() OVER (PARTITION BY source, path ORDER BY recorded_at DESC) = 1
+                ) AS taken USING (source, path)
                 WHERE taken.path IS NULL
                    OR taken.size <> listing.size
                    OR taken.etag IS DISTINCT FROM listing.etag

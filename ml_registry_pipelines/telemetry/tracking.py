@@ -34,6 +34,7 @@ from ml_registry_pipelines.telemetry.ingestion import (
     user_salt,
 )
 from ml_registry_pipelines.telemetry.sources import Sources
+from ml_registry_pipelines.telemetry.suppression import without_erased
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -118,6 +119,8 @@ class Inference:
 class Tracked:
     """What became of the records of one call: `landed` are new, `duplicates` were there already.
 
+    `suppressed` are of people who were erased, and are not kept.
+
     `event_ids` has the ids of all of them in their order; `batch` is None where nothing was new.
     """
 
@@ -125,6 +128,7 @@ class Tracked:
     landed: int
     duplicates: int
     batch: int | None
+    suppressed: int = 0
 
 
 class Tracking:
@@ -161,10 +165,11 @@ class Tracking:
             if lag >= FOLLOW_AFTER:
                 Ingestion(self.lake, Sources(())).recover()
             # The number is taken before looking what is stored: who lands the same in between takes it away.
-            new, again = deduplicated(self.lake, rows)
+            allowed, _, suppressed = without_erased(self.lake, rows)
+            new, again = deduplicated(self.lake, allowed)
             _refuse_conflicts(again)
             if not len(new):
-                return Tracked(ids, 0, len(again), None)
+                return Tracked(ids, 0, len(again), None, len(suppressed))
             landed = self.lake.append_once(
                 "inference_events",
                 stamped(new, INFERENCE_EVENTS.schema, batch=batch + 1, now=now),
@@ -173,7 +178,7 @@ class Tracking:
                 note={STAGED_BATCH: str(batch + 1), TRACKED: str(len(new))},
             )
             if landed is Landed.NOW:
-                return Tracked(ids, len(new), len(again), batch + 1)
+                return Tracked(ids, len(new), len(again), batch + 1, len(suppressed))
         raise TrackingError(
             f"{RACES} batches in a row were taken by other workers; nothing landed, try again"
         )

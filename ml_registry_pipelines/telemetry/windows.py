@@ -1,10 +1,11 @@
 """How a window of requests is answered: sketches where they cover it, raw rows for the rest.
 
-The rollup answers for whole days, and, where neither tenants nor versions are told apart, for whole
-hours of the days at the edges. Raw rows answer for the minutes around them, for groups with fewer values than
-a sketch is made of, and for days that the rollup does not hold completely, or holds under other
-attribution rules than those of now. Raw values fall into
-the same buckets as sketched ones, so the sum of both has the same error.
+Months that are merged (`months.py`) answer for themselves, as long as they are what their days would say
+and the answer is not by day. The rollup answers for whole days, and, where neither tenants nor versions
+are told apart, for whole hours of the days at the edges. Raw rows answer for the minutes around them, for
+groups with fewer values than a sketch is made of, and for days that the rollup does not hold completely, or
+holds under other attribution rules than those of now. Raw values fall into the same buckets as sketched
+ones, so the sum of both has the same error.
 
 What is asked and answered is in `performance.py`; what the rollup holds is in `rollups.py`.
 """
@@ -20,6 +21,8 @@ from ml_registry_pipelines.lake.attributing import RULES, Rules, rules_of
 from ml_registry_pipelines.lake.reading import Reading
 from ml_registry_pipelines.lake.slices import DAY_FILTER, day_parameters, days_behind, days_held
 from ml_registry_pipelines.telemetry.intervals import z_value
+from ml_registry_pipelines.telemetry.months import BY_TENANT, TOGETHER, months_held, months_merged
+from ml_registry_pipelines.telemetry.months import TABLE as MONTHS
 from ml_registry_pipelines.telemetry.rollups import SKETCHED_FROM, WHOLE_DAY, Attempts
 from ml_registry_pipelines.telemetry.sketches import install
 
@@ -30,7 +33,7 @@ GROUPINGS = ("tenant", "provider", "model", "day", "deployment_id", "model_id", 
 ATTRIBUTED = ("deployment_id", "model_id", "model_version")
 """Those of them that attribution gives."""
 QUANTILES = (0.5, 0.95, 0.99)
-READS = ("performance_rollup", "inference_events", RULES)
+READS = (MONTHS, "performance_rollup", "inference_events", RULES)
 """Tables that a reading needs, in this order: a rollup is never ahead of the rows beside it."""
 
 _NO_DAY = date(1, 1, 1)
@@ -80,23 +83,18 @@ def answers(reading: Reading, question: Question, groupings: Sequence[frozenset[
             number: by for number, by in enumerate(groupings) if question.by_day_alone(by) == by_day_alone
         }
         if asked:
-            plan = _Plan.of(reading, question, by_day_alone=by_day_alone)
+            monthly = not any("day" in by for by in asked.values())
+            plan = Plan.of(reading, question, by_day_alone=by_day_alone, monthly=monthly)
             for number, one in _answers(reading, plan, asked):
                 found[number].append(one)
     return found
 
 
 def _answers(
-    reading: Reading, plan: _Plan, groupings: Mapping[int, frozenset[str]]
+    reading: Reading, plan: Plan, groupings: Mapping[int, frozenset[str]]
 ) -> Iterator[tuple[int, Answer]]:
     """Groups with the number of their grouping."""
-    rules = rules_of(reading)
-    reading.define(install)
-    reading.define(Attempts.attributed(rules))
-    reading.register("groupings", _relation(groupings))
-    parts = reading.query("performance.parts", _parts(plan.grains()), plan.parameters())
-    reading.register("parts", parts)
-    raw = plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
+    rules, raw = _register_parts(reading, plan, groupings)
     edges = bool(plan.others)
     if plan.question.exact and not plan.question.intervals:
         # All of it is raw then, and one look at it is enough.
@@ -106,8 +104,7 @@ def _answers(
     else:
         if edges:
             reading.register("raw_counts", reading.query("performance.raw_counts", _raw_counts(rules), raw))
-        reading.register("sketched", reading.query("performance.sketched", _SKETCHED))
-        reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
+        _register_buckets(reading, rules, raw)
         table = reading.query("performance.quantiles", _quantiles(intervals=plan.question.intervals))
         if plan.question.exact:
             reading.register("targets", table)
@@ -130,6 +127,31 @@ def _answers(
             counts["grouping"],
             Answer(counts, values.get(group, {}), quantiles.get(group, {}), bounds.get(group, {})),
         )
+
+
+def count_buckets(reading: Reading, plan: Plan, groupings: Mapping[int, frozenset[str]]) -> None:
+    """Make `parts`, and the buckets `sketched` and `raw_buckets` of each of its groups, relations of a reading."""
+    _register_buckets(reading, *_register_parts(reading, plan, groupings))
+
+
+def _register_parts(
+    reading: Reading, plan: Plan, groupings: Mapping[int, frozenset[str]]
+) -> tuple[Rules, dict[str, object]]:
+    """The rules, and the parameters of statements over the raw rows that the parts need beside them."""
+    rules = rules_of(reading)
+    reading.define(install)
+    reading.define(Attempts.attributed(rules))
+    reading.register("groupings", _relation(groupings))
+    parts = reading.query(
+        "performance.parts", _parts(plan.grains(), monthly=bool(plan.months)), plan.parameters()
+    )
+    reading.register("parts", parts)
+    return rules, plan.raw_parameters(sparse=set(parts.filter(parts["sparse"])["day"].to_pylist()))
+
+
+def _register_buckets(reading: Reading, rules: Rules, raw: Mapping[str, object]) -> None:
+    reading.register("sketched", reading.query("performance.sketched", _SKETCHED))
+    reading.register("raw_buckets", reading.query("performance.raw_buckets", _raw_buckets(rules), raw))
 
 
 def _quantile_rows(rows: pa.Table) -> list[dict[str, Any]]:
@@ -156,8 +178,9 @@ def _relation(groupings: Mapping[int, frozenset[str]]) -> pa.Table:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Which days of the window come whole from the rollup, which by the hour, and of which raw rows are counted."""
+class Plan:
+    """What a window is answered from: which days come whole from the rollup, which by the hour, of which raw rows
+    are counted, and which months come merged, whose days are in none of these."""
 
     question: Question
     by_day_alone: bool
@@ -165,9 +188,10 @@ class _Plan:
     together: tuple[date, ...]
     hourly: tuple[date, ...]
     others: tuple[date, ...]
+    months: tuple[date, ...]
 
     @classmethod
-    def of(cls, reading: Reading, question: Question, *, by_day_alone: bool) -> _Plan:
+    def of(cls, reading: Reading, question: Question, *, by_day_alone: bool, monthly: bool) -> Plan:
         behind = days_behind(reading, "performance_rollup", reading.sequence("inference_events", "ingestion"))
         raw = days_held(reading, "inference_events")
         rolled = set() if question.exact else days_held(reading, "performance_rollup") - behind.keys()
@@ -182,8 +206,12 @@ class _Plan:
         # Of a day that the window cuts at whole hours, the hours of the rollup are all that is in it.
         even = question.start == _hour(question.start) and question.end == _hour(question.end)
         others = tuple(day for day in inside if day not in whole and not (even and day in hourly))
-        together = [] if by_day_alone else sorted(_whole_days(reading) & set(whole))
-        return cls(question, by_day_alone, tuple(whole), tuple(together), tuple(hourly), others)
+        months = _months(reading, set(whole), raw | rolled) if monthly and len(whole) > 1 else []
+        whole = [day for day in whole if day.replace(day=1) not in months]
+        together = [] if by_day_alone else sorted(whole_days(reading) & set(whole))
+        return cls(
+            question, by_day_alone, tuple(whole), tuple(together), tuple(hourly), others, tuple(months)
+        )
 
     def rolled_days(self) -> dict[str, object]:
         return day_parameters(self.whole + self.hourly or (_NO_DAY,))
@@ -197,7 +225,10 @@ class _Plan:
             "tenant": asked.tenant, "provider": asked.provider, "model": asked.model,
             "deployment_id": asked.deployment_id, "model_id": asked.model_id,
             "model_version": asked.model_version,
-        }  # fmt: skip
+        } | ({} if not self.months else {
+            "months": list(self.months), "first_month": min(self.months), "last_month": max(self.months),
+            "month_grain": BY_TENANT if self.by_day_alone else TOGETHER,
+        })  # fmt: skip
 
     def grains(self) -> list[str]:
         """The grains of the rollup that any day is taken from."""
@@ -207,10 +238,26 @@ class _Plan:
     def raw_parameters(self, *, sparse: Collection[date]) -> dict[str, object]:
         """As `parameters`, for the raw rows of the days that need any."""
         given = self.parameters() | day_parameters(sorted({*self.others, *sparse}) or [_NO_DAY])
-        return {name: value for name, value in given.items() if name not in {"hours", "together"}}
+        return {name: value for name, value in given.items() if name not in _OF_PARTS}
 
 
-def _whole_days(reading: Reading) -> set[date]:
+_OF_PARTS = {"hours", "together", "months", "first_month", "last_month", "month_grain"}
+
+
+def _months(reading: Reading, whole: set[date], held: Collection[date]) -> list[date]:
+    """The merged months of which every day that there is comes whole, and is as when the month was merged."""
+    merged = months_merged(reading)
+    if not merged:
+        return []
+    apart = {day.replace(day=1) for day in held if day not in whole}
+    return [
+        month
+        for month, now in months_held(reading).items()
+        if merged.get(month) == now.digest and now.days <= whole and month not in apart
+    ]
+
+
+def whole_days(reading: Reading) -> set[date]:
     """The days of which the rollup has all tenants together, by the statistics of its files."""
     files = reading.files("performance_rollup")
     if "max.grain" not in files.schema.names:
@@ -248,7 +295,7 @@ def _same(left: str, right: str, names: tuple[str, ...]) -> str:
     return " AND ".join(f"{left}.{name} IS NOT DISTINCT FROM {right}.{name}" for name in names)
 
 
-def _parts(grains: Sequence[str]) -> str:
+def _parts(grains: Sequence[str], *, monthly: bool) -> str:
     """Rows of the rollup that the window covers. Grains as constants pass over row groups of the others."""
     listed = ", ".join(f"'{grain}'" for grain in grains) or "NULL"
     return f"""
@@ -276,6 +323,19 @@ def _parts(grains: Sequence[str]) -> str:
            round(output_latency_sum_ms * 1000)::BIGINT AS output_latency_us,
            assumed_requests, assumed_parts, latency_sketch, ttft_sketch
     FROM covered
+    {_MONTHLY if monthly else ""}
+"""
+
+
+_MONTHLY = f"""
+    UNION ALL
+    SELECT grain, month, tenant, provider, model, status, deployment_id, model_id, model_version, NULL,
+           0, 0, FALSE, NULL,
+           requests, errors, input_tokens, output_tokens, timed_output_tokens, output_latency_us,
+           assumed_requests, assumed_parts, latency_sketch, ttft_sketch
+    FROM {MONTHS}
+    WHERE month BETWEEN $first_month AND $last_month AND list_contains($months::DATE[], month)
+      AND grain = $month_grain AND {_WANTED}
 """
 
 

@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ml_registry_pipelines.catalog_checks import result_of
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lineage import keys
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
 from ml_registry_pipelines.registry.names import checked_name, checked_owners, checked_tenant
+from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.training.checking import Checks, checked, declared
 from ml_registry_pipelines.training.models import TrainedModel
 from ml_registry_pipelines.training.recording import How, Recorded, Recorder, code_commit
 from ml_registry_pipelines.training.resource import RegistryResource
 from ml_registry_pipelines.training.sets import TrainingSet
 
 if TYPE_CHECKING:
+    from ml_registry_pipelines.compliance.suites.asset_checks import DeclaredCheck
     from ml_registry_pipelines.registry.things import Thing
 
 REGISTRY = "registry"
@@ -72,6 +76,8 @@ class _Options:
     retry_policy: dg.RetryPolicy | None
     automation_condition: Any
     metadata: Mapping[str, Any]
+    checks: Checks | None = None
+    check_specs: Sequence[DeclaredCheck] = ()
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ def trained_model(
     *,
     trained_on: Datasets,
     evaluated_on: Datasets = (),
+    checks: Checks | None = None,
     tenant: str = "default",
     description: str | None = None,
     owners: Sequence[str] = (),
@@ -165,6 +172,9 @@ def trained_model(
         name: of the model, as the registry knows it.
         trained_on, evaluated_on: datasets, each read in the version that is the newest when the
             step begins.
+        checks: columns of the evaluation that the function returns, and suites of checks. Each
+            expectation becomes an asset check of the run, blocking where it is critical; the
+            suites' files below MLREG_HOME are read when the location is loaded.
         description: by default the function's docstring.
         owners: teams such as `team:risk`; they become the model's, where it is new.
         code_version: by default a digest of the function's source.
@@ -196,6 +206,8 @@ def trained_model(
             retry_policy=retry_policy,
             automation_condition=automation_condition,
             metadata={"mlreg/model": name},
+            checks=checks,
+            check_specs=() if checks is None else declared(checks, Settings.from_environment().home),
         )
         work = partial(_train, options=options, inputs=inputs, training=list(training))
         return _asset(function, options, inputs, work)
@@ -252,9 +264,11 @@ def _train(
 ) -> dg.MaterializeResult[Any]:
     """Let the function train, and register what it made, unless an earlier attempt of the step has."""
     recorded = recorder.before()
+    rows = None
     if recorded is None:
         sets, tags = _resolved(context.instance, recorder, inputs)
         made = call(sets)
+        rows = made.evaluation if isinstance(made, TrainedModel) else None
         recorded = recorder.record(
             options.name,
             made if isinstance(made, TrainedModel) else TrainedModel(made),
@@ -277,7 +291,20 @@ def _train(
         data_version=dg.DataVersion(recorded.version.content_digest),
         metadata=_model_metadata(recorded, sets.values()),
         tags=tags,
+        check_results=_checked(context, recorder, recorded, options, rows),
     )
+
+
+def _checked(
+    context: dg.AssetExecutionContext, recorder: Recorder, recorded: Recorded, options: _Options, rows: object
+) -> list[dg.AssetCheckResult]:
+    """What the declared suites say of the version."""
+    if options.checks is None:
+        return []
+    answers, problem = checked(recorder, recorded.version, options.checks, options.check_specs, rows)
+    if problem:
+        context.log.error("the evaluation of %s is not kept: %s", recorded.version.reference, problem)
+    return [result_of(options.key, answer) for answer in answers]
 
 
 def _resolved(
@@ -389,7 +416,9 @@ def _asset(
 
         with _one_sentence(), registry.open() as log:
             step = options.key.to_user_string()
-            recorder = Recorder(log, tenant=options.tenant, run_id=context.run.run_id, step=step)
+            recorder = Recorder(
+                log, tenant=options.tenant, run_id=context.run.run_id, step=step, tags=context.run.tags
+            )
             return work(context, recorder, call, function)
 
     _sign(compute, function, passed)
@@ -411,6 +440,12 @@ def _asset(
         # Names of ours: Dagster would make them of the keys, which hold what no name may.
         ins={f"data_{n}": dg.AssetIn(key, dagster_type=dg.Nothing) for n, key in enumerate(deps)},
         outs={"result": dg.AssetOut.from_spec(spec, dagster_type=dg.Nothing)},
+        check_specs=[
+            dg.AssetCheckSpec(
+                each.name, asset=options.key, description=each.description, blocking=each.blocking
+            )
+            for each in options.check_specs
+        ],
         pool=options.pool,
         retry_policy=options.retry_policy,
     )(compute)

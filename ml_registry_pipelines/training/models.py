@@ -43,6 +43,8 @@ class TrainedModel:
         artifacts: more to be stored with the version: an evaluation, a model card ...
         base_model: the version that it was made from, `base@v3`.
         licence: licence id, such as Apache-2.0.
+        evaluation: predictions with labels and groups, as an Arrow table or a data frame, with the columns
+            that the asset's `checks` declare; nothing else of it is kept.
     """
 
     model: object
@@ -57,6 +59,7 @@ class TrainedModel:
     tags: Mapping[str, TagValue] = field(default_factory=dict)
     base_model: str | None = None
     licence: str | None = None
+    evaluation: object = None
 
 
 @dataclass(frozen=True)

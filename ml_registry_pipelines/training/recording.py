@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from ml_registry_pipelines.access.stamps import actor_of_run
 from ml_registry_pipelines.lineage.tracker import LineageTracker
-from ml_registry_pipelines.registry.actors import Actor, ActorKind
+from ml_registry_pipelines.registry.actors import UNAUTHENTICATED, Actor, ActorKind
 from ml_registry_pipelines.registry.artifacts import Uri
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import KeyReused, NameTaken, NotFound
@@ -24,7 +25,7 @@ from ml_registry_pipelines.training.models import Prepared, TrainedModel, prepar
 from ml_registry_pipelines.training.sets import TrainingSet
 
 STEP = Actor("training_step", ActorKind.SERVICE)
-"""Who acts: no door has made sure who started the run."""
+"""Who acts where no door has made sure who started the run."""
 CREATE = "create_model_version"
 
 
@@ -52,12 +53,17 @@ class Recorder:
         tenant: whose models and datasets.
         run_id: the Dagster run.
         step: what the run calls the step; with the run's id, what it registers is known by it.
+        tags: of the run; a stamp of ours among them says who has launched it, and so who is the author.
     """
 
-    def __init__(self, log: Log, *, tenant: str, run_id: str, step: str) -> None:
-        self.registry = ModelRegistry(log, actor=STEP, tenant=tenant, run_id=run_id)
-        self.tracker = LineageTracker(log, actor=STEP, tenant=tenant, run_id=run_id)
-        self._key = f"{run_id}/{step}"
+    def __init__(
+        self, log: Log, *, tenant: str, run_id: str, step: str, tags: Mapping[str, str] | None = None
+    ) -> None:
+        launcher = actor_of_run(log, tags or {}, run_id)
+        actor = STEP if launcher.authenticated_by == UNAUTHENTICATED else launcher
+        self.registry = ModelRegistry(log, actor=actor, tenant=tenant, run_id=run_id)
+        self.tracker = LineageTracker(log, actor=actor, tenant=tenant, run_id=run_id)
+        self.key = f"{run_id}/{step}"
 
     # -- datasets ----------------------------------------------------------------------
 
@@ -110,7 +116,7 @@ class Recorder:
 
     def before(self) -> Recorded | None:
         """What an earlier attempt of this very step has registered."""
-        events = self.registry.log.done_under(self.registry.tenant, CREATE, self._key)
+        events = self.registry.log.done_under(self.registry.tenant, CREATE, self.key)
         if not events:
             return None
         return Recorded(self.registry.get_version(events[0].entity_id), How.BEFORE)
@@ -161,7 +167,7 @@ class Recorder:
                     description=trained.description,
                     tags={**tags, **made.tags},
                     artifacts=made.artifacts,
-                    idempotency_key=self._key,
+                    idempotency_key=self.key,
                 )
             except KeyReused:
                 # Another attempt of this step ran beside this one, and came to another model.

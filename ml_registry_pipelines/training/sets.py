@@ -8,26 +8,18 @@ was learned from, or the step fails.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.lineage.fingerprints import (
-    DatasetUnreadable,
-    data_files,
-    delta_digest,
-    fingerprint,
-)
+from ml_registry_pipelines.lineage.contents import DatasetMoved, read_content
 from ml_registry_pipelines.registry.errors import InvalidInput
+
+__all__ = ["DatasetMoved", "TrainingSet"]
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
 
     from ml_registry_pipelines.registry.things import Thing
-
-
-class DatasetMoved(DatasetUnreadable):
-    """What lies where a dataset version was is not that version any more."""
 
 
 class TrainingSet:
@@ -108,16 +100,9 @@ class TrainingSet:
                 f"{self.reference} has no column {', '.join(map(repr, unknown))}; "
                 f"it has {', '.join(self.columns)}"
             )
-        match self._fingerprint["format"]:
-            case "delta":
-                rows = self._delta(wanted)
-            case "parquet" | "csv" as kind:
-                rows = self._files(kind, wanted)
-            case _:
-                raise DatasetUnreadable(
-                    f"{self.reference} is an address, {self._fingerprint['location']}, and is not read from "
-                    "here: fetch it from `location` and compare its SHA-256 with `digest`"
-                )
+        rows = read_content(
+            self._fingerprint, wanted, reference=self.reference, storage_options=self._storage_options
+        )
         if self._read is not None:
             self._read.update(wanted)
         return rows
@@ -126,46 +111,3 @@ class TrainingSet:
         """`to_arrow` as a data frame."""
         frame: pd.DataFrame = self.to_arrow(columns).to_pandas()
         return frame
-
-    def _delta(self, columns: Sequence[str]) -> pa.Table:
-        import pyarrow as pa
-        from deltalake import DeltaTable
-        from deltalake.exceptions import DeltaError
-
-        uri, version = str(self._fingerprint["location"]), self.delta_version
-        try:
-            table = DeltaTable(uri, version=version, storage_options=self._storage_options or None)
-            if delta_digest(table) != self.digest:
-                raise DatasetMoved(
-                    f"version {version} of the Delta table at {uri} is not {self.reference} any more; "
-                    "track the dataset again to train on what is there now"
-                )
-            return table.to_pyarrow_table(columns=list(columns))
-        except (DeltaError, OSError, pa.ArrowException) as failure:
-            raise DatasetUnreadable(
-                f"{self.reference} cannot be read, version {version} of {uri} may have been vacuumed: {failure}"
-            ) from failure
-
-    def _files(self, kind: str, columns: Sequence[str]) -> pa.Table:
-        import pyarrow as pa
-        import pyarrow.dataset as pads
-
-        location = str(self._fingerprint["location"])
-        try:
-            files = [str(file) for file in data_files(Path(location))]
-            # Of a CSV file each one's types are guessed alone: what holds them all is wanted.
-            schemas = [pads.dataset(file, format=kind).schema for file in files]
-            whole = pa.unify_schemas(schemas, promote_options="permissive")
-            data = pads.dataset(files, format=kind, schema=whole)
-            rows = data.to_table(columns=list(columns))
-        except (OSError, pa.ArrowException) as failure:
-            raise DatasetUnreadable(
-                f"{self.reference} cannot be read from {location}: {failure}"
-            ) from failure
-        # After reading, so that a change while it was read is seen, too.
-        if fingerprint(location).digest != self.digest:
-            raise DatasetMoved(
-                f"what lies at {location} is not {self.reference} any more; "
-                "track the dataset again to train on what is there now"
-            )
-        return rows

@@ -21,7 +21,7 @@ from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInpu
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.things import Things
 from tests.costs.bills.made import DAY, FOCUS_HEAD, Desk, focus_row, openai_bucket, openai_cost, page
-from tests.costs.bills.test_reconciliation import log, put_prices
+from tests.costs.bills.test_reconciliation import log, put_prices, rated
 from tests.examples import examples
 
 MONTH = DAY.replace(day=1)
@@ -78,7 +78,7 @@ def add(rules: AllocationRules, name: str, cost: str, over: str, **given: Any) -
 
 
 def shared(rules: AllocationRules, month: date = MONTH) -> Allocated:
-    with rules.log.lake.read("cost_rollup", "provider_bills") as reading:
+    with rules.log.lake.read("cost_rollup", "provider_bills", "currency_rates") as reading:
         return allocate(reading, rules.rules(), month)
 
 
@@ -192,6 +192,23 @@ def test_a_difference_is_left_where_a_part_of_the_costs_is_in_a_currency_without
     found = shared(rules)
     assert found.parts == ()
     assert "its costs are in USD" in found.left[0].reason
+    # 50 EUR less 30 USD, 24 EUR at that day's rate, and the EUR of the other model; by requests, half each.
+    rated(lake, (DAY, "EUR", "USD", "1.25"))
+    assert parts(rules) == {("a", "EUR"): Decimal("12.5"), ("b", "EUR"): Decimal("12.5")}
+
+
+def test_a_cost_is_shared_by_what_other_currencies_are_worth_or_left_and_said(rules: AllocationRules) -> None:
+    lake = rules.log.lake
+    log(lake, (30, {"tenant": "a"}), (800, {"tenant": "b", "model": "cheap"}))
+    add(rules, "fee", "fee", "cost", amount=Decimal(100), currency="USD")
+    found = shared(rules)
+    # b's 8 EUR are no zero: a would bear it all.
+    assert found.parts == ()
+    assert found.left[0].reason == (
+        "costs in EUR of its tenants are shared by, and no rate to USD holds on their days"
+    )
+    rated(lake, (DAY, "EUR", "USD", "1.25"))
+    assert parts(rules) == {("a", "USD"): Decimal(75), ("b", "USD"): Decimal(25)}
 
 
 def test_what_nobody_has_the_traffic_for_is_left_and_said(rules: AllocationRules) -> None:

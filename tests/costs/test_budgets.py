@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from ml_registry_pipelines.costs.budget_forecasts import forecast_period
 from ml_registry_pipelines.costs.budget_spend import BudgetStatus, budget_statuses, sum_up_budget_tags
 from ml_registry_pipelines.costs.budgets import Budget, Budgets, NewBudget, all_budgets
+from ml_registry_pipelines.costs.currencies import Rate, add_rates
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.periods import PeriodKind, period_at
 from ml_registry_pipelines.costs.repricing import reprice
@@ -124,17 +125,20 @@ def test_an_hour_that_midnight_divides_is_divided_to_the_minute(shared):
 def test_amounts_of_another_currency_are_shown_apart_or_converted_at_their_days_rate(shared):
     found = status(shared, budget())
     assert found.unconverted == {"EUR": Decimal(4)}
-    asked: list[date] = []
-
-    def rate(source: str, target: str, day: date) -> Decimal | None:
-        asked.append(day)
-        return Decimal("1.25") if (source, target) == ("EUR", "USD") else None
-
-    converted = status(shared, budget(), rate=rate)
+    day = date(2026, 10, 20)
+    add_rates(
+        shared,
+        [
+            Rate(day, "EUR", "USD", Decimal("1.25"), "a bank"),
+            Rate(day + timedelta(days=1), "EUR", "USD", Decimal(9), "a bank"),
+        ],
+    )
+    converted = status(shared, budget())
     assert (converted.spent, converted.unconverted) == (Decimal(197), {})
-    assert set(asked) == {date(2026, 10, 20)}
-    euros = status(shared, budget(currency="EUR"))
-    assert (euros.spent, euros.unconverted) == (Decimal(4), {"USD": Decimal(192)})
+    pounds = status(shared, budget(currency="GBP"))
+    assert (pounds.spent, pounds.unconverted) == (Decimal(0), {"EUR": Decimal(4), "USD": Decimal(192)})
+    add_rates(shared, [Rate(day + timedelta(days=n), "EUR", "USD", None, "a bank") for n in (0, 1)])
+    assert status(shared, budget()).unconverted == {"EUR": Decimal(4)}
 
 
 def test_what_has_no_price_is_counted_and_never_zero(shared):

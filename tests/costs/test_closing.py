@@ -121,6 +121,7 @@ def test_a_closed_month_is_corrected_and_an_open_one_replaced(ledger: Lake, log:
     assert costs_follow_events(ledger).passed
 
 
+@pytest.mark.soak
 def test_doing_it_again_books_nothing_and_going_back_books_the_way_back(ledger: Lake) -> None:
     offer(ledger, 3, name="b")
     reprice(ledger, [DAY])
@@ -156,6 +157,7 @@ def test_a_request_without_a_price_gets_one_by_a_correction_and_coverage_follows
     assert (closed["priced_requests"], closed["cost"]) == (0, None)
 
 
+@pytest.mark.soak
 def test_a_correction_into_another_currency_takes_back_the_first(ledger: Lake) -> None:
     offer(ledger, 2, currency="EUR", name="b")
     (done,) = reprice(ledger, [DAY])

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from ml_registry_pipelines.costs.currencies import rates_known
-from ml_registry_pipelines.costs_jobs import costs_jobs
+from ml_registry_pipelines.jobs.costs import costs_jobs
 from ml_registry_pipelines.lake.lake import Lake
 from resources import RegistryResource
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.costs.currencies import (
     Rate,
     RateError,

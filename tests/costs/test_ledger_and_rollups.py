@@ -272,6 +272,7 @@ def test_a_batch_that_is_not_priced_yet_waits(lake: Lake) -> None:
     assert figures(lake) == [(at(0), "m", "USD", 2, 20)]
 
 
+@pytest.mark.soak
 def test_roll_ups_at_the_same_time_leave_the_same_figures_as_one(lake: Lake) -> None:
     for hour in range(2):
         land(lake, [call(at(hour, day=DAY + timedelta(days=n))) for n in (0, 2, 4)])
@@ -319,6 +320,7 @@ def test_many_days_are_computed_in_stretches_and_all_are_there(
     assert [row[0].date() for row in figures(lake)] == days
 
 
+@pytest.mark.soak
 def test_a_new_contract_reaches_old_days_only_when_they_are_priced_anew(lake: Lake) -> None:
     land(lake, [call(at(9), model="late"), call(at(10)), call(at(9, day=NEXT))])
     catch_up_costs(lake)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.costs import repricing
 from ml_registry_pipelines.costs.ledger import CostsBusy, catch_up_costs, days_priced
 from ml_registry_pipelines.costs.pricing import PriceBook
@@ -139,6 +139,7 @@ def test_a_catalogue_that_changes_meanwhile_is_what_the_costs_end_up_with(
     assert [row["cost"] for row in costs(lake)] == [10]
 
 
+@pytest.mark.soak
 def test_a_rollup_that_a_kill_left_behind_is_made_up_for(lake: Lake) -> None:
     land(lake, [call(at(9), model="late"), call(at(9, day=NEXT))])
     catch_up_costs(lake)

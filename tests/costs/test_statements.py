@@ -145,6 +145,7 @@ def test_lines_that_were_tampered_with_are_noticed(held: Statements) -> None:
         held.show("a", OCTOBER)
 
 
+@pytest.mark.soak
 def test_two_who_issue_at_once_correct_a_month_once(held: Statements, monkeypatch) -> None:
     issue(held, "a", OCTOBER)
     log(held.log.lake, (7, {"tenant": "a"}))

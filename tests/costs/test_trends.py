@@ -36,6 +36,7 @@ def costs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VibeCodingIntegr
         yield VibeCodingIntegration(lake)
 
 
+@pytest.mark.soak
 def test_a_month_comes_to_what_is_spent_and_what_is_usual(costs: VibeCodingIntegration) -> None:
     found = costs.get_cost_trends(date(2026, 10, 1), TODAY + timedelta(days=1), today=TODAY)
     dollars = next(trend for trend in found.trends if trend.currency == "USD")

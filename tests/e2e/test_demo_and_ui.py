@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
+from ml_registry_pipelines.access.policy import platform
 from ml_registry_pipelines.definitions import build_defs
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
-from tests.e2e.ui import REPOSITORY, Ui, mlreg, processes_with, wait_for
+from tests.e2e.ui import REPOSITORY, Ui, key_of, mlreg, processes_with, wait_for
 from tests.location import land, record
 
 EXPECTED: dict[str, Any] = json.loads((REPOSITORY / "demo" / "expected.json").read_text())
@@ -64,16 +64,39 @@ def test_the_demo_trains_models_and_says_which_are_stale(
     demo: subprocess.CompletedProcess[str], demo_home: Path
 ) -> None:
     lines = [line.removeprefix("training").split() for line in demo.stdout.splitlines()]
-    said = {line[0]: (line[1], line[4]) for line in lines if len(line) > 4 and "@v" in line[0]}
+    said: dict[str, tuple[str, str]] = {}
+    for line in lines:
+        if len(line) > 4 and "@v" in line[0]:
+            said.setdefault(line[0], (line[1], line[4]))  # checks and the gate speak of them later
     assert said == {
-        "recidivism@v1": ("production", "stale:"),
+        "recidivism@v1": ("shadow", "stale:"),
         "recidivism@v2": ("staging", "current:"),
         "credit-risk@v1": ("production", "current:"),
         "recidivism-rule@v1": ("shadow", "stale:"),
     }
     with Log(lake(demo_home)) as log:
-        listed = ModelRegistry(log, actor=Actor("tester")).list_models()
+        listed = ModelRegistry(log, actor=platform("tester")).list_models()
     assert {model.name for model in listed} == {"recidivism", "credit-risk", "recidivism-rule"}
+
+
+def test_the_demo_says_what_was_refused_and_what_was_approved_and_the_log_verifies(
+    demo: subprocess.CompletedProcess[str], demo_home: Path
+) -> None:
+    said = demo.stdout
+    assert "African-American 44.85%, Caucasian 23.45%" in said
+    assert "African-American 27.99%, Caucasian 47.72%" in said
+    assert "asked for by the engineer, rejected by the reviewer" in said
+    assert "asked for by the engineer, approved by the reviewer; in production" in said
+    refused = next(line for line in said.splitlines() if "promotion refused" in line)
+    assert "check wrongly taken for recidivists of suite demo-recidivism (race) failed" in refused
+    assert mlreg(demo_home, "governance", "history").returncode == 1  # nobody has signed in
+    key = key_of(demo_home, "compliance")
+    assert key is not None
+    verified = mlreg(demo_home, "audit", "verify", MLREG_API_KEY=key)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+    history = mlreg(demo_home, "governance", "history", MLREG_API_KEY=key).stdout
+    for action in ("refuse_at_gate", "review_approval", "promote_to_production", "classify_ai_act"):
+        assert action in history
 
 
 def test_a_second_demo_changes_nothing_and_says_so(demo_home: Path) -> None:

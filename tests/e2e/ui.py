@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MLREG = [sys.executable, "-c", "from ml_registry_pipelines.cli import main; main()"]
+MLREG = [sys.executable, "-c", "from ml_registry_pipelines.cli.main import main; main()"]
 
 T = TypeVar("T")
 
@@ -39,17 +39,25 @@ def environment(home: Path, **more: str) -> dict[str, str]:
     return {**kept, "MLREG_HOME": str(home), "PYTHONPATH": str(REPOSITORY), **more}
 
 
-def mlreg(home: Path, *arguments: str, seconds: float = 600.0) -> subprocess.CompletedProcess[str]:
+def mlreg(
+    home: Path, *arguments: str, seconds: float = 600.0, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run `mlreg` from a folder that is not the repository's."""
     return subprocess.run(
         [*MLREG, *arguments],
-        env=environment(home),
+        env=environment(home, **more),
         cwd=home.parent,
         capture_output=True,
         text=True,
         timeout=seconds,
         check=False,
     )
+
+
+def key_of(home: Path, role: str) -> str | None:
+    """The API key of a user of the demo's; None in a home without users."""
+    file = home / "demo-keys" / f"{role}.key"
+    return file.read_text("ascii").strip() if file.exists() else None
 
 
 def free_port() -> int:
@@ -70,12 +78,20 @@ class Ui:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def key(self) -> str | None:
+        """The key of the demo's admin, where the home has one."""
+        return key_of(self.home, "admin")
+
+    def request(self, path: str, body: bytes | None = None, **headers: str) -> urllib.request.Request:
+        """A request that bears the key, where there is one."""
+        signed = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return urllib.request.Request(f"{self.address}{path}", data=body, headers={**signed, **headers})
+
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
         """The answer to a GraphQL query."""
         body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(
-            f"{self.address}/graphql", data=body, headers={"Content-Type": "application/json"}
-        )
+        request = self.request("/graphql", body, **{"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=30) as answer:
             held = json.load(answer)
         assert "errors" not in held, held["errors"]

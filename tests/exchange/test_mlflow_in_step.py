@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.exchange_cli import attach
+from ml_registry_pipelines.cli.exchange import attach
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry

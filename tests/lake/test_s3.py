@@ -112,6 +112,7 @@ def test_an_address_that_cannot_be_is_refused(root):
         Lake(root)
 
 
+@pytest.mark.soak
 def test_keys_given_to_the_lake_come_before_those_of_the_environment(s3, s3_root, monkeypatch):
     for name in s3.settings():
         monkeypatch.delenv(name)

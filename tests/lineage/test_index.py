@@ -52,6 +52,7 @@ def test_of_builders_at_once_one_publishes_and_nothing_is_lost_or_doubled(tmp_pa
         compare(Stack(index._layers()), states)
 
 
+@pytest.mark.soak
 def test_a_reader_has_one_generation_or_the_next_while_others_are_published(tmp_path):
     from ml_registry_pipelines.lineage.walking import Stack
 

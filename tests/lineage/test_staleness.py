@@ -8,10 +8,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from ml_registry_pipelines.cli.registry import attach
 from ml_registry_pipelines.lineage.staleness import Staleness
 from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
 from ml_registry_pipelines.registry.versions import VersionFacts
-from ml_registry_pipelines.registry_cli import attach
 from tests.registry.conftest import ACTOR
 
 HOSTED = HostedModel("p", "s")

@@ -159,15 +159,16 @@ def test_a_version_whose_columns_nobody_told_may_hold_any_column(registry, track
     registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["age"]}))
     registry.create_model_version("m", HOSTED, VersionFacts(trained_on=["d@v1"]))
     registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": ["income"]}))
-    for number, name in enumerate(("says", "silent", "other"), 1):
+    registry.create_model_version("m", HOSTED, VersionFacts(trained_on={"d@v1": []}))
+    for number, name in enumerate(("says", "silent", "other", "empty"), 1):
         tracker.track_deployment(name, f"m@v{number}", environment="production")
 
     def hit() -> set[str]:
         return names(tracker.get_impact_analysis("dataset", "d", column="age").deployments)
 
-    assert hit() == {"says", "silent"}
+    assert hit() == {"says", "silent", "empty"}
     tracker.track_dataset("d", Uri("s3://x/d", "ab" * 32), columns=[("age", "int")])
-    assert hit() == {"says", "silent"}
+    assert hit() == {"says", "silent", "empty"}
 
 
 def test_a_dataset_version_that_is_named_twice_is_trained_on_with_the_columns_of_both(registry, tracker):

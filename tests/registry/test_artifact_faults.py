@@ -269,6 +269,7 @@ def test_a_file_that_changes_while_it_is_stored_is_refused_and_leaves_nothing(st
     assert [name for name in left_in(tmp_path) if name.startswith("manifests")] == []
 
 
+@pytest.mark.soak
 def test_a_large_file_with_holes_is_stored_without_filling_them(store, tmp_path):
     sparse = tmp_path / "sparse.bin"
     with sparse.open("wb") as stream:

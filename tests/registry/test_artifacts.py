@@ -16,6 +16,8 @@ from ml_registry_pipelines.registry.artifacts import (
     Uri,
     checked_path,
 )
+from ml_registry_pipelines.registry.blobs import keep_bytes, manifest_path
+from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
 from ml_registry_pipelines.registry.versions import Artifact
 
@@ -114,6 +116,52 @@ def test_links_and_what_is_no_file_are_refused_and_leave_no_version(registry, fo
         with pytest.raises(ArtifactRefused, match=why):
             registry.create_model_version("m", path)
     assert registry.list_versions("m") == []
+
+
+def test_what_the_platform_keeps_for_itself_is_no_content(registry, tmp_path, monkeypatch):
+    """A form is carried out by the service, which can read what the person who filled it in cannot."""
+    registry.register_model("m")
+    home = Path(registry.log.lake.root)
+    inside = home / "dagster" / "mlreg-secret"
+    outside = tmp_path / "secrets" / "seal"
+    for secret in (inside, outside):
+        secret.parent.mkdir(exist_ok=True)
+        secret.write_bytes(b"secret")
+    monkeypatch.setenv("MLREG_SECRET_FILE", str(outside))
+    digest = hashlib.sha256(b"secret").hexdigest()
+    (tmp_path / "by_link").symlink_to(inside.parent)
+    for content in (
+        inside,
+        inside.parent,
+        home,
+        home.parent,
+        home / "tables" / ".." / "dagster" / "mlreg-secret",
+        tmp_path / "by_link" / "mlreg-secret",
+        outside,
+        outside.parent,
+        Uri(f"file://{inside}", digest),
+        Uri(str(inside), "0" * 64),
+    ):
+        with pytest.raises(ArtifactRefused, match="keeps for itself") as refused:
+            registry.create_model_version("m", content)
+        assert digest not in str(refused.value)
+    assert registry.list_versions("m") == []
+    (home / "models").mkdir(exist_ok=True)
+    (home / "models" / "w.bin").write_bytes(b"w")
+    assert registry.create_model_version("m", home / "models").number == 1
+
+
+def test_an_address_that_came_in_with_a_tenant_reads_nothing_of_the_platform(registry):
+    secret = Path(registry.log.lake.root) / "dagster" / "mlreg-secret"
+    secret.parent.mkdir(exist_ok=True)
+    secret.write_bytes(b"secret")
+    data = canonical(
+        {"form": "uri", "uri": f"file://{secret}", "sha256": hashlib.sha256(b"secret").hexdigest(), "size": 6}
+    ).encode()
+    name = hashlib.sha256(data).hexdigest()
+    keep_bytes(registry.artifacts.blobs.folder, manifest_path(name), data)
+    with pytest.raises(ArtifactRefused, match="keeps for itself"):
+        registry.artifacts.verify(name)
 
 
 def test_an_address_is_checked_where_it_can_be_read(registry, tmp_path):

@@ -13,8 +13,8 @@ import pytest
 import requests
 from click.testing import CliRunner
 
+from ml_registry_pipelines.cli.registry import attach
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.registry_cli import attach
 
 Shell = Callable[..., str]
 

@@ -83,6 +83,7 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.soak
 def test_a_large_file_goes_up_in_parts_and_comes_back(bucket_registry, s3_root, weights, tmp_path):
     bucket_registry.create_model_version("m", weights)
     (blob,) = objects(s3_root, "artifacts/blobs/")

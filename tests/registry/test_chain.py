@@ -367,6 +367,29 @@ def test_a_lost_or_damaged_file_is_named_with_the_events_that_it_held(root, data
             ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
 
 
+def test_a_log_that_was_emptied_is_no_empty_log(root, rewrite):
+    rewrite(lambda _: [])
+    [damage] = found(root).values()
+    assert damage is not None
+    assert (damage.what, damage.text[:30]) == ("dropped", "the log has no event at all, a")
+
+
+def test_a_single_wrong_byte_in_a_header_is_one_sentence(root):
+    """DuckDB says it by an error without a type of its own."""
+    actions = DeltaTable(str(root / "tables" / "governance_events")).get_add_actions(flatten=True)
+    [path] = [
+        root / "tables" / "governance_events" / action["path"]
+        for action in pa.table(actions).to_pylist()
+        if action["min.position"] == 4
+    ]
+    data = bytearray(path.read_bytes())
+    page = data.index(b"PAR1") + 4
+    data[page : page + 24] = b"\xff" * 24
+    path.write_bytes(data)
+    with Lake(str(root)) as lake, pytest.raises(LogDamaged, match=r"is gone or damaged .* positions 4 to 4"):
+        verify(lake)
+
+
 def test_a_number_that_nobody_can_have_given_is_found_at_once(root, rewrite):
     def far_away(rows: Rows) -> Rows:
         return [r | {"sequence": 10**15} if (r["tenant"], r["sequence"]) == ("a", 9) else r for r in rows]

@@ -51,14 +51,43 @@ def test_a_registered_model_is_read_back_with_everything_that_was_given(registry
     assert made.metadata == {"a": [1, {"b": None}]}
 
 
-@pytest.mark.parametrize("name", ["", " x", "a\x00b", "a\nb", "\u2028", "x" * 10_000, "\ud800", "\U000f0000"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " x",
+        "a\x00b",
+        "a\nb",
+        "\u2028",
+        "x" * 10_000,
+        "\ud800",
+        "\U000f0000",
+        "fra\u200bud",
+        "fra\u200dud",
+        "fraud\u200d",
+        "\u202etxt.fraud",
+        "fra\xadud",
+        "\u3164",
+    ],
+)
 def test_a_name_that_nobody_can_read_is_refused(registry, name):
     with pytest.raises(InvalidInput):
         registry.register_model(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "a@b", "模型", "x" * 500, "'; DROP TABLE things; --", "$tenant", "{x}"]
+    "name",
+    [
+        "../../etc/passwd",
+        "a@b",
+        "模型",
+        "\u0646\u0627\u0645\u0647\u200c\u0647\u0627",
+        "👩\u200d🔬",
+        "x" * 500,
+        "'; DROP TABLE things; --",
+        "$tenant",
+        "{x}",
+    ],
 )
 def test_any_other_name_is_a_name(registry, name):
     registry.register_model(name)

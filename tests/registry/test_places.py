@@ -37,6 +37,7 @@ def paths(lake: Lake) -> list[str]:
         return sorted(reading.files("things")["path"].to_pylist())
 
 
+@pytest.mark.soak
 @given(data=st.data())
 @settings(
     max_examples=examples(15, least=3),

@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner
 from deltalake import DeltaTable, write_deltalake
 
+from ml_registry_pipelines.cli.registry import attach
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry import tail
-from ml_registry_pipelines.registry_cli import attach
 
 
 @pytest.fixture
@@ -138,6 +138,7 @@ def test_who_acts_from_a_shell_is_a_pseudonym_that_nobody_has_checked(mlreg, mon
     assert "  p-7f3a  register_model  " in second
 
 
+@pytest.mark.soak
 def test_projections_that_lost_rows_are_found_and_computed_anew(mlreg, tmp_path, monkeypatch):
     monkeypatch.setattr(tail, "BLOCK", 4)
     for n in range(9):

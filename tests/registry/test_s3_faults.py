@@ -58,6 +58,7 @@ def test_every_command_whose_answer_got_lost_is_done_once(behind, proxy, s3_root
         assert theirs.get_version("fraud@production").number == 1
 
 
+@pytest.mark.soak
 def test_an_import_whose_answer_got_lost_is_there_once(behind, proxy, tmp_path):
     with Lake(str(tmp_path / "lake")) as lake, Log(lake) as log:
         ModelRegistry(log, actor=ACTOR, tenant="moving").register_many([NewThing(f"b{n}") for n in range(20)])

@@ -128,6 +128,7 @@ def test_the_same_content_is_written_and_recorded_once(lake, log):
     )  # fmt: skip
 
 
+@pytest.mark.soak
 def test_a_file_that_was_lost_is_put_back_without_a_new_record(lake, log):
     log([event(START)])
     written = cost_overview(lake)
@@ -265,6 +266,7 @@ def test_a_provider_that_failed_most_calls_is_not_shown_as_fast(lake, log):
     assert "20 answers, 86.6% failed" in page.text
 
 
+@pytest.mark.soak
 def test_many_models_with_long_names_are_listed_and_the_rest_is_summed(lake, log):
     names = [
         f"vendor/some-rather-long-model-name-with-many-parts-{number:03}" for number in range(TABLE_ROWS + 5)
@@ -279,6 +281,7 @@ def test_many_models_with_long_names_are_listed_and_the_rest_is_summed(lake, log
     assert len(written.chart) <= 100_000
 
 
+@pytest.mark.soak
 def test_rows_that_name_no_model_or_provider_are_shown_as_such(lake, log):
     log([event(START, model=None, provider=None)])
     (row,) = read(lake, daily_cost_report(lake, DAY)).table("Cost by model")
@@ -316,6 +319,7 @@ def test_what_is_rolled_up_but_not_priced_yet_is_shown_without_costs(lake):
     )
 
 
+@pytest.mark.soak
 def test_the_day_is_the_utc_day(lake, log):
     log(
         [

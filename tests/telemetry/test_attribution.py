@@ -64,6 +64,7 @@ def test_requests_that_a_rule_covers_bear_the_version_that_its_deployment_served
     assert world.costs("deployment_id", "model_id")[0] == (rule.deployment_id, model.id)
 
 
+@pytest.mark.soak
 def test_an_instant_belongs_to_what_begins_there(world: World) -> None:
     world.deploy("prod", "fraud@v2", at(12))
     world.rule("prod", model="m", valid_from=at(9), valid_to=at(18))
@@ -262,6 +263,7 @@ def test_traffic_that_nobody_accounts_for_and_a_deployment_that_had_ended_have_n
     }  # fmt: skip
 
 
+@pytest.mark.soak
 def test_a_tag_or_another_name_does_not_change_what_a_deployment_serves(world: World) -> None:
     world.rule("prod", model="m")
     world.registry.things.tag("deployment", "prod", {"tier": "gold"})
@@ -294,6 +296,7 @@ def test_endpoints_that_share_all_else_get_their_own_requests_tokens_and_costs(w
     assert [(r["cost"], r["attribution_coverage"]) for r in by_model.to_pylist()] == [(13, 1.0)]
 
 
+@pytest.mark.soak
 def test_statistics_by_version_are_those_of_its_requests(world: World) -> None:
     world.deploy("prod", "fraud@v2", at(12))
     world.rule("prod", model="m")
@@ -330,6 +333,7 @@ def test_statistics_are_right_between_a_new_rule_and_the_next_rollup(world: Worl
     assert (found.model_version, found.requests, found.latency.n) == (1, 300, 300)
 
 
+@pytest.mark.soak
 def test_gaps_name_what_no_rule_covers_with_its_volume(world: World) -> None:
     world.rule("prod", model="m", endpoint="chat")
     world.take(
@@ -393,6 +397,7 @@ def test_sql_shows_the_version_of_every_request_before_anything_is_rolled_up(wor
     assert run_sql(world.lake, "SELECT rule FROM attribution_rules", tenant="else").num_rows == 0
 
 
+@pytest.mark.soak
 def test_rollups_of_an_older_version_keep_working_and_are_attributed(tmp_path: Path, world: World) -> None:
     world.take(*(call(at(9, day=n)) for n in range(2)))
     world.apply()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ml_registry_pipelines import cli
+from ml_registry_pipelines.cli import main as cli
 from tests.telemetry.attributed import at, call, opened, opened_again
 
 Mlreg = Callable[..., tuple[int, str]]

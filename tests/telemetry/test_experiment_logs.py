@@ -192,13 +192,47 @@ def test_a_long_file_goes_in_by_parts(world, monkeypatch):
     assert counts_add_up(world.lake).passed
 
 
-def test_a_file_that_cannot_be_read_and_a_replay_say_what_to_do(world):
+def tried_again(world, **source):
+    sources = Sources([Source("landing", str(world.landing), **source)])
+    done = replay(Ingestion(world.lake, sources, salt="s"), open_rows(world.lake, limit=100))
+    assert counts_add_up(world.lake).passed
+    return done
+
+
+def test_rows_that_a_mended_source_can_take_are_replayed_once_under_their_lines(world):
+    world.sources = Sources([Source("landing", str(world.landing), tenant_field="team")])
+    world.write(
+        "assignments/a.jsonl", [assigned("u1", team="acme"), assigned("u2"), "{broken", assigned("u3")]
+    )
+    world.write("outcomes/l.jsonl", [label("u2"), label("u1", team="acme")])
+    assert world.take().quarantined == 4
+    assert (tried_again(world, tenant_field="team").kept, len(world.rows("assignments"))) == (4, 1)
+    done = tried_again(world, tenant="acme")
+    assert (done.tried, done.taken, done.duplicates, done.kept, done.failures) == (4, 3, 0, 1, ())
+    found = {(row["unit_hash"], row["tenant"], row["line"]) for row in world.rows("assignments")}
+    assert found == {
+        (salted_hash("s", "acme", f"u{n}"), "acme", line) for n, line in ((1, 1), (2, 2), (3, 4))
+    }
+    assert sorted(row["line"] for row in world.rows("outcomes")) == [1, 2]
+    (left,) = open_rows(world.lake, limit=10).to_pylist()
+    assert (left["line"], left["reason"]) == (3, "invalid_json")
+    assert tried_again(world, tenant="acme").taken == 0
+
+
+def test_a_whole_file_is_read_again_and_a_label_of_another_value_is_left(world):
     (world.landing / "outcomes").mkdir()
-    (world.landing / "outcomes" / "a.jsonl.gz").write_bytes(b"BZh91AY")
-    assert world.take().quarantined == 1
-    tried = replay(Ingestion(world.lake, world.sources, salt="s"), open_rows(world.lake, limit=10))
-    assert (tried.tried, tried.kept) == (1, 1)
-    assert "land the corrected rows under a new name" in tried.failures[0]
+    file = world.landing / "outcomes" / "a.jsonl.gz"
+    file.write_bytes(b"BZh91AY")
+    world.write("outcomes/b.jsonl", [label("u1", True, label_id="1")])
+    world.write("outcomes/c.jsonl", [label("u1", False, label_id="1")])
+    assert world.take().quarantined == 2
+    done = tried_again(world)
+    assert (done.tried, done.taken, done.kept) == (2, 0, 2)
+    assert "taken before with another value; land the right ones under a new name" in done.failures[0]
+    world.write("outcomes/a.jsonl.gz", [label("u2"), label("u3")])
+    done = tried_again(world)
+    assert (done.taken, done.kept) == (2, 1)
+    assert len(world.rows("outcomes")) == 3
 
 
 def test_a_dry_run_counts_and_writes_nothing(world):

@@ -156,6 +156,7 @@ def test_two_workers_on_the_same_files_at_once_take_each_record_once(tmp_path):
     check(home, ids)
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 def test_a_worker_that_is_stopped_for_long_cannot_land_an_old_batch(tmp_path):
     home, landing = tmp_path / "home", tmp_path / "landing"

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner, Result
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.telemetry.batch import Part, Pending, placed
 from ml_registry_pipelines.telemetry.ingestion import Ingestion
@@ -87,6 +87,7 @@ def test_rows_whose_file_is_gone_stay_with_one_sentence_and_the_others_are_repla
     assert "1 rows tried: 0 taken, 0 duplicates, 1 still in quarantine" in found.output
 
 
+@pytest.mark.soak
 def test_a_whole_file_that_becomes_several_records_is_counted_as_such(mlreg, land, tmp_path):
     land("a.jsonl", UNKNOWN)
     land("a.jsonl", *(native(n) for n in range(3)), take=False)
@@ -125,6 +126,7 @@ def held_row(tmp_path: Path, like: dict[str, Any], **changed: object) -> None:
         )
 
 
+@pytest.mark.soak
 def test_rows_of_one_file_in_two_dialects_are_replayed_together(mlreg, land, tmp_path):
     land("a.jsonl", native(1), "broken", native(2))
     (held,) = rows(tmp_path, "quarantined_rows")

@@ -83,6 +83,7 @@ def test_what_was_erased_before_its_followers_does_not_stop_ingestion(lake):
     assert [row["batch"] for row in rows(lake, "ingested_files")] == [2]
 
 
+@pytest.mark.soak
 def test_callers_at_once_land_everything_once(lake):
     tracking = [Tracking(lake), Tracking(lake)]
     with ThreadPoolExecutor(4) as pool:

@@ -19,6 +19,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ml_registry_pipelines.cli.webhooks import attach
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.commands import Change
@@ -32,7 +33,6 @@ from ml_registry_pipelines.webhooks.addresses import Allowed, Forbidden, checked
 from ml_registry_pipelines.webhooks.marks import DEAD_AFTER
 from ml_registry_pipelines.webhooks.outbox import Outbox
 from ml_registry_pipelines.webhooks.subscriptions import Secret, Webhooks
-from ml_registry_pipelines.webhooks_cli import attach
 from tests.webhooks.sinks import Delivery, Sink, sink
 
 ACTOR = Actor("p1", authenticated_by="test")
@@ -279,6 +279,7 @@ with Lake(sys.argv[1]) as lake, Log(lake) as log:
 """
 
 
+@pytest.mark.soak
 def test_a_kill_between_delivery_and_mark_tells_again_and_skips_nothing(
     tmp_path, hooks, registry, log, receiver
 ):

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 from ml_registry_pipelines.costs.bills.formats import anthropic, cloudflare, focus, openai
 from ml_registry_pipelines.costs.bills.lines import Given, Line, LineError, Record, raw_of, text
+from ml_registry_pipelines.telemetry.dialects.bills import BillFormat, bill_format
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -200,7 +201,10 @@ def _csv_body(reader: Any, columns: list[str]) -> Iterator[tuple[int, Mapping[st
 
 def _null(value: str) -> str | None:
     """FOCUS writes null as nothing; exporters write the word."""
-    return None if value.strip() in ("", "null", "NULL") else value
+    return None if value in _NULLS or value.strip() in _NULLS else value
+
+
+_NULLS = frozenset({"", "null", "NULL"})
 
 
 def _parquet_rows(data: bytes) -> Iterator[tuple[int, Mapping[str, Any] | LineError]]:
@@ -301,6 +305,7 @@ def _pages(
     numbers = _Numbers(by_line)
     problems: list[Record] = []
     groups: list[tuple[int, str | None, Any]] = []
+    rows: list[tuple[int, Mapping[str, Any] | LineError]] = []
     for line, document in documents:
         if isinstance(document, LineError):
             problems.append(Record(numbers.next(line), None, reason=document.reason, message=str(document)))
@@ -308,6 +313,9 @@ def _pages(
         answered = cloudflare.groups(document) if isinstance(document, dict) else None
         if answered is not None:
             groups += [(numbers.next(line), account, group) for account, group in answered]
+            continue
+        if isinstance(document, dict) and focus.is_focus(list(document)):
+            rows.append((numbers.next(line), document))
             continue
         for bucket in _buckets(document):
             module = _module(bucket)
@@ -322,6 +330,7 @@ def _pages(
     yield from problems
     for number, account, group in groups:
         yield _cloudflare(number, group, given, account)
+    yield from _focus(iter(rows), given)
     yield from _bucketed(results, given, report)
 
 
@@ -344,9 +353,20 @@ def _unknown(number: int, document: Any) -> Record:
         number,
         None,
         reason="unknown_format",
-        message="it is neither a page of costs or usage of OpenAI or Anthropic, nor an answer of Cloudflare's "
-        "analytics, nor FOCUS; take the answer as the API gave it",
+        message=_unlike(bill_format(document) if isinstance(document, dict) else None),
         raw=raw_of(document)[:RAW],
+    )
+
+
+def _unlike(kind: BillFormat | None) -> str:
+    if kind is None:
+        return (
+            "it is neither a page of costs or usage of OpenAI or Anthropic, nor an answer of Cloudflare's "
+            "analytics, nor FOCUS; take the answer as the API gave it"
+        )
+    return (
+        f"it looks like {kind.describes} ({kind.name}), but lacks what tells its period; take the answer as the "
+        "API gave it"
     )
 
 

@@ -233,10 +233,11 @@ class BillIntake:
                 problems.append(other)
             else:
                 new = [line for line in record.lines if _is_new(line, held.get(line.key))]
-                own = any(_is_own(line, held.get(line.key), file) for line in record.lines)
+                own = [line.key for line in record.lines if _is_own(line, held.get(line.key), file)]
                 rows += [_row(line, file, record.number, batch) for line in new]
-                taken += bool(new) or own
-                restated += any(_is_stated(held.get(line.key)) for line in new)
+                taken += bool(new or own)
+                # What landed before the process died is counted as it would have been then.
+                restated += any(_is_stated(held.get(line.key)) for line in new) or _were_stated(reading, own)
                 duplicates += not (new or own)
         gone = _withdrawn(reading, file, records, batch) if last and file.document.complete else []
         counts = TakenBills(0, len(records), taken, restated, duplicates, len(problems), ignored, len(gone))
@@ -331,6 +332,24 @@ def _held(reading: Reading, lines: Sequence[Line]) -> dict[int, dict[str, Any]]:
         _bounds([line.day for line in lines]),
     ).to_pylist()
     return {row["line_key"]: row for row in rows}
+
+
+def _were_stated(reading: Reading, keys: Sequence[int]) -> bool:
+    """Whether any of the lines, as they stand, states an earlier one anew."""
+    if not keys:
+        return False
+    rows = reading.query(
+        "bills.stated_before",
+        """
+        SELECT line_key FROM (
+            SELECT line_key, batch, lag(state) OVER (PARTITION BY line_key ORDER BY batch) AS before
+            FROM provider_bills WHERE line_key IN (SELECT unnest($keys::BIGINT[]))
+        )
+        QUALIFY row_number() OVER (PARTITION BY line_key ORDER BY batch DESC) = 1 AND before = 'stated'
+        """,
+        {"keys": list(keys)},
+    )
+    return bool(rows.num_rows)
 
 
 def _last_batch(reading: Reading) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 DECIMALS = Decimal(1).scaleb(-12)
@@ -286,7 +286,7 @@ def instant(value: object, what: str) -> datetime:
         LineError: it is none.
     """
     try:
-        found = value if isinstance(value, datetime) else datetime.fromisoformat(str(value).strip())
+        found = value if isinstance(value, datetime) else _moment(str(value))
     except ValueError:
         raise LineError(
             "no_time", f"{what} is {_shown(value)}; it has to be a time such as 2026-10-01T00:00:00Z"
@@ -295,6 +295,11 @@ def instant(value: object, what: str) -> datetime:
     if not 2000 <= found.year < 2100:
         raise LineError("no_time", f"{what} is {_shown(value)}; it has to be in the years 2000 to 2099")
     return found
+
+
+@lru_cache(maxsize=1 << 12)
+def _moment(value: str) -> datetime:
+    return datetime.fromisoformat(value.strip())
 
 
 def period(start: datetime, end: datetime) -> tuple[datetime, datetime]:
@@ -313,10 +318,15 @@ def period(start: datetime, end: datetime) -> tuple[datetime, datetime]:
 
 def text(value: object) -> str | None:
     """A text without what cannot be stored; None where there is none."""
-    if value is None:
+    if value is None or value == "":
         return None
-    found = str(value).strip()
-    return found[:LONGEST_TEXT].encode("utf-8", "replace").decode() or None
+    return _stored(value if type(value) is str else str(value))
+
+
+@lru_cache(maxsize=1 << 16)
+def _stored(value: str) -> str | None:
+    # Rows of a bill repeat nearly all of their texts.
+    return value.strip()[:LONGEST_TEXT].encode("utf-8", "replace").decode() or None
 
 
 def raw_of(value: Any) -> str:

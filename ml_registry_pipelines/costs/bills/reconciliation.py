@@ -4,6 +4,9 @@ capture rate = our effective cost / amount billed for usage, in one currency. It
 billed and nothing logged or priced, and there is none on a day without a bill. Credits, taxes, purchases
 and charges for more than a day stand beside it: no request answers to them.
 
+A bill in another currency than our costs is compared at the rate of its day (`currencies.py`); without one
+the two stand apart, and neither counts as nothing.
+
 Of several kinds of bill about one provider's day only one is compared, the nearest to the invoice:
 together they would count twice.
 """
@@ -11,13 +14,15 @@ together they would count twice.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.costs.bills.intake import BILLS, NEWEST, BillsError
 from ml_registry_pipelines.costs.bills.lines import DECIMALS, EXACT
+from ml_registry_pipelines.costs.currencies import TABLE as RATES
+from ml_registry_pipelines.costs.currencies import DatedRates
 from ml_registry_pipelines.costs.queries import cost_by
 from ml_registry_pipelines.lake.outcomes import LostRace, SnapshotGone, StaleSlice
 from ml_registry_pipelines.lake.tables.bills import BILL_RECONCILIATION
@@ -33,21 +38,6 @@ RECENT_DAYS = 62
 PREFERRED = ("focus", "openai_costs", "anthropic_costs", "cloudflare_costs")
 """Kinds of bill, the nearest to the invoice first."""
 ATTEMPTS = 8
-
-
-class Rates(Protocol):
-    """Dated exchange rates."""
-
-    def rate(self, day: date, *, of: str, into: str) -> Decimal | None:
-        """How much of `into` one unit of `of` was on that day; None where nobody knows, which is never 1."""
-        ...
-
-
-class NoRates:
-    """No rate is known: amounts of different currencies stay apart."""
-
-    def rate(self, day: date, *, of: str, into: str) -> Decimal | None:  # noqa: ARG002 - as it is asked
-        return None
 
 
 @dataclass(frozen=True)
@@ -89,6 +79,13 @@ class _Own:
     tokens: int = 0
     cost: Decimal | None = None
 
+    def at(self, rate: Decimal) -> _Own:
+        """The same in another currency."""
+        cost = (
+            None if self.cost is None else EXACT.multiply(self.cost, rate).quantize(DECIMALS, context=EXACT)
+        )
+        return replace(self, cost=cost)
+
     def plus(self, other: _Own) -> _Own:
         costs = [cost for cost in (self.cost, other.cost) if cost is not None]
         return _Own(
@@ -109,7 +106,6 @@ def reconcile(
     *,
     since: date | None = None,
     until: date | None = None,
-    rates: Rates | None = None,
     now: datetime | None = None,
 ) -> Reconciled:
     """Compare costs with bills, and write the days anew.
@@ -117,7 +113,6 @@ def reconcile(
     Args:
         since, until: first UTC day, and first that is left out; by default the last two months, and
             older days whose bills were restated since the last time.
-        rates: exchange rates, for bills in another currency than our costs.
 
     Raises:
         BillsError: other writers kept changing the tables; try again.
@@ -127,13 +122,14 @@ def reconcile(
     moment = now or datetime.now(UTC)
     for _ in range(ATTEMPTS):
         try:
-            with lake.read(BILLS, "cost_rollup", TABLE) as reading:
+            with lake.read(BILLS, "cost_rollup", TABLE, RATES) as reading:
+                rates = DatedRates(reading)
                 days = _days(reading, since, until, moment.date())
                 batch = _batch(reading)
                 rows = [
                     row
                     for first, last in _stretches(days)
-                    for row in _compared(reading, first, last, settings, rates or NoRates(), moment, batch)
+                    for row in _compared(reading, first, last, settings, rates, moment, batch)
                 ]
             if not rows and not lake.exists(TABLE):
                 return Reconciled(tuple(days), 0, batch)
@@ -191,7 +187,7 @@ def _compared(
     first: date,
     after: date,
     settings: BillSettings,
-    rates: Rates,
+    rates: DatedRates,
     now: datetime,
     batch: int,
 ) -> list[dict[str, object]]:
@@ -203,6 +199,7 @@ def _compared(
         "batch": batch,
         "bills_version": reading.version(BILLS),
         "rollup_version": reading.version("cost_rollup"),
+        "rates_version": reading.version(RATES),
         "computed_at": now,
     }
     rows: list[dict[str, object]] = []
@@ -232,9 +229,13 @@ def _compared(
 
 
 def _stranded(bill: _Bill | None, mine: _Own, pairs: Sequence[tuple[str | None, _Bill | None, _Own]]) -> bool:
-    """Whether something is billed in a currency that our costs of the day, which there are, are not in."""
-    elsewhere = any(other.cost for _, _, other in pairs if other is not mine)
-    return bill is not None and bool(bill.billed) and mine.cost is None and not mine.requests and elsewhere
+    """Whether some of our costs, which the bill may hold, are in a currency that nothing is billed in."""
+    elsewhere = any(
+        other.cost and currency is not None and not (theirs and theirs.billed)
+        for currency, theirs, other in pairs
+        if other is not mine
+    )
+    return bill is not None and bool(bill.billed) and elsewhere
 
 
 def _figures(bill: _Bill | None, mine: _Own, tolerance: Decimal, *, apart: bool) -> dict[str, object]:
@@ -278,7 +279,7 @@ def _status(billed: Decimal | None, mine: _Own, tolerance: Decimal, *, apart: bo
 
 
 def _paired(
-    day: date, bills: Mapping[str | None, _Bill] | None, own: Mapping[str | None, _Own], rates: Rates
+    day: date, bills: Mapping[str | None, _Bill] | None, own: Mapping[str | None, _Own], rates: DatedRates
 ) -> list[tuple[str | None, _Bill | None, _Own]]:
     """Bill and costs of one provider's day side by side, a row per currency.
 
@@ -292,6 +293,12 @@ def _paired(
         for currency in [c for c in billed if c is not None and c != into]:
             if (rate := rates.rate(day, of=currency, into=into)) is not None:
                 billed.setdefault(into, _Bill()).add(billed.pop(currency), rate, currency)
+    elif len(stated := [c for c in billed if c is not None]) == 1:
+        (into,) = stated
+        for currency in [c for c in ours if c != into]:
+            if (rate := rates.rate(day, of=currency, into=into)) is not None:
+                mine[into] = mine.get(into, _Own()).plus(mine.pop(currency).at(rate))
+                billed[into].converted.add(currency)
     currencies = sorted({c for c in (*billed, *mine) if c is not None})
     if len(currencies) == 1:
         (only,) = currencies

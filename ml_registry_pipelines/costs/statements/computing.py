@@ -17,7 +17,7 @@ from ml_registry_pipelines.costs.statements.statement import Statement, Statemen
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.reading import Reading
 
-TABLES = ("cost_rollup", "provider_bills")
+TABLES = ("cost_rollup", "provider_bills", "currency_rates")
 """What a reading has to hold to compute statements from."""
 _ZERO = Decimal(0)
 
@@ -32,6 +32,7 @@ class Months:
         self.made_of = {
             "cost_rollup_version": reading.version("cost_rollup"),
             "provider_bills_version": reading.version("provider_bills"),
+            "currency_rates_version": reading.version("currency_rates"),
             "rules_event": rules_sequence,
             **_computed_from(reading),
         }

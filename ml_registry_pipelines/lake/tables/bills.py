@@ -204,6 +204,7 @@ BILL_RECONCILIATION = Table(
         Column("batch", "int64", "batch of provider_bills up to which it was computed", required=True),
         Column("bills_version", "int64", "version of provider_bills", required=True),
         Column("rollup_version", "int64", "version of cost_rollup", required=True),
+        Column("rates_version", "int64", "version of currency_rates; none: there were no rates"),
         Column("computed_at", "timestamp", "when it was computed", "UTC", required=True),
     ),
     key=("day", "provider", "currency"),

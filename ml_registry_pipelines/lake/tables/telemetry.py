@@ -165,6 +165,9 @@ INGESTED_FILES = Table(
             "ignored", "int64", "records of other kinds, such as spans of a web server", "rows", required=True
         ),
         Column("recorded_at", "timestamp", "when the batch was taken", "UTC", required=True),
+        Column(
+            "suppressed", "int64", "records of erased people, which are not taken again; NULL: none", "rows"
+        ),
     ),
     key=("source", "path", "part"),
     statistics=("source", "path", "batch", "recorded_at"),
@@ -302,4 +305,72 @@ PERFORMANCE_ROLLUP = Table(
     row_group=512,  # the hours of a day are twenty times its other rows, with the sketches that take long to read
 )
 
-TABLES = (INFERENCE_EVENTS, INGESTED_FILES, QUARANTINED_ROWS, MODEL_METRICS, PERFORMANCE_ROLLUP)
+PERFORMANCE_MONTHS = Table(
+    name="performance_months",
+    row="one month of one provider, model, status and version, merged from the days of performance_rollup",
+    columns=(
+        Column("month", "date", "first day of the month, UTC", required=True),
+        Column(
+            "grain",
+            "string",
+            "month (by tenant) or whole_month (all tenants together): all requests are in each",
+            required=True,
+        ),
+        Column("tenant", "string", "organisation; NULL where the grain holds all together"),
+        Column("provider", "string", "who answered"),
+        Column("model", "string", "model that answered"),
+        *(column for column in ATTRIBUTED_COLUMNS if column.name != "attribution"),
+        Column("status", "string", "status of the requests", required=True),
+        Column("requests", "int64", "attempts", "requests", required=True),
+        Column("errors", "int64", "attempts whose status is an error", "requests", required=True),
+        Column("input_tokens", "int64", "sum of the input buckets", "tokens", required=True),
+        Column("output_tokens", "int64", "sum of the output buckets", "tokens", required=True),
+        Column("timed_output_tokens", "int64", "output tokens of the timed attempts", "tokens"),
+        Column("output_latency_us", "int64", "sum of latencies of those whose output tokens are known", "us"),
+        Column(
+            "assumed_requests",
+            "int64",
+            "attempts of which the log says that a part is assumed",
+            "requests",
+            required=True,
+        ),
+        Column("assumed_parts", "string", "those parts, as sorted words: time, tenant, latency ..."),
+        Column(
+            "latency_sketch",
+            "list<struct<bucket:int32,count:int64>>",
+            "DDSketch buckets of the latency, of small groups as well; NULL without any",
+        ),
+        Column(
+            "ttft_sketch",
+            "list<struct<bucket:int32,count:int64>>",
+            "DDSketch buckets of the time to first token, of small groups as well; NULL without any",
+        ),
+        Column(
+            "digest", "string", "of the files of performance_rollup that it was merged from", required=True
+        ),
+    ),
+    key=(
+        "month",
+        "grain",
+        "tenant",
+        "provider",
+        "model",
+        "status",
+        "deployment_id",
+        "model_id",
+        "model_version",
+    ),
+    statistics=("month", "grain", "digest"),
+    partition_by=("month",),
+    sort_by=("grain", "tenant"),
+    row_group=512,
+)
+
+TABLES = (
+    INFERENCE_EVENTS,
+    INGESTED_FILES,
+    QUARANTINED_ROWS,
+    MODEL_METRICS,
+    PERFORMANCE_ROLLUP,
+    PERFORMANCE_MONTHS,
+)

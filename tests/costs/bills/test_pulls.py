@@ -288,6 +288,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     server.shutdown()
 
 
+@pytest.mark.soak
 def test_keys_come_from_secrets_manager_too(lake: Lake, api: Api, secrets: None) -> None:
     from resources import BillsResource
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ml_registry_pipelines.costs.bills.capture_alerts import CAPTURE, bills_are_captured, capture_alerts
-from ml_registry_pipelines.costs.bills.reconciliation import Rates, reconcile
+from ml_registry_pipelines.costs.bills.reconciliation import reconcile
 from ml_registry_pipelines.costs.contracts import read_contract
+from ml_registry_pipelines.costs.currencies import Rate, add_rates
 from ml_registry_pipelines.costs.ledger import catch_up_costs
 from ml_registry_pipelines.costs.prices import catalog_rows
 from ml_registry_pipelines.costs.rollups import roll_up_costs
@@ -97,9 +98,9 @@ def desk(lake: Lake) -> Desk:
     return Desk(lake)
 
 
-def compared(desk: Desk, *, now: datetime = MORNING, rates: Rates | None = None) -> list[tuple[Any, ...]]:
+def compared(desk: Desk, *, now: datetime = MORNING) -> list[tuple[Any, ...]]:
     """(day, provider, currency, status, cost, billed, capture rate) of each row."""
-    reconcile(desk.lake, desk.settings, now=now, rates=rates)
+    reconcile(desk.lake, desk.settings, now=now)
     rows = desk.rows(
         "SELECT * FROM bill_reconciliation ORDER BY day, provider, currency", "bill_reconciliation"
     )
@@ -215,25 +216,40 @@ def test_two_kinds_of_bill_about_one_day_are_never_added(desk: Desk) -> None:
     assert row == {"report": "focus", "other_reports": "cloudflare_costs, openai_costs", "estimated": False}
 
 
-class HalfOfADollar:
-    """One unit of anything is two of anything else; nobody knows it on another day."""
-
-    def rate(self, day: date, *, of: str, into: str) -> Decimal | None:
-        return Decimal(2) if (day, of, into) == (DAY, "EUR", "USD") else None
+def rated(lake: Lake, *rates: tuple[date, str, str, str]) -> None:
+    add_rates(lake, [Rate(day, base, quote, Decimal(rate), "a bank") for day, base, quote, rate in rates])
 
 
 def test_a_bill_in_another_currency_is_not_compared_unless_a_rate_of_the_day_is_known(desk: Desk) -> None:
     log(desk.lake, (100, {}))
     desk.take("b.json", page(openai_bucket(DAY, openai_cost(50, currency="eur"))))
-    assert compared(desk) == [
+    apart = [
         (DAY, "openai", "EUR", "other_currency", None, Decimal(50), None),
         (DAY, "openai", "USD", "other_currency", Decimal(100), None, None),
     ]
-    assert compared(desk, rates=HalfOfADollar()) == [
-        (DAY, "openai", "USD", "captured", Decimal(100), Decimal(100), 1.0)
+    assert compared(desk) == apart
+    # A rate of the day after does not hold yet, one of eight days before no more.
+    rated(
+        desk.lake, (DAY + timedelta(days=1), "EUR", "USD", "3"), (DAY - timedelta(days=8), "EUR", "USD", "4")
+    )
+    assert compared(desk) == apart
+    rated(desk.lake, (DAY - timedelta(days=2), "USD", "EUR", "0.5"))
+    assert compared(desk) == [(DAY, "openai", "USD", "captured", Decimal(100), Decimal(100), 1.0)]
+    (row,) = desk.rows("SELECT converted_from, rates_version FROM bill_reconciliation", "bill_reconciliation")
+    assert row["converted_from"] == "EUR"
+    assert row["rates_version"] > 0
+
+
+def test_costs_in_two_currencies_meet_a_bill_in_one_of_them_or_are_said_to_be_apart(desk: Desk) -> None:
+    log(desk.lake, (30, {}), (4000, {"model": "cheap"}))
+    desk.take("b.json", page(openai_bucket(DAY, openai_cost(70))))
+    # 30 USD of 70 are no capture rate of 43 %: the 40 EUR may be in the bill.
+    assert [row[2:] for row in compared(desk)] == [
+        ("EUR", "other_currency", Decimal(40), None, None),
+        ("USD", "other_currency", Decimal(30), Decimal(70), None),
     ]
-    (row,) = desk.rows("SELECT converted_from FROM bill_reconciliation", "bill_reconciliation")
-    assert row == {"converted_from": "EUR"}
+    rated(desk.lake, (DAY, "EUR", "USD", "1"))
+    assert [row[2:] for row in compared(desk)] == [("USD", "captured", Decimal(70), Decimal(70), 1.0)]
 
 
 def test_a_bill_that_says_nothing_is_told_from_no_bill(desk: Desk) -> None:

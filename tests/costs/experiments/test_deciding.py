@@ -263,6 +263,7 @@ def test_nothing_seen_is_inconclusive_and_says_what_is_missing(tmp_path):
         assert made.verdict(declared()).outcome is Outcome.INCONCLUSIVE  # three of three: that happens
 
 
+@pytest.mark.soak
 def test_several_candidates_are_corrected_for_and_the_cheapest_of_those_that_win_is_taken(tmp_path):
     with trial(tmp_path) as made:
         populate(made, solved={"big": 0.8, "small": 0.8, "agreed": 0.8})

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.costs.experiments.deciding import Outcome, Standing
 from ml_registry_pipelines.costs.experiments.declaring import Mode, parse
 from ml_registry_pipelines.costs.experiments.looking import code_version, decisions, due, look

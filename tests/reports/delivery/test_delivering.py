@@ -42,6 +42,7 @@ def test_a_report_is_delivered_once_when_its_day_is_over(post):
     assert again.next_at == datetime(2026, 11, 4, 1, tzinfo=UTC)
 
 
+@pytest.mark.soak
 def test_what_was_missed_comes_once_each_and_the_oldest_first(post):
     post.subscribe(formats=["csv"])
     post.clock.on(days=3)
@@ -117,6 +118,7 @@ def test_many_changed_days_are_one_message(post):
     assert len([name for name in post.files() if "corrections" in name]) == 1
 
 
+@pytest.mark.soak
 def test_newer_tables_with_the_same_figures_are_no_correction(post):
     post.take(NOON, tenant="globex")
     post.subscribe(tenant="acme")
@@ -274,6 +276,7 @@ def test_a_post_says_what_its_figures_rest_on(post, monkeypatch):
     assert [file["name"] for file in data["files"]] == ["2026-11-02.html", "2026-11-02.csv"]
 
 
+@pytest.mark.soak
 def test_a_zone_that_changes_moves_no_report_that_was_delivered(post):
     post.take(NOON.replace(hour=23))
     post.subscribe()

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from click.testing import CliRunner
 
-from ml_registry_pipelines.cli import cli
+from ml_registry_pipelines.cli.main import cli
 from ml_registry_pipelines.errors import MlregError
 
 

@@ -97,7 +97,9 @@ def line(row: Mapping[str, Any], given: Given) -> Line | None:
         amount=billed,
         currency=currency_of(text(row.get("BillingCurrency")), given, "BillingCurrency"),
         provider_line_id=_first(row, _LINE_ID),
-        identity=tuple(f"{name}={found}" for name in _IDENTITY if (found := text(row.get(name))) is not None),
+        identity=tuple(
+            f"{name}={found}" for name in _IDENTITY if name in row and (found := text(row[name])) is not None
+        ),
     )
 
 
@@ -109,4 +111,7 @@ def _needed(row: Mapping[str, Any], column: str) -> Any:
 
 
 def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> str | None:
-    return next((found for name in columns if (found := text(row.get(name))) is not None), None)
+    for name in columns:
+        if name in row and (found := text(row[name])) is not None:
+            return found
+    return None

@@ -1,0 +1,256 @@
+"""People by group, label and prediction: the counts that fairness metrics are computed from.
+
+Rows are counted once per set of group attributes, in DuckDB; every metric of a run works on the counts.
+What a column holds never leaves this room, but for the names of groups, which are few.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from ml_registry_pipelines.compliance.evaluation_rows import LABEL, PREDICTION, Evaluation, Outcome, Task
+from ml_registry_pipelines.errors import MlregError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Key: TypeAlias = tuple[str | None, ...]
+"""One value per group attribute; None where a row does not state it."""
+
+DEEPEST = 3
+"""Group attributes that may be crossed."""
+NOT_STATED = "(not stated)"
+MOST_GROUPS = 1_000
+"""Groups of crossed attributes above which they name persons rather than groups."""
+
+
+class NotMeasurable(MlregError):
+    """A metric has no value on these data, and why. Never holds a value of a row."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """An evaluation, and what has been counted of it: give the metrics of one run the same object."""
+
+    evaluation: Evaluation
+    _cells: dict[tuple[str, ...], list[People]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def rows(self) -> pa.Table:
+        return self.evaluation.rows
+
+    def column(self, name: str) -> str:
+        """A column of the rows, quoted for SQL: `label`, `prediction`, `score` or a further role.
+
+        Raises:
+            NotMeasurable: none is declared, or there are no rows.
+        """
+        if name not in self.rows.column_names:
+            raise NotMeasurable(
+                f"the evaluation declares no {name}, which this metric reads; "
+                f"it has {', '.join(self.rows.column_names)}"
+            )
+        if not self.rows.num_rows:
+            raise NotMeasurable("the evaluation has no row")
+        return quoted(name)
+
+    def numbers(self, name: str) -> str:
+        """A column that holds numbers, quoted for SQL.
+
+        Raises:
+            NotMeasurable: it is not there, or holds text.
+        """
+        import pyarrow as pa
+
+        column = self.column(name)
+        if not pa.types.is_floating(self.rows.schema.field(name).type):
+            raise NotMeasurable(f"column {name!r} holds text; this metric reads numbers from it")
+        return column
+
+    def classes(self, name: str) -> str:
+        """SQL for a class as text, such as a prompt's id: 1.0 is `1`.
+
+        Raises:
+            NotMeasurable: it is not there.
+        """
+        import pyarrow as pa
+
+        column = self.column(name)
+        if not pa.types.is_floating(self.rows.schema.field(name).type):
+            return f"CAST({column} AS VARCHAR)"
+        return (
+            f"CASE WHEN abs({column}) < 1e15 AND {column} = floor({column}) "
+            f"THEN CAST(CAST({column} AS BIGINT) AS VARCHAR) ELSE CAST({column} AS VARCHAR) END"
+        )
+
+    def attributes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Group attributes to be crossed.
+
+        Raises:
+            NotMeasurable: none or too many are named, one twice, or one that is not declared.
+        """
+        if not 1 <= len(names) <= DEEPEST or len(set(names)) < len(names):
+            raise NotMeasurable(f"name 1 to {DEEPEST} different group attributes, not {', '.join(names)}")
+        if absent := [name for name in names if name not in self.evaluation.attributes]:
+            known = ", ".join(self.evaluation.attributes) or "none"
+            raise NotMeasurable(
+                f"{', '.join(absent)} is not declared as a group attribute; declared: {known}"
+            )
+        return tuple(names)
+
+    def group_columns(self, names: Sequence[str]) -> str:
+        """SQL for the group attributes, as columns g0, g1, g2."""
+        each = (quoted(self.evaluation.group_column(name)) for name in self.attributes(names))
+        return ", ".join(f"{column} AS g{i}" for i, column in enumerate(each))
+
+    def ask(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
+        """The answer of one statement over `evaluation`, in a connection that reads no file."""
+        import duckdb
+
+        with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+            connection.register("evaluation", self.rows)
+            return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+
+    def people(self, attributes: Sequence[str], *needed: str) -> list[People]:
+        """Counts by group, largest group first.
+
+        Args:
+            needed: `label`, `prediction`: columns that have to be declared.
+
+        Raises:
+            NotMeasurable: one is not, holds no classes, or there are too many groups.
+        """
+        names = self.attributes(attributes)
+        for name in needed:
+            self.column(name)
+        if names not in self._cells:
+            self._cells[names] = self._count(names)
+        return self._cells[names]
+
+    def _count(self, names: tuple[str, ...]) -> list[People]:
+        if self.evaluation.task in (Task.REGRESSION, Task.RANKING):
+            raise NotMeasurable(f"the evaluation is one of a {self.evaluation.task.value}, without classes")
+        label, prediction = (
+            self.numbers(name) if name in self.rows.column_names else "CAST(NULL AS DOUBLE)"
+            for name in (LABEL, PREDICTION)
+        )
+        rows = self.ask(
+            f"""
+            SELECT {self.group_columns(names)}, {label} AS label, {prediction} AS prediction, count(*) AS n
+            FROM evaluation GROUP BY ALL LIMIT {9 * MOST_GROUPS + 1}
+            """
+        )
+        values = set(rows["label"].to_pylist()) | set(rows["prediction"].to_pylist())
+        if values - {0.0, 1.0, None}:
+            raise NotMeasurable("labels or predictions are no classes, but other numbers than 1 and 0")
+        found: dict[Key, Counter[tuple[bool | None, bool | None]]] = {}
+        for key, row in zip(keys_of(rows, names), rows.to_pylist(), strict=True):
+            found.setdefault(key, Counter())[_truth(row["label"]), _truth(row["prediction"])] += row["n"]
+        every = [People(group_name(names, key), key, dict(by)) for key, by in found.items()]
+        return sorted(every, key=lambda p: (-p.n, p.name))
+
+
+def _truth(value: float | None) -> bool | None:
+    return None if value is None else value == 1.0
+
+
+def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Key]:
+    """The groups of an answer with `group_columns`.
+
+    Raises:
+        NotMeasurable: there are too many.
+    """
+    keys: list[Key] = list(zip(*(rows[f"g{i}"].to_pylist() for i in range(len(names))), strict=True))
+    if len(set(keys)) > MOST_GROUPS:
+        raise NotMeasurable(
+            f"{', '.join(names)} make more than {MOST_GROUPS:,} groups; cross fewer attributes"
+        )
+    return keys
+
+
+def quoted(name: str) -> str:
+    """A column's name in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def group_name(names: Sequence[str], key: Key) -> str:
+    """Such as `race=Caucasian, sex=Male`."""
+    return ", ".join(
+        f"{name}={NOT_STATED if value is None else value}" for name, value in zip(names, key, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class People:
+    """The rows of one group, by label and prediction (True: the positive class); each may be unknown (None)."""
+
+    name: str
+    key: Key
+    by: Mapping[tuple[bool | None, bool | None], int]
+
+    def count(self, label: bool | None, prediction: bool | None) -> int:
+        return self.by.get((label, prediction), 0)
+
+    @property
+    def n(self) -> int:
+        return sum(self.by.values())
+
+    @property
+    def tp(self) -> int:
+        return self.count(True, True)
+
+    @property
+    def fp(self) -> int:
+        return self.count(False, True)
+
+    @property
+    def fn(self) -> int:
+        return self.count(True, False)
+
+    @property
+    def tn(self) -> int:
+        return self.count(False, False)
+
+    @property
+    def predicted(self) -> int:
+        """Rows with a prediction."""
+        return self.predicted_as(True) + self.predicted_as(False)
+
+    def predicted_as(self, outcome: bool) -> int:
+        return sum(n for (_, prediction), n in self.by.items() if prediction is outcome)
+
+    @property
+    def known(self) -> int:
+        """Rows with label and prediction."""
+        return self.tp + self.fp + self.fn + self.tn
+
+    def labelled_as(self, outcome: bool) -> int:
+        """Rows with that label, whatever was predicted."""
+        return sum(n for (label, _), n in self.by.items() if label is outcome)
+
+
+def together(name: str, parts: Iterable[People]) -> People:
+    """Several groups as one."""
+    total: Counter[tuple[bool | None, bool | None]] = Counter()
+    for part in parts:
+        total.update(part.by)
+    return People(name, (), dict(total))
+
+
+def is_positive(data: Data, stated: str, word: str) -> bool:
+    """Whether the outcome that a suite states is the positive class.
+
+    Raises:
+        NotMeasurable: the version declares the other outcome as favourable.
+    """
+    if word == "favourable" and stated != data.evaluation.favourable.value:
+        raise NotMeasurable(
+            f"the suite takes the {stated} class as favourable, and the evaluation declares "
+            f"the {data.evaluation.favourable.value} one"
+        )
+    return Outcome(stated) is Outcome.POSITIVE

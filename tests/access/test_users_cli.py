@@ -1,0 +1,115 @@
+"""`mlreg` with users: keys in the environment, and doors that open for who may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ml_registry_pipelines.cli.main import cli
+from ml_registry_pipelines.errors import MlregError
+
+Mlreg = Callable[..., Result]
+
+
+@pytest.fixture
+def mlreg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mlreg:
+    monkeypatch.setenv("MLREG_HOME", str(tmp_path / "home"))
+    for name in ("MLREG_API_KEY", "MLREG_API_KEY_FILE", "MLREG_TENANT", "MLREG_ACTOR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, key: str | None = None, tenant: str | None = None) -> Result:
+        given = {"MLREG_API_KEY": key, "MLREG_TENANT": tenant}
+        return CliRunner().invoke(cli, list(arguments), env=given)
+
+    return run
+
+
+def made(result: Result) -> tuple[str, str]:
+    """Pseudonym and key of a user that was made."""
+    assert result.exit_code == 0, result.output
+    user, key = re.search(r"u-[0-9a-f]{16}", result.output), re.search(r"mlreg_\S+", result.output)
+    assert user
+    assert key
+    return user[0], key[0]
+
+
+def refused(result: Result, sentence: str) -> None:
+    assert result.exit_code != 0
+    assert isinstance(result.exception, MlregError), result.output
+    assert sentence in str(result.exception)
+
+
+def test_from_no_users_to_a_team_and_back_to_nobody(mlreg: Mlreg, tmp_path: Path) -> None:
+    assert mlreg("models", "register", "fraud").exit_code == 0
+    _, admin = made(mlreg("users", "init", "--name", "Ada Lovelace", "--email", "ada@example.org"))
+    refused(mlreg("models", "register", "credit"), "set MLREG_API_KEY")
+    refused(mlreg("models", "list"), "set MLREG_API_KEY")
+    refused(mlreg("users", "add", "viewer", "--tenant", "*"), "set MLREG_API_KEY")
+    refused(mlreg("models", "list", key="mlreg_wrong"), "this API key is not valid here")
+
+    viewer, viewers = made(mlreg("users", "add", "viewer", "--tenant", "default", key=admin))
+    assert "fraud" in mlreg("models", "list", key=viewers).output
+    refused(mlreg("models", "register", "credit", key=viewers), "that takes admin or engineer")
+    refused(mlreg("users", "list", key=viewers), "users are kept by an admin")
+    refused(mlreg("users", "roles", viewer, "admin", key=viewers), "users are kept by an admin")
+
+    assert mlreg("users", "roles", viewer, "engineer", key=admin).exit_code == 0
+    assert mlreg("models", "register", "credit", key=viewers).exit_code == 0
+    listed = mlreg("users", "list", key=admin).output
+    assert "Ada Lovelace <ada@example.org>" in listed
+    assert f"{viewer}  engineer  in default" in listed
+    assert "last used 20" in listed
+    assert "engineer" in mlreg("users", "whoami", key=viewers).output
+
+    assert mlreg("users", "deactivate", viewer, "--forget", key=admin).exit_code == 0
+    refused(mlreg("models", "list", key=viewers), "not valid here")
+    log = b"".join(
+        p.read_bytes() for p in (tmp_path / "home/tables/governance_events").rglob("*") if p.is_file()
+    )
+    assert b"Lovelace" not in log
+    assert admin.encode() not in log
+
+
+def test_a_tenant_of_others_is_closed_in_every_command(mlreg: Mlreg) -> None:
+    _, admin = made(mlreg("users", "init"))
+    assert mlreg("models", "register", "secret", key=admin, tenant="bank").exit_code == 0
+    user, key = made(mlreg("users", "add", "engineer", "--tenant", "acme", key=admin))
+    select = "SELECT payload LIKE '%ours%' AS seen FROM governance_events"
+    assert mlreg("models", "register", "ours", key=key, tenant="acme").exit_code == 0
+    assert "true" in mlreg("sql", select, "--tenant", "acme", key=key).output
+    for command in (
+        ("sql", select, "--tenant", "bank"),
+        ("models", "list"),
+        ("models", "register", "more"),
+        ("audit", "export", "/nowhere"),
+        ("costs", "summary", "--tenant", "bank"),
+        ("quarantine", "list"),
+        ("ingest",),
+        ("maintain",),
+    ):
+        result = mlreg(*command, key=key, tenant="bank")
+        assert result.exit_code != 0, command
+        assert isinstance(result.exception, MlregError), (command, result.output)
+        assert "grant" in str(result.exception), command
+    for command in (("sql", select), ("costs", "summary"), ("bills", "list")):
+        refused(mlreg(*command, key=key), "no grant for every tenant")
+    assert mlreg("users", "grant", user, "bank", "--model", "secret", key=admin).exit_code == 0
+    refused(mlreg("sql", select, "--tenant", "bank", key=key), "has grants for models")
+    assert mlreg("maintain", key=admin).exit_code == 0
+
+
+def test_a_key_in_a_file_that_others_may_read_is_not_used(
+    mlreg: Mlreg, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, admin = made(mlreg("users", "init"))
+    file = tmp_path / "key"
+    file.write_text(f"{admin}\n")
+    file.chmod(0o644)
+    monkeypatch.setenv("MLREG_API_KEY_FILE", str(file))
+    refused(mlreg("users", "whoami"), "chmod 600")
+    file.chmod(0o600)
+    assert "admin" in mlreg("users", "whoami").output
