@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import uuid
@@ -30,6 +31,11 @@ settings.register_profile("ours", max_examples=examples(100), derandomize=not AL
 settings.load_profile("ours")
 
 put_off()  # before modules of tests import jsonschema
+
+# What a script starts in its background ignores SIGINT. Dagster then ignores SIGTERM too, and
+# servers that the tests start inherit that: nothing would end them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -121,8 +127,8 @@ def s3() -> Iterator[S3]:
         assert url, "the S3 server did not start; what it said is above"
         yield S3(url)
     finally:
-        server.terminate()
-        server.communicate()
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture

@@ -421,7 +421,7 @@ def test_an_import_that_is_killed_goes_on_where_it_was(mlflow: Mlflow, tmp_path:
     with Lake(root) as lake, Log(lake) as log:
         registry = ModelRegistry(log, actor=ACTOR)
         before = len(registry.list_versions("a"))
-        assert 3 <= before < 6
+        assert 3 <= before <= 6  # All six, where the machine was too busy to kill it in time.
         done = Here(log, "default").take(mlflow.uri)
         assert (done.models, done.versions, done.failed) == (0, 6 - before, [])
         versions = registry.list_versions("a")

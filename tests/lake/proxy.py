@@ -67,8 +67,8 @@ def proxy_before(upstream: str) -> Iterator[Proxy]:
         assert process.stdout is not None
         yield Proxy(process.stdout.readline().strip())
     finally:
-        process.terminate()
-        process.communicate()
+        process.kill()
+        process.wait()
 
 
 class _Server(http.server.ThreadingHTTPServer):

@@ -49,8 +49,8 @@ def faulty_before(upstream: str) -> Iterator[Faulty]:
         assert process.stdout is not None
         yield Faulty(process.stdout.readline().strip())
     finally:
-        process.terminate()
-        process.communicate()
+        process.kill()
+        process.wait()
 
 
 class _FaultyServer(_Server):
