@@ -231,9 +231,12 @@ dl.reading dd { max-width: 46rem; color: var(--muted); }
   h2 { margin-top: 1.5rem; }
   figure { margin: 1rem 0 1.25rem; }
   h2, h3, caption { break-after: avoid; }
+  /* Room for a few rows, so that no heading of a table is left alone at the foot of a page. */
+  caption { break-inside: avoid; }
+  caption::after { content: ""; display: block; height: 30mm; margin-bottom: -30mm; }
   thead { display: table-header-group; }
   .chart, .wide { overflow: visible; }
-  .chart svg { min-width: 0; }
+  .chart svg { min-width: 0; max-height: 115mm; }
   th, td { padding: 0.2rem 0.45rem; }
   table { font-size: 8pt; }
 }
