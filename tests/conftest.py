@@ -73,6 +73,14 @@ def _migrations_are_read_once() -> None:
     ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
 
 
+@pytest.fixture(autouse=True)
+def _what_loaded_a_location_is_over() -> Iterator[None]:
+    """Dagster remembers for the process how it last loaded code, and a later test would go on from there."""
+    yield
+    if loading := sys.modules.get("dagster._core.definitions.definitions_load_context"):
+        loading.DefinitionsLoadContext._instance = None
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty root, which MLREG_HOME names; other settings are at their defaults."""
