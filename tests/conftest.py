@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
 
+# A commit at the end of each lake, which is there in every test; tests of timings switch them on.
+os.environ["MLREG_QUERY_TIMINGS"] = "off"
+
 put_off()  # before modules of tests import jsonschema
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -129,7 +132,7 @@ def s3() -> Iterator[S3]:
         assert url, "the S3 server did not start; what it said is above"
         yield S3(url)
     finally:
-        server.terminate()
+        server.kill()  # whatever signals the shell of the suite has it ignore
         server.communicate()
 
 

@@ -67,7 +67,7 @@ def proxy_before(upstream: str) -> Iterator[Proxy]:
         assert process.stdout is not None
         yield Proxy(process.stdout.readline().strip())
     finally:
-        process.terminate()
+        process.kill()  # whatever signals the shell of the suite has it ignore
         process.communicate()
 
 

@@ -96,7 +96,8 @@ def test_one_select_of_any_shape_is_answered(lake, sql, expected):
     assert rows(lake, sql) == expected
 
 
-def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home):
+def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home, monkeypatch):
+    monkeypatch.setenv("MLREG_QUERY_TIMINGS", "on")
     with Lake(str(home), process="cli") as lake:
         assert run_sql(lake, "SELECT sum(value) AS s FROM model_metrics", tenant="acme").to_pylist() == [
             {"s": 3.0}

@@ -49,7 +49,7 @@ def faulty_before(upstream: str) -> Iterator[Faulty]:
         assert process.stdout is not None
         yield Faulty(process.stdout.readline().strip())
     finally:
-        process.terminate()
+        process.kill()  # whatever signals the shell of the suite has it ignore
         process.communicate()
 
 
