@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from ml_registry_pipelines.iri_grammar import put_off
 from tests.examples import ALL, examples
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from ml_registry_pipelines.lake.lake import Lake
 
+if not ALL:
+    # Constants of the modules that happen to be loaded by then: what is drawn would depend on the tests before.
+    providers._get_local_constants = lambda: providers._local_constants
 settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
 
