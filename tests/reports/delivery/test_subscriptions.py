@@ -86,7 +86,7 @@ def test_a_command_given_again_is_given_once(post):
     one, two = (post.desk().add(asked, idempotency_key="k") for _ in range(2))
     assert one.id == two.id
     assert TODAY <= one.first <= datetime.now(UTC).date()
-    again = [post.desk().redeliver("costs", TODAY, idempotency_key="r") for _ in range(2)]
+    again = [post.desk().redeliver("costs", one.first, idempotency_key="r") for _ in range(2)]
     assert [each.epoch for each in again] == [1, 1]
 
 
