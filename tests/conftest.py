@@ -38,6 +38,8 @@ os.environ["MLREG_QUERY_TIMINGS"] = "off"
 
 put_off()  # before modules of tests import jsonschema
 
+PATIENCE_MS = 120_000
+"""How long a page may take to show something, on a machine that others use, too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 

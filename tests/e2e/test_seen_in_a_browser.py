@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.conftest import PATIENCE_MS
 from tests.e2e.ui import Ui, wait_for
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def page(browser: Browser, ui: Ui) -> Iterator[Page]:
     """
     wait_for("an end of all runs", ui.quiet)
     window = browser.new_context(viewport={"width": 1680, "height": 1000})
+    window.set_default_timeout(PATIENCE_MS)
     page = window.new_page()
     page.goto(f"{ui.address}/overview", wait_until="domcontentloaded")
     page.get_by_label("API key").fill(ui.key or "")

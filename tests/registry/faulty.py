@@ -35,7 +35,7 @@ class Faulty:
         return int(self._ask(what))
 
     def _ask(self, what: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=120) as answer:
             return str(answer.read().decode())
 
 
