@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
 SHIPPED = REPOSITORY / "demo"
 POLL_SECONDS = 2.0
-"""Between two looks, each of which takes some tenths of a second of what the runs need, too."""
+"""Between two looks at the runs."""
+LOOK_SECONDS = 8.0
+"""Between two looks at the tables while a run goes on, which take some tenths of a second of what it needs, too."""
 PATIENCE_SECONDS = 240.0
 """How long nothing may change before the demo gives up; the slowest single step takes a tenth of it."""
 
@@ -236,11 +238,12 @@ def _work(settings: Settings, lake: Lake, sources: Sources, models: DemoModels) 
         models.work(instance, line.show)
         changed = time.monotonic()
         seen = None
+        look, left, looked = True, what_is_left(lake, sources), time.monotonic()
         while True:
-            left = what_is_left(lake, sources)
             _refuse_failures(instance, settings, since=began)
             running = _running(instance)
-            if not left and not running:
+            # A run that has just ended may have left work for others: then the tables are looked at first.
+            if look and not left and not running:
                 return
             if (left, running) != seen:
                 seen, changed = (left, running), time.monotonic()
@@ -251,6 +254,8 @@ def _work(settings: Settings, lake: Lake, sources: Sources, models: DemoModels) 
                 )
             line.show(f"{left}{f'; running: {running}' if running else ''}")
             _pause(daemon)
+            if look := not running or time.monotonic() - looked >= LOOK_SECONDS:
+                left, looked = what_is_left(lake, sources), time.monotonic()
 
 
 def _running(instance: dg.DagsterInstance) -> str:

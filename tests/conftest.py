@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
+from hypothesis.internal.conjecture import providers
 
 from ml_registry_pipelines.iri_grammar import put_off
 from tests.examples import ALL, examples
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
     from ml_registry_pipelines.lake.lake import Lake
 
+if not ALL:
+    # Constants of the modules that happen to be loaded by then: what is drawn would depend on the tests before.
+    providers._get_local_constants = lambda: providers._local_constants
 settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
+
+# A commit at the end of each lake, which is there in every test; tests of timings switch them on.
+os.environ["MLREG_QUERY_TIMINGS"] = "off"
 
 put_off()  # before modules of tests import jsonschema
 
@@ -37,6 +44,8 @@ put_off()  # before modules of tests import jsonschema
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+PATIENCE_MS = 120_000
+"""How long a page may take to show something, on a machine that others use, too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -77,6 +86,14 @@ def _migrations_are_read_once() -> None:
         return known[where]
 
     ScriptDirectory.from_config = from_config  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _what_loaded_a_location_is_over() -> Iterator[None]:
+    """Dagster remembers for the process how it last loaded code, and a later test would go on from there."""
+    yield
+    if loading := sys.modules.get("dagster._core.definitions.definitions_load_context"):
+        loading.DefinitionsLoadContext._instance = None
 
 
 @pytest.fixture
@@ -127,8 +144,8 @@ def s3() -> Iterator[S3]:
         assert url, "the S3 server did not start; what it said is above"
         yield S3(url)
     finally:
-        server.kill()
-        server.wait()
+        server.kill()  # whatever signals the shell of the suite has it ignore
+        server.communicate()
 
 
 @pytest.fixture

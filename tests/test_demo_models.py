@@ -64,14 +64,15 @@ def models(log: Log) -> DemoModels:
     return DemoModels(log, Settings.from_environment())
 
 
-def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
-    log: Log, instance: dg.DagsterInstance
+@pytest.mark.parametrize("at_once", [4, pytest.param(1, marks=pytest.mark.soak)])
+def test_it_is_broken_off_between_steps_and_goes_on_where_it_ended(
+    log: Log, instance: dg.DagsterInstance, at_once: int
 ) -> None:
     registry, tracker = ModelRegistry(log, actor=ME), LineageTracker(log, actor=ME)
     taken: list[str] = []
 
-    def one_step(title: str) -> None:
-        if taken:
+    def few_steps(title: str) -> None:
+        if len(taken) == at_once:
             raise BrokenOff
         taken.append(title)
 
@@ -79,10 +80,10 @@ def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
     while models(log).left():
         taken.clear()
         try:
-            models(log).work(instance, one_step)
+            models(log).work(instance, few_steps)
         except BrokenOff:
-            assert len(models(log).left()) == steps - 1
-        steps -= 1
+            assert len(models(log).left()) == steps - at_once
+        steps -= len(taken)
     assert steps == 0
 
     stages = {

@@ -187,7 +187,9 @@ def test_looks_at_everything_keep_their_distance(location: Location) -> None:
     assert "due in" in (location.tick("reconcile_inference_logs").skip_message or "")
 
 
-@pytest.mark.parametrize("sensor", ["new_inference_logs", "reconcile_inference_logs"])
+@pytest.mark.parametrize(
+    "sensor", ["new_inference_logs", pytest.param("reconcile_inference_logs", marks=pytest.mark.soak)]
+)
 def test_a_cursor_that_someone_broke_costs_no_file(
     location: Location, sensor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,10 @@ class Table:
 
     def empty(self) -> pa.Table:
         """A table of no rows with the declared schema."""
+        return self._empty
+
+    @cached_property
+    def _empty(self) -> pa.Table:
         return self.schema.empty_table()
 
 

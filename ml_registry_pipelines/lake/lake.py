@@ -10,6 +10,7 @@ reading in `reading.py`.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -62,6 +63,8 @@ LOOK_BACK = 100
 """Newest commits among which `notes` looks."""
 TIMINGS_HELD = 500
 """Query timings that are held in memory before they are written."""
+TIMINGS = "MLREG_QUERY_TIMINGS"
+"""Names the setting that says whether timings are kept: each process ends with a commit of them, 10 ms."""
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +83,8 @@ class Lake:
         process: what is asking, for the table of query timings.
 
     Raises:
-        LakeError: the folder's name has a character that the table format cannot hold.
+        LakeError: the folder's name has a character that the table format cannot hold, or
+            MLREG_QUERY_TIMINGS is neither on nor off.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Lake:
         self.process = process
         self._handles = Handles(self.root, self.storage_options)
         self._lock = threading.Lock()
+        self._keeps_timings = _keeps_timings()
         self._timings: list[dict[str, object]] = []
         self._closing: list[Callable[[], None]] = []
         self._maintainer = Maintainer(self._handles.open, self._folder, self._handles.checkpointed)
@@ -337,6 +342,8 @@ class Lake:
 
     def timed(self, name: str, *, seconds: float, rows: int, size: int) -> None:
         """Note how long a named query took, for the table of query timings."""
+        if not self._keeps_timings:
+            return
         timing: dict[str, object] = {
             "name": name,
             "recorded_at": datetime.now(UTC),
@@ -388,3 +395,10 @@ class Lake:
 
     def _folder(self, table: str) -> Folder:
         return open_folder(self.uri(table), self.storage_options)
+
+
+def _keeps_timings() -> bool:
+    wanted = os.environ.get(TIMINGS, "").strip() or "on"
+    if wanted not in {"on", "off"}:
+        raise LakeError(f"{TIMINGS} is {wanted!r}; set it to on or off")
+    return wanted == "on"

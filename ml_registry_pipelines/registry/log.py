@@ -568,7 +568,7 @@ class Log:
 
     def _head(self, tenant: str) -> tuple[int, str, datetime]:
         if tenant not in self._heads:
-            event = self._table.head(tenant)
+            event = self._table.head(tenant) if self._tail.base else None  # else the tail is the whole log
             self._heads[tenant] = (
                 (0, "", datetime.min.replace(tzinfo=UTC))
                 if event is None
@@ -580,7 +580,9 @@ class Log:
         if when.tzinfo is None:
             raise InvalidInput(f"the time {when.isoformat()} has no zone; add one, such as +00:00")
         known = [e.sequence for e in self._tail.events if e.tenant == tenant and e.recorded_at <= when]
-        return known[-1] if known else self._table.sequence_at(tenant, when)
+        if known or not self._tail.base:
+            return known[-1] if known else 0
+        return self._table.sequence_at(tenant, when)
 
     def _refresh(self) -> None:
         """Take what the log has got since the last look."""

@@ -133,11 +133,15 @@ class LogTable:
             return None
 
     def _events_of(self, path: str) -> list[Event]:
+        rows = self._whole(f"{self._lake.uri(TABLE)}/{unquote(path)}")
+        return from_arrow(as_declared(rows, self._lake.declaration(TABLE)))
+
+    @staticmethod
+    def _whole(path: str) -> pa.Table:
         import pyarrow.parquet as pq
 
-        with pq.ParquetFile(f"{self._lake.uri(TABLE)}/{unquote(path)}") as opened:
-            rows = opened.read(use_threads=False)
-        return from_arrow(as_declared(rows, self._lake.declaration(TABLE)))
+        with pq.ParquetFile(path) as opened:
+            return opened.read(use_threads=False)
 
     def after(self, position: int) -> list[Event]:
         """Events newer than a position, in order."""
@@ -246,13 +250,15 @@ class LogTable:
         files = pa.table(handle.get_add_actions(flatten=True)).select(
             ["path", "min.position", "max.position"]
         )
-        paths = [
-            f"{self._lake.uri(TABLE)}/{unquote(path)}"
-            for path, low, high in zip(*(column.to_pylist() for column in files.columns), strict=True)
-            if high is None or (high >= first and low <= last)
-        ]
         wanted = [("position", ">=", first), ("position", "<=", last)]
-        parts = [pq.read_table(path, partitioning=None, filters=wanted) for path in paths]
+        parts = []
+        for name, low, high in zip(*(column.to_pylist() for column in files.columns), strict=True):
+            path = f"{self._lake.uri(TABLE)}/{unquote(name)}"
+            if high is not None and first <= low and high <= last:
+                # The files of single commands, which are many: a tenth of the time that a filter takes.
+                parts.append(self._whole(path))
+            elif high is None or (high >= first and low <= last):
+                parts.append(pq.read_table(path, partitioning=None, filters=wanted))
         # Files from before a column was declared lack it.
         return (
             as_declared(pa.concat_tables(parts, promote_options="default"), declared)

@@ -38,6 +38,7 @@ from ml_registry_pipelines.registry.actors import BY_KEY, Actor, ActorKind
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.webpermissions import MUTATIONS, ProcessContext
+from tests.conftest import PATIENCE_MS
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -452,6 +453,7 @@ def test_a_browser_signs_in_and_a_link_from_elsewhere_finds_the_session(
     """What a client of tests does not do: `Origin` as the page's own headers make it, and a strict cookie."""
     with served(site.app) as address:
         window = browser.new_context()
+        window.set_default_timeout(PATIENCE_MS)
         page = window.new_page()
         page.goto(f"{address}/mlreg/login?next=/server_info%3Fa%3D1")
         page.fill("input[name=key]", site.keys["reviewer"])

@@ -113,9 +113,9 @@ def test_live_versions_show_whether_their_data_changed(ui, log, me):
 def test_the_link_of_a_version_downloads_what_was_registered_and_nothing_else(ui, files):
     entries = (asset(ui, *VERSION) or {})["metadataEntries"]
     (link,) = [entry["url"] for entry in entries if entry["label"] == "download"]
-    with urllib.request.urlopen(ui.request(link), timeout=30) as answer:
+    with urllib.request.urlopen(ui.request(link), timeout=120) as answer:
         assert answer.read() == (files / "model.bin").read_bytes()
         assert "attachment" in answer.headers["Content-Disposition"]
     for wrong in ("default/nothing", "acme/" + link.rsplit("/", 1)[-1]):
         with pytest.raises(urllib.error.HTTPError, match="404"):
-            urllib.request.urlopen(ui.request(f"/mlreg/artifacts/{wrong}"), timeout=30)
+            urllib.request.urlopen(ui.request(f"/mlreg/artifacts/{wrong}"), timeout=120)

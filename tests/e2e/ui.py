@@ -92,7 +92,7 @@ class Ui:
         """The answer to a GraphQL query."""
         body = json.dumps({"query": query, "variables": variables}).encode()
         request = self.request("/graphql", body, **{"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             held = json.load(answer)
         assert "errors" not in held, held["errors"]
         return dict(held["data"])
@@ -149,7 +149,7 @@ class Ui:
     def interrupt(self) -> str:
         """Ctrl-C; what it printed."""
         self.process.send_signal(signal.SIGINT)
-        said, _ = self.process.communicate(timeout=90)
+        said, _ = self.process.communicate(timeout=240)
         return said
 
 

@@ -53,7 +53,7 @@ class Proxy:
         return int(self._ask("lost"))
 
     def _ask(self, what: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=120) as answer:
             return str(answer.read().decode())
 
 
@@ -67,8 +67,8 @@ def proxy_before(upstream: str) -> Iterator[Proxy]:
         assert process.stdout is not None
         yield Proxy(process.stdout.readline().strip())
     finally:
-        process.kill()
-        process.wait()
+        process.kill()  # whatever signals the shell of the suite has it ignore
+        process.communicate()
 
 
 class _Server(http.server.ThreadingHTTPServer):
@@ -130,7 +130,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if failure is Fate.REFUSED:
             self._answer(503, b"")
             return
-        upstream = http.client.HTTPConnection(self.server.upstream, timeout=30)
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=120)
         upstream.request(self.command, self.path, body, dict(self.headers))
         answer = upstream.getresponse()
         content = answer.read()

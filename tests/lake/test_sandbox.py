@@ -96,7 +96,8 @@ def test_one_select_of_any_shape_is_answered(lake, sql, expected):
     assert rows(lake, sql) == expected
 
 
-def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home):
+def test_a_query_runs_in_a_process_of_its_own_and_is_timed(home, monkeypatch):
+    monkeypatch.setenv("MLREG_QUERY_TIMINGS", "on")
     with Lake(str(home), process="cli") as lake:
         assert run_sql(lake, "SELECT sum(value) AS s FROM model_metrics", tenant="acme").to_pylist() == [
             {"s": 3.0}
@@ -467,8 +468,13 @@ def test_behind_the_look_at_the_statement_the_connection_itself_is_closed(tmp_pa
     "sql",
     [
         "SELECT count(*) FROM range(1000000000000)",
-        "SELECT count(*) FROM range(1000000) a, range(1000000) b",
-        "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
+        *(
+            pytest.param(sql, marks=pytest.mark.soak)
+            for sql in (
+                "SELECT count(*) FROM range(1000000) a, range(1000000) b",
+                "WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r) SELECT count(*) FROM r",
+            )
+        ),
         "SELECT lpad('x', 2000000000, 'yz')",
     ],
 )
@@ -484,8 +490,13 @@ def test_a_query_that_does_not_end_is_stopped(lake, sql):
     [
         "SELECT list(i) FROM range(1000000000) t(i)",
         "SELECT length(repeat('x', 4000000000))",
-        "SELECT length(to_json(range(300000000)))",
-        "SELECT length(list_reduce(list_transform(range(40), lambda i: 'xxxxxxxxxx'), lambda a, b: a || a))",
+        *(
+            pytest.param(sql, marks=pytest.mark.soak)
+            for sql in (
+                "SELECT length(to_json(range(300000000)))",
+                "SELECT length(list_reduce(list_transform(range(40), lambda i: 'xxxxxxxxxx'), lambda a, b: a || a))",
+            )
+        ),
     ],
 )
 def test_a_query_that_needs_too_much_memory_is_stopped(lake, sql):

@@ -174,7 +174,8 @@ def test_a_folder_that_the_table_format_cannot_name_is_refused(tmp_path, charact
         Lake(f"{tmp_path}/a{character}b")
 
 
-def test_query_timings_are_written_when_the_lake_closes(home):
+def test_query_timings_are_written_when_the_lake_closes(home, monkeypatch):
+    monkeypatch.setenv("MLREG_QUERY_TIMINGS", "on")
     with Lake(str(home), process="cli") as lake:
         lake.append_next(TABLE, points([1, 2]), source="s")
         values(lake)
@@ -185,3 +186,14 @@ def test_query_timings_are_written_when_the_lake_closes(home):
     assert (row["name"], row["process"], row["rows"]) == ("test.values", "cli", 2)
     assert row["bytes"] >= 16
     assert row["ms"] > 0
+
+
+def test_query_timings_are_kept_unless_that_is_switched_off(home, monkeypatch):
+    monkeypatch.setenv("MLREG_QUERY_TIMINGS", "off")
+    with Lake(str(home)) as lake:
+        lake.append_next(TABLE, points([1, 2]), source="s")
+        values(lake)
+    assert not (home / "tables" / "query_timings").exists()
+    monkeypatch.setenv("MLREG_QUERY_TIMINGS", "no")
+    with pytest.raises(LakeError, match="MLREG_QUERY_TIMINGS is 'no'; set it to on or off"):
+        Lake(str(home))

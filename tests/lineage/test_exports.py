@@ -13,6 +13,7 @@ from ml_registry_pipelines.lineage.exports import as_graphml, as_html, as_json, 
 from ml_registry_pipelines.lineage.graph import Edge, Node
 from ml_registry_pipelines.lineage.tracker import Graph
 from ml_registry_pipelines.registry.errors import InvalidInput
+from tests.conftest import PATIENCE_MS
 
 NASTY = 'a "b" </script><!-- \u2028 & ]]> [x](y) \x01 ü'
 
@@ -84,6 +85,7 @@ def test_a_person_finds_a_way_through_a_graph_of_a_thousand_entities(browser, tm
     path = tmp_path / "g.html"
     path.write_text(as_html(large(), "Lineage of credit"), encoding="utf-8")
     page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(PATIENCE_MS)
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(path.as_uri())

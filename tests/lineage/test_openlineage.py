@@ -340,11 +340,11 @@ def test_events_come_in_over_http_and_nothing_else_does(door, importer, tracker)
     with pytest.raises(NotDelivered, match=r"400: .*no UUID"):
         post([{**event, "run": {"runId": "x"}}], door.address, token="secret")
     headers = {"Authorization": "Bearer secret"}
-    assert requests.post(door.address, data="{", headers=headers, timeout=5).status_code == 415
-    assert requests.get(door.address, headers=headers, timeout=5).status_code == 405
+    assert requests.post(door.address, data="{", headers=headers, timeout=60).status_code == 415
+    assert requests.get(door.address, headers=headers, timeout=60).status_code == 405
     assert (
         requests.post(
-            door.address.replace("lineage", "x"), json=event, headers=headers, timeout=5
+            door.address.replace("lineage", "x"), json=event, headers=headers, timeout=60
         ).status_code
         == 404
     )
@@ -359,7 +359,7 @@ def test_packed_events_come_in_too_within_bounds_and_what_is_refused_is_kept(doo
             "Content-Type": "application/json",
             "Content-Encoding": encoding,
         }
-        return requests.post(door.address, data=body, headers=headers, timeout=5).status_code
+        return requests.post(door.address, data=body, headers=headers, timeout=60).status_code
 
     packed = gzip.compress(json.dumps(run_event(1, "COMPLETE", 1, outputs=[dataset("b")])).encode())
     assert status(packed, "gzip") == 201

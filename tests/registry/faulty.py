@@ -35,7 +35,7 @@ class Faulty:
         return int(self._ask(what))
 
     def _ask(self, what: str) -> str:
-        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=30) as answer:
+        with urllib.request.urlopen(f"{self.url}{CONTROL}{what}", timeout=120) as answer:
             return str(answer.read().decode())
 
 
@@ -49,8 +49,8 @@ def faulty_before(upstream: str) -> Iterator[Faulty]:
         assert process.stdout is not None
         yield Faulty(process.stdout.readline().strip())
     finally:
-        process.kill()
-        process.wait()
+        process.kill()  # whatever signals the shell of the suite has it ignore
+        process.communicate()
 
 
 class _FaultyServer(_Server):

@@ -128,14 +128,14 @@ def test_a_bucket_gives_links_takes_uploads_and_is_read_through_a_cache(
     digest = hashlib.sha256(b"weights").hexdigest()
     ticket = json.loads(mlreg("artifacts", "upload", f"{digest}:7:w.bin"))
     (link,) = ticket["links"]
-    assert requests.put(link["url"], data=b"weights", headers=link["headers"], timeout=30).ok
+    assert requests.put(link["url"], data=b"weights", headers=link["headers"], timeout=120).ok
     mlreg("models", "add-version", "m", ticket["ticket"], "--upload")
     assert mlreg("get", "m@v1", tmp_path / "a") == f"{tmp_path}/a/w.bin\n"
     assert mlreg("get", "m@v1", tmp_path / "b") == f"{tmp_path}/b/w.bin  (from the cache)\n"
     assert mlreg("artifacts", "cache").startswith(f"{tmp_path}/caches/mlreg: 1 files, 7 of at most")
     assert mlreg("artifacts", "cache", "--clear").startswith("7 bytes removed")
     sha256, path, url = mlreg("artifacts", "link", "m@v1").split()
-    assert (sha256, path, requests.get(url, timeout=30).content) == (digest, "w.bin", b"weights")
+    assert (sha256, path, requests.get(url, timeout=120).content) == (digest, "w.bin", b"weights")
     monkeypatch.setenv("MLREG_CACHE_GB", "much")
     assert "MLREG_CACHE_GB is 'much'" in mlreg("get", "m@v1", tmp_path / "c", fails=True)
 

@@ -290,7 +290,7 @@ def test_files_come_and_go_by_links(bucket_registry, s3_root, tmp_path, monkeypa
     for file in bucket_registry.download("m@v1", tmp_path / "out"):
         assert file.read_bytes() == contents[file.relative_to(tmp_path / "out").as_posix()]
     for link in bucket_registry.download_links("m@v1"):
-        answer = requests.get(link.url, timeout=30)
+        answer = requests.get(link.url, timeout=120)
         assert digest(answer.content) == link.sha256 == digest(contents[link.path])
         assert answer.headers["Content-Disposition"].startswith("attachment")
     assert [o["Key"] for o in objects(s3_root, "artifacts/incoming/uploads/")] == []
@@ -364,7 +364,7 @@ def test_the_resource_hands_dagsters_client_to_the_store_and_its_links_work(s3_r
         version = registry.create_model_version("m", Uploaded(ticket.id))
     (link,) = resource.download_links(version.content_digest, tenant="acme", holds=timedelta(minutes=5))
     assert "X-Amz-Expires=300" in link.url
-    assert requests.get(link.url, timeout=30).content == b"weights"
+    assert requests.get(link.url, timeout=120).content == b"weights"
 
 
 # -- purging ---------------------------------------------------------------------------------

@@ -321,7 +321,10 @@ def test_projections_of_a_log_that_lost_its_end_are_not_taken_for_its_own(root, 
         ModelRegistry(log, actor=ACTOR, tenant="b").list_models()
 
 
-@pytest.mark.parametrize("payload", ["{}", "nope", '{"change":{},"state":{}}'])
+@pytest.mark.parametrize(
+    "payload",
+    ["nope", *(pytest.param(each, marks=pytest.mark.soak) for each in ("{}", '{"change":{},"state":{}}'))],
+)
 def test_an_event_that_cannot_be_read_stops_its_tenant_alone(root, rewrite, payload, monkeypatch):
     monkeypatch.setattr(tail, "BLOCK", 4)  # The blocks before it can be folded, and no later one.
 

@@ -296,7 +296,9 @@ def test_requests_that_nobody_bills_cost_nothing_and_say_so(lake, log):
     assert "No request of this period was answered with a time." in page.text
 
 
-@pytest.mark.parametrize(("days", "grain"), [(2, "day"), (120, "week"), (900, "month")])
+@pytest.mark.parametrize(
+    ("days", "grain"), [(2, "day"), pytest.param(120, "week", marks=pytest.mark.soak), (900, "month")]
+)
 def test_the_overview_takes_longer_steps_for_a_longer_time(lake, log, days, grain):
     log([event(START), event(START + timedelta(days=days - 1))])
     page = read(lake, cost_overview(lake))

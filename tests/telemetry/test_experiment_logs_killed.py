@@ -47,6 +47,7 @@ def put(landing: Path) -> None:
             (folder / f"{file}.jsonl").write_text("\n".join([*lines, "broken"]) + "\n")
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 @pytest.mark.timeout(SECONDS)
 def test_killed_workers_take_each_assignment_and_label_once(tmp_path: Path) -> None:

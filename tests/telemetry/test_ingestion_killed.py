@@ -142,6 +142,7 @@ def test_a_worker_killed_at_random_points_loses_and_doubles_nothing(tmp_path):
         check(home, ids)
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 def test_two_workers_on_the_same_files_at_once_take_each_record_once(tmp_path):
     home, landing = tmp_path / "home", tmp_path / "landing"

@@ -140,7 +140,9 @@ def test_rows_of_one_file_in_two_dialects_are_replayed_together(mlreg, land, tmp
     assert balance(tmp_path) == (5, 4, 0, 1)
 
 
-@pytest.mark.parametrize("state", ["mended", "unknown", "gone"])
+@pytest.mark.parametrize(
+    "state", ["mended", *(pytest.param(state, marks=pytest.mark.soak) for state in ("unknown", "gone"))]
+)
 def test_a_whole_file_and_lines_of_it_are_replayed_together(mlreg, land, tmp_path, state):
     path = land("a.jsonl", UNKNOWN)
     (held,) = rows(tmp_path, "quarantined_rows")

@@ -9,9 +9,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import InvalidInput
@@ -89,6 +86,10 @@ def test_what_shows_no_schema_is_refused() -> None:
 
 
 def test_parameters_of_a_pipeline_are_those_of_its_steps_as_json(tmp_path) -> None:
+    from sklearn.impute import SimpleImputer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     pipeline = make_pipeline(
         SimpleImputer(missing_values=float("nan")), LogisticRegression(C=np.float32(0.5))
     )
@@ -109,6 +110,8 @@ def test_what_json_cannot_say_is_said_as_text_without_addresses_in_memory() -> N
 
 
 def test_a_subclass_of_ones_own_is_of_the_framework_it_comes_from() -> None:
+    from sklearn.linear_model import LogisticRegression
+
     class Own(LogisticRegression):  # type: ignore[misc]
         pass
 
@@ -117,6 +120,8 @@ def test_a_subclass_of_ones_own_is_of_the_framework_it_comes_from() -> None:
 
 
 def test_the_same_model_is_the_same_bytes(tmp_path) -> None:
+    from sklearn.linear_model import LogisticRegression
+
     frame = pd.DataFrame({"a": range(50), "b": [n % 7 for n in range(50)]})
     contents = []
     for name in ("one", "two"):

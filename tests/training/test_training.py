@@ -14,7 +14,6 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 from deltalake import write_deltalake
-from sklearn.linear_model import LogisticRegression
 
 from ml_registry_pipelines.lineage.staleness import Staleness
 from ml_registry_pipelines.lineage.tracker import LineageTracker
@@ -64,9 +63,16 @@ def credit(file: Path) -> dg.AssetsDefinition:
     return write
 
 
-def fit(rows: TrainingSet, **options: Any) -> LogisticRegression:
+def estimator(**options: Any) -> Any:
+    """A logistic regression; scikit-learn is imported by the worker that runs these tests alone."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(**options)
+
+
+def fit(rows: TrainingSet, **options: Any) -> Any:
     frame = rows.to_pandas(["age", "income", "paid"])
-    return LogisticRegression(**options).fit(frame[["age", "income"]], frame["paid"])
+    return estimator(**options).fit(frame[["age", "income"]], frame["paid"])
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def risk(credit: dg.AssetsDefinition) -> dg.AssetsDefinition:
     def train(rows: TrainingSet) -> TrainedModel:
         """Whether a loan is paid back."""
         frame = rows.to_pandas(["age", "income", "paid"])
-        model = LogisticRegression(C=0.5).fit(frame[["age", "income"]], frame["paid"])
+        model = estimator(C=0.5).fit(frame[["age", "income"]], frame["paid"])
         return TrainedModel(
             model,
             metrics={"accuracy": model.score(frame[["age", "income"]], frame["paid"])},
@@ -147,7 +153,7 @@ def test_who_takes_the_location_is_taken_to_have_read_every_column(
     run: Run, credit, tracker: LineageTracker, registry: ModelRegistry
 ) -> None:
     @trained_model("own-reader", trained_on={"rows": credit})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         assert Path(rows.location).exists()
         return fit(rows)
 
@@ -223,7 +229,7 @@ def test_another_tenants_models_are_its_own(run: Run, file: Path, log: Log, regi
         return file
 
     @trained_model("risk", trained_on={"rows": data}, tenant="acme")
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         return fit(rows)
 
     assert run(data, train).success
@@ -267,7 +273,7 @@ def test_the_same_run_carried_out_again_registers_nothing_twice_and_does_not_tra
     trained = []
 
     @trained_model("moody", trained_on={"rows": credit})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         trained.append(uuid4().hex)
         return fit(rows, C=len(trained))
 
@@ -294,7 +300,7 @@ def test_two_attempts_of_a_step_at_once_come_to_one_version(
     attempts: list[str] = []
 
     @trained_model("raced", trained_on={"rows": credit})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         attempts.append("one more")
         strength = len(attempts)
         if strength == 1:
@@ -375,7 +381,7 @@ def test_a_dataset_that_changes_while_it_is_trained_on_stays_the_newer_one(
     run(credit)
 
     @trained_model("slow", trained_on={"rows": credit})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         model = fit(rows)
         pq.write_table(people(odd=3), file)
         assert run(credit).success
@@ -417,7 +423,7 @@ def test_a_dataset_that_no_asset_writes_can_be_trained_on(
     tracker.track_dataset("ledger/österreich", file)
 
     @trained_model("by name", trained_on={"rows": "ledger/österreich"})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         return fit(rows)
 
     assert run(train).success
@@ -485,7 +491,7 @@ def test_data_that_are_not_the_tracked_ones_any_more_are_refused(
     write(people(odd=1))
 
     @trained_model("risk", trained_on={"rows": "credit"})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         return fit(rows)
 
     said = refusal(run(train))
@@ -519,7 +525,7 @@ def test_a_derived_dataset_has_a_version_for_each_new_origin_and_no_other(
 
 def test_a_dataset_that_nobody_tracked_is_named_with_what_to_do(run: Run, registry: ModelRegistry) -> None:
     @trained_model("risk", trained_on=["rows"])
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         raise AssertionError("nothing to train on")
 
     said = refusal(run(train))
@@ -531,12 +537,12 @@ def test_a_dataset_that_nobody_tracked_is_named_with_what_to_do(run: Run, regist
 @pytest.mark.parametrize(
     ("returned", "words"),
     [
-        ({"a": 1}, "a dict is no scikit-learn estimator"),
-        (None, "a NoneType is no scikit-learn estimator"),
-        (TrainedModel(LogisticRegression(), metrics={"auc": float("nan")}), "auc is nan"),
-        (TrainedModel(LogisticRegression(), metrics={"auc": "high"}), "metric 'auc' is a str"),  # type: ignore[dict-item]
-        (TrainedModel(LogisticRegression(), inputs="text"), "a str shows no schema"),
-        (TrainedModel("/nowhere/model.onnx"), "/nowhere/model.onnx is no file"),
+        (lambda: {"a": 1}, "a dict is no scikit-learn estimator"),
+        (lambda: None, "a NoneType is no scikit-learn estimator"),
+        (lambda: TrainedModel(estimator(), metrics={"auc": float("nan")}), "auc is nan"),
+        (lambda: TrainedModel(estimator(), metrics={"auc": "high"}), "metric 'auc' is a str"),  # type: ignore[dict-item]
+        (lambda: TrainedModel(estimator(), inputs="text"), "a str shows no schema"),
+        (lambda: TrainedModel("/nowhere/model.onnx"), "/nowhere/model.onnx is no file"),
     ],
 )
 def test_what_cannot_be_registered_is_refused_in_one_sentence(
@@ -544,7 +550,7 @@ def test_what_cannot_be_registered_is_refused_in_one_sentence(
 ) -> None:
     @trained_model("risk", trained_on={"rows": credit})
     def train(rows: TrainingSet) -> object:
-        return returned
+        return returned()
 
     assert words in refusal(run(credit, train))
     assert [v for m in registry.list_models() for v in registry.list_versions(m.name)] == []
@@ -648,7 +654,7 @@ def test_registry_and_data_may_be_in_a_bucket(run: Run, s3: S3, s3_root: str, tm
         return uri
 
     @trained_model("risk", trained_on={"rows": write})
-    def train(rows: TrainingSet) -> LogisticRegression:
+    def train(rows: TrainingSet) -> Any:
         return fit(rows)
 
     result = run(write, train, resources={"registry": RegistryResource(home=s3_root)})

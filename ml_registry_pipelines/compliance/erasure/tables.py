@@ -202,25 +202,38 @@ def _rows_of(table: str, subject: Subject, known: Linked) -> list[str]:
 def _cells(reading: Reading, table: str, subject: Subject) -> dict[str, list[str]]:
     """Distinct texts by column that hold an identifier or hash, beside the columns that are hashes by themselves."""
     declared = TABLES[table]
+    texts = [
+        column.name
+        for column in declared.columns
+        if column.type == "string"
+        and column.name not in PERSON_COLUMNS
+        and column.name not in declared.partition_by
+        and column.name not in _NAMES
+    ]
+    if not texts or reading.is_empty(table):
+        return {}
+    mine, pattern = _mine(table, subject), {"pattern": _pattern(subject)}
+    # One look at all columns says which of them are worth one of their own: mostly none.
+    seen = ", ".join(f"coalesce(bool_or({_may_hold(name)}), false) AS {name}" for name in texts)
+    (holding,) = reading.query(
+        "erasure.columns", f"SELECT {seen} FROM {table} WHERE {mine}", pattern
+    ).to_pylist()
     found: dict[str, list[str]] = {}
-    for column in declared.columns:
-        if column.type != "string" or column.name in PERSON_COLUMNS or column.name in declared.partition_by:
-            continue
-        if column.name in _NAMES:
-            continue
+    for name in (name for name in texts if holding[name]):
         candidates = reading.query(
             "erasure.mentions",
-            f"""
-            SELECT DISTINCT {column.name} AS value FROM {table}
-            WHERE {column.name} IS NOT NULL AND {_mine(table, subject)} AND (
-                regexp_matches(lower({column.name}), $pattern) OR contains({column.name}, '\\'))
-            """,
-            {"pattern": _pattern(subject)},
+            f"SELECT DISTINCT {name} AS value FROM {table} WHERE {mine} AND {_may_hold(name)}",
+            pattern,
         )
         matching = [value for value in candidates["value"].to_pylist() if subject.needles.in_text(value)]
         if matching:
-            found[column.name] = matching
+            found[name] = matching
     return found
+
+
+def _may_hold(column: str) -> str:
+    """A condition that every text with a needle meets, and none that is NULL."""
+    return f"(regexp_matches(lower({column}), $pattern) OR contains({column}, '\\'))"
 
 
 def _mine(table: str, subject: Subject) -> str:

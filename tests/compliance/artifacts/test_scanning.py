@@ -11,20 +11,15 @@ import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
-import onnx
 import pytest
-import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
 from safetensors.numpy import save_file
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from ml_registry_pipelines.compliance.artifact_security.allowed import FRAMEWORKS, framework_of
 from ml_registry_pipelines.compliance.artifact_security.findings import FileScan, FileVerdict
@@ -35,6 +30,9 @@ from ml_registry_pipelines.compliance.artifact_security.scanning import Scan
 from ml_registry_pipelines.compliance.artifact_security.symbols import Broken
 from tests.compliance.artifacts.harmful import SYSTEM, containers, npy, old, pickles, short, zipped
 from tests.examples import examples
+
+if TYPE_CHECKING:
+    import onnx
 
 CLEAN, FLAGGED, REFUSED = FileVerdict
 X = np.random.default_rng(0).random((40, 4))
@@ -79,6 +77,13 @@ def test_nothing_harmful_that_is_packed_or_written_into_a_file_is_clean(scanner,
 
 
 def test_benign_files_of_real_libraries_are_clean(scanner, tmp_path):
+    import onnx
+    import scipy.sparse
+    from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     forest = RandomForestClassifier(3, random_state=0).fit(X, Y)
     line = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
     boosted = GradientBoostingClassifier(n_estimators=2).fit(X, Y)
@@ -131,6 +136,8 @@ def test_benign_files_of_real_libraries_are_clean(scanner, tmp_path):
 
 
 def _onnx(domain: str = "") -> onnx.ModelProto:
+    from onnx import TensorProto, helper
+
     node = helper.make_node("Add", ["x", "w"], ["y"], domain=domain)
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     weight = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
@@ -149,6 +156,8 @@ def _torch() -> bytes:
 
 
 def test_onnx_may_neither_leave_its_folder_nor_bring_operators_of_its_own(scanner, tmp_path):
+    from onnx import TensorProto, helper
+
     custom = _onnx(domain="com.example")
     custom.opset_import.append(helper.make_opsetid("com.example", 1))
     outside, inside = _onnx(), _onnx()
@@ -223,18 +232,22 @@ def test_a_scanner_whose_process_is_killed_or_talks_nonsense_refuses(tmp_path, m
         assert scanner.scan(path).verdict is REFUSED
 
 
-BENIGN = (
-    pickle.dumps(LogisticRegression().fit(X, Y)),
-    zipped({"archive/data.pkl": pickle.dumps({"a": 1}), "archive/version": b"3"}),
-    npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([None])),
-)
+@cache
+def benign() -> tuple[bytes, ...]:
+    from sklearn.linear_model import LogisticRegression
+
+    return (
+        pickle.dumps(LogisticRegression().fit(X, Y)),
+        zipped({"archive/data.pkl": pickle.dumps({"a": 1}), "archive/version": b"3"}),
+        npy(b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps([None])),
+    )
 
 
 @settings(max_examples=examples(400), deadline=None)
 @given(data=st.data())
 def test_no_bytes_whatsoever_run_or_stop_a_scan(data, scanner, tmp_path_factory):
     """Random bytes, and harmless files with some bytes changed, cut out, doubled or made another file's."""
-    base = data.draw(st.sampled_from(BENIGN))
+    base = data.draw(st.sampled_from(benign()))
     changed = bytearray(data.draw(st.one_of(st.binary(max_size=400), st.just(base))))
     for _ in range(data.draw(st.integers(0, 6))):
         at = data.draw(st.integers(0, max(len(changed) - 1, 0)))

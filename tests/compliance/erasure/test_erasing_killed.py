@@ -54,6 +54,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 @pytest.mark.parametrize("number", range(KILLS))
 def test_an_eraser_that_was_killed_is_simply_given_again(tmp_path, number):

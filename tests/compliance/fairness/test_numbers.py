@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
 
 from ml_registry_pipelines.compliance.evaluation_rows import Task
 from ml_registry_pipelines.compliance.fairness.sampling import clopper_pearson
@@ -103,6 +102,8 @@ def test_regressions_are_compared_by_residuals_and_errors():
 
 
 def test_demographic_parity_of_a_regression_is_the_distance_of_kolmogorov_and_smirnov():
+    from scipy.stats import ks_2samp
+
     data = data_of(REGRESSION, **NUMBERS)
     a, b = split(REGRESSION["prediction"])
     found = one("regression_demographic_parity", data)

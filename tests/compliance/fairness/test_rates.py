@@ -2,11 +2,9 @@
 
 import math
 
-import fairlearn.metrics as fairlearn
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from scipy.stats import chi2_contingency
 
 from ml_registry_pipelines.compliance.evaluation_rows import Outcome
 from ml_registry_pipelines.compliance.fairness.impossibility import Demand, demanded_together, impossible
@@ -146,6 +144,8 @@ def test_the_four_fifths_rule_comes_with_fisher_and_the_exchange_of_one_person()
 
 
 def test_few_people_are_compared_by_fishers_test_and_many_by_z():
+    from scipy.stats import chi2_contingency
+
     few = one("demographic_parity_difference", data_of(people(a=(2, 1, 5, 7), b=(8, 9, 5, 8))))
     many = one("demographic_parity_difference", data_of(TWO))
     assert [t["test"] for t in few.detail["tests"]["pairs"]] == ["fisher"]
@@ -255,6 +255,8 @@ TABLES = st.dictionaries(st.sampled_from("abcde"), st.tuples(COUNT, COUNT, COUNT
 )
 @given(TABLES, st.sampled_from(["between_groups", "to_overall"]))
 def test_figures_are_fairlearns_on_the_rows_themselves(groups, method):
+    import fairlearn.metrics as fairlearn
+
     assume(all(tp + fn and fp + tn for tp, fp, fn, tn in groups.values()))
     rows = people(**groups)
     assume(0 < sum(rows["prediction"]) < len(rows["prediction"]))

@@ -48,6 +48,7 @@ def put(desk: Desk) -> tuple[Decimal, int]:
     return sum(billed.values(), Decimal(0)), len(billed)
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 @pytest.mark.timeout(SECONDS)
 def test_a_killed_intake_of_bills_loses_and_doubles_nothing(tmp_path: Path) -> None:

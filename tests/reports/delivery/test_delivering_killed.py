@@ -29,6 +29,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.soak
 @pytest.mark.kill
 @pytest.mark.timeout(SECONDS)
 def test_killed_couriers_deliver_every_report_and_a_repeated_one_under_its_id(post, monkeypatch):

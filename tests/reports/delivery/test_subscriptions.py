@@ -85,8 +85,8 @@ def test_a_command_given_again_is_given_once(post):
     asked = NewSubscription("costs", "cost_report", "archive")
     one, two = (post.desk().add(asked, idempotency_key="k") for _ in range(2))
     assert one.id == two.id
-    assert one.first == TODAY
-    again = [post.desk().redeliver("costs", TODAY, idempotency_key="r") for _ in range(2)]
+    assert TODAY <= one.first <= datetime.now(UTC).date()
+    again = [post.desk().redeliver("costs", one.first, idempotency_key="r") for _ in range(2)]
     assert [each.epoch for each in again] == [1, 1]
 
 
