@@ -23,6 +23,7 @@ from typing import IO, Any
 from ml_registry_pipelines.access.doors import KEY, KEY_FILE
 from ml_registry_pipelines.access.secret import make_secret
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.readable import SETTING
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.storages import make_storages
 
@@ -122,9 +123,10 @@ def prepare(settings: Settings) -> Path:
 def environment(settings: Settings) -> dict[str, str]:
     """Environment of the services: ours, with every path absolute, because they run in another folder."""
     values = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings)), "MLREG_HOME": settings.home}
-    for name in ("MLREG_SOURCES", "MLREG_CONTRACT_PRICES"):
+    for name in ("MLREG_SOURCES", "MLREG_CONTRACT_PRICES", "MLREG_BILLS"):
         if given := values.get(name, "").strip():
             values[name] = str(Path(given).expanduser().absolute())
+    values[SETTING] = ",".join(settings.form_folders)
     values[DEMO_DATA] = str(demo_data(settings))
     # Whoever starts the services gives them no key: what they do for others is not his.
     for name in (KEY, KEY_FILE, DAEMON):
