@@ -53,6 +53,21 @@ _NEW_QUEUE = """run_coordinator:
     dequeue_use_threads: true
     dequeue_num_workers: 4
 """
+_OLD_MONITORING = """run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  start_timeout_seconds: 180
+"""
+_NEW_MONITORING = """run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  # A killed process gives back no slot of its pools, and no later run would get one.
+  free_slots_after_run_end_seconds: 60
+  start_timeout_seconds: 180
+"""
+_RENEWED = ((_OLD_QUEUE, _NEW_QUEUE), (_OLD_MONITORING, _NEW_MONITORING))
+"""Parts of a `dagster.yaml` as earlier versions wrote them: a queue that does not say who has launched a run,
+and slots that killed runs keep."""
 LONGEST_LOG = 10_000_000
 """Bytes of a log at which the next start puts it aside, in place of the one before."""
 
@@ -108,16 +123,21 @@ def prepare(settings: Settings) -> Path:
             aside = home / f".dagster.yaml.{os.getpid()}"
             aside.write_bytes(TEMPLATE.read_bytes())
             aside.replace(written)
-        elif _OLD_QUEUE in (text := written.read_text("utf-8")):
-            # As earlier versions wrote it: a queue that does not say who has launched a run.
+        elif (text := _renewed(found := written.read_text("utf-8"))) != found:
             aside = home / f".dagster.yaml.{os.getpid()}"
-            aside.write_text(text.replace(_OLD_QUEUE, _NEW_QUEUE), "utf-8")
+            aside.write_text(text, "utf-8")
             aside.replace(written)
         make_secret(home)
         make_storages(home)
     except OSError as failure:
         raise ServicesError(f"Dagster's home {home} cannot be written: {failure.strerror}") from failure
     return home
+
+
+def _renewed(text: str) -> str:
+    for old, new in _RENEWED:
+        text = text.replace(old, new)
+    return text
 
 
 def environment(settings: Settings) -> dict[str, str]:
