@@ -264,7 +264,7 @@ def test_a_form_has_nothing_read_but_what_lies_in_its_folders(run, models, tmp_p
     for path in (kept, absent, tmp_path / f"link{suffix}", through, tmp_path / ".." / kept):
         given = {name: value.replace("PATH", str(path)) for name, value in form.items()}
         told = reason(run(job, **given))
-        assert "lies in no folder that a form may have read" in told
+        assert "leads into no folder that a form may have read" in told
         assert "MLREG_FORM_FOLDERS" in told
         assert "swordfish" not in told
     assert models.list_versions("m") == []
@@ -278,8 +278,8 @@ def test_a_form_reads_from_the_intake_of_the_home_and_from_nothing_else_in_it(ru
     assert run("create_model_version", model="m", path=str(home / "intake" / "w.bin")).success
     for inside in ("bills.yaml", "tables", "intake/../bills.yaml", "."):
         told = reason(run("create_model_version", model="m", path=str(home / inside)))
-        assert "lies in no folder" in told
-    assert "lies in no folder" in reason(run("track_dataset", name="d", source=f"{home}/tables/things"))
+        assert "leads into no folder" in told
+    assert "leads into no folder" in reason(run("track_dataset", name="d", source=f"{home}/tables/things"))
     assert len(models.list_versions("m")) == 1
 
 

@@ -143,7 +143,7 @@ class Readable:
 
     def _refusal(self, given: str | Path) -> NotReadable:
         return NotReadable(
-            f"{given} lies in no folder that a form may have read: {', '.join(self._places())}; put it there, "
+            f"{given} leads into no folder that a form may have read: {', '.join(self._places())}; put it there, "
             f"or name its folder in {SETTING}, with commas between several"
         )
 
