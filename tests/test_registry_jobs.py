@@ -63,6 +63,13 @@ def reason(done: dg.ExecuteInProcessResult) -> str:
     return str(told.description)
 
 
+def shown(done: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What the run's page shows of what came of it."""
+    assert done.success
+    (output,) = [e for e in done.all_events if e.is_successful_output]
+    return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
 def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models, tmp_path):
     (tmp_path / "w.bin").write_bytes(b"weights")
     (tmp_path / "d.csv").write_text("a,b\n1,2\n")
@@ -80,12 +87,15 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
     ).success
     assert run("create_model_version", model="fraud", provider="p", snapshot="s").success
     assert run("set_model_stage", version="fraud@v2", stage="SHADOW").success
-    assert run("promote_to_production", version="fraud@v1").success
+    promoted = shown(run("promote_to_production", version="fraud@v1"))
+    assert (promoted["name"], promoted["state"]) == ("fraud@v1", "production")
     assert run("promote_to_production", version="fraud@v2", former="STAGING").success
     assert run("roll_back_model", model="fraud", reason="worse").success
-    assert run("set_model_alias", version="fraud@v1", alias="champion").success
+    aliased = shown(run("set_model_alias", version="fraud@v1", alias="champion"))
+    assert (aliased["name"], aliased["event"]) == ("fraud", models.get_model("fraud").sequence)
     assert run("tag_model", name="fraud", tags={"since": "2026-01-01"}, remove=["tier"]).success
-    assert run("track_deployment", name="api", version="fraud@champion", environment="prod").success
+    served = shown(run("track_deployment", name="api", version="fraud@champion", environment="prod"))
+    assert (served["name"], served["state"]) == ("api", "live")
     over = {"start": "2026-01-01", "end": "2026-02-01T12:00Z"}
     assert run("track_deployment", name="api", version="fraud@v2", environment="prod", **over).success
     assert run("add_attribution_rule", deployment="api", model="gpt-*", valid_from="2026-01-01").success
