@@ -84,6 +84,8 @@ def close_broken_off(instance: dg.DagsterInstance) -> None:
     """End, in Dagster's books, the runs whose process died with a demo that was killed."""
     import dagster as dg
 
+    from resources.workers import free_slots
+
     unfinished = dg.RunsFilter(
         statuses=[dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED]
     )
@@ -91,6 +93,14 @@ def close_broken_off(instance: dg.DagsterInstance) -> None:
         process = run.tags.get(PROCESS)
         if process is not None and not process_exists(int(process)):
             instance.report_run_canceled(run, "the demo that carried it out was broken off")
+            free_slots(instance, run.run_id)
+
+
+def _was_interrupted(event: dg.DagsterEvent) -> bool:
+    if not event.is_job_failure:
+        return False
+    error = event.job_failure_data.error
+    return error is not None and error.cls_name == "DagsterExecutionInterruptedError"
 
 
 @dataclass(frozen=True)
@@ -300,6 +310,9 @@ class DemoModels:
             )
         )
         if not done.success:
+            if any(map(_was_interrupted, done.all_events)):
+                # Dagster handles Ctrl-C while it works, and makes a failed run of it.
+                raise KeyboardInterrupt
             raise TrainingError(f"run {done.run_id} of {job} failed; `make ui` shows why under Runs")
 
     def _register_rule(self, key: str) -> Version:

@@ -23,6 +23,7 @@ from typing import IO, Any
 from ml_registry_pipelines.access.doors import KEY, KEY_FILE
 from ml_registry_pipelines.access.secret import make_secret
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.readable import SETTING
 from ml_registry_pipelines.settings import Settings
 from ml_registry_pipelines.storages import make_storages
 
@@ -52,6 +53,21 @@ _NEW_QUEUE = """run_coordinator:
     dequeue_use_threads: true
     dequeue_num_workers: 4
 """
+_OLD_MONITORING = """run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  start_timeout_seconds: 180
+"""
+_NEW_MONITORING = """run_monitoring:
+  enabled: true
+  poll_interval_seconds: 30
+  # A killed process gives back no slot of its pools, and no later run would get one.
+  free_slots_after_run_end_seconds: 60
+  start_timeout_seconds: 180
+"""
+_RENEWED = ((_OLD_QUEUE, _NEW_QUEUE), (_OLD_MONITORING, _NEW_MONITORING))
+"""Parts of a `dagster.yaml` as earlier versions wrote them: a queue that does not say who has launched a run,
+and slots that killed runs keep."""
 LONGEST_LOG = 10_000_000
 """Bytes of a log at which the next start puts it aside, in place of the one before."""
 
@@ -107,10 +123,9 @@ def prepare(settings: Settings) -> Path:
             aside = home / f".dagster.yaml.{os.getpid()}"
             aside.write_bytes(TEMPLATE.read_bytes())
             aside.replace(written)
-        elif _OLD_QUEUE in (text := written.read_text("utf-8")):
-            # As earlier versions wrote it: a queue that does not say who has launched a run.
+        elif (text := _renewed(found := written.read_text("utf-8"))) != found:
             aside = home / f".dagster.yaml.{os.getpid()}"
-            aside.write_text(text.replace(_OLD_QUEUE, _NEW_QUEUE), "utf-8")
+            aside.write_text(text, "utf-8")
             aside.replace(written)
         make_secret(home)
         make_storages(home)
@@ -119,12 +134,19 @@ def prepare(settings: Settings) -> Path:
     return home
 
 
+def _renewed(text: str) -> str:
+    for old, new in _RENEWED:
+        text = text.replace(old, new)
+    return text
+
+
 def environment(settings: Settings) -> dict[str, str]:
     """Environment of the services: ours, with every path absolute, because they run in another folder."""
     values = {**os.environ, "DAGSTER_HOME": str(dagster_home(settings)), "MLREG_HOME": settings.home}
-    for name in ("MLREG_SOURCES", "MLREG_CONTRACT_PRICES"):
+    for name in ("MLREG_SOURCES", "MLREG_CONTRACT_PRICES", "MLREG_BILLS"):
         if given := values.get(name, "").strip():
             values[name] = str(Path(given).expanduser().absolute())
+    values[SETTING] = ",".join(settings.form_folders)
     values[DEMO_DATA] = str(demo_data(settings))
     # Whoever starts the services gives them no key: what they do for others is not his.
     for name in (KEY, KEY_FILE, DAEMON):

@@ -4,7 +4,8 @@
 is dev, staging or production; `MLREG_SOURCES` is the file that configures the log sources,
 `MLREG_CONTRACT_PRICES` the one with prices agreed by contract, `MLREG_BILLS` the one about providers'
 bills, `MLREG_WORKSPACE` the one with code
-locations of the user's own.
+locations of the user's own. `MLREG_FORM_FOLDERS` are the folders from which a form of the Launchpad has
+files read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.readable import SETTING
 
 
 class Environment(Enum):
@@ -40,6 +42,8 @@ class Settings:
     workspace_file: str | None = None
     bills_file: str | None = None
     """A file that must be there; None: `bills.yaml` below the home, where there is one."""
+    form_folders: tuple[str, ...] = ()
+    """Beside those of `lake/readable.py`."""
 
     @classmethod
     def from_environment(cls) -> Settings:
@@ -68,8 +72,31 @@ class Settings:
             contract_file=os.environ.get("MLREG_CONTRACT_PRICES", "").strip() or None,
             bills_file=os.environ.get("MLREG_BILLS", "").strip() or None,
             workspace_file=os.environ.get("MLREG_WORKSPACE", "").strip() or None,
+            form_folders=_form_folders(environment),
         )
 
     def below(self, *parts: str) -> str:
         """An address below the home."""
         return "/".join([self.home, *parts])
+
+
+def _form_folders(environment: Environment) -> tuple[str, ...]:
+    """Those of the setting; without it, in dev, the folder in which the platform was started.
+
+    Not a person's whole home nor the whole machine, which hold keys and passwords.
+    """
+    given = os.environ.get(SETTING)
+    if given is not None:
+        each = (one.strip() for one in given.split(","))
+        return tuple(e if e.startswith("s3://") else _absolute(e) for e in each if e)
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # Somebody has removed it.
+        return ()
+    if environment is Environment.DEV and here not in {Path.home(), *Path.home().parents, Path("/")}:
+        return (str(here),)
+    return ()
+
+
+def _absolute(folder: str) -> str:
+    return str(Path(folder).expanduser().absolute())

@@ -60,7 +60,7 @@ def resources_for(settings: Settings) -> Mapping[str, object]:
         "deliveries": DeliveriesResource(root=settings.home),
         "webhooks": WebhooksResource(root=settings.home),
         "anchors": AnchorsResource(root=settings.home),
-        "registry": RegistryResource(root=settings.home),
+        "registry": RegistryResource(root=settings.home, form_folders=list(settings.form_folders)),
         "web_servers": WebServersResource(
             addresses=[a.strip() for a in os.environ.get(WEB_SERVERS, "").split(",") if a.strip()]
         ),

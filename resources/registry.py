@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import dagster as dg
-from pydantic import PrivateAttr
+from pydantic import Field, PrivateAttr
 
 from resources.lake import kept_log, kept_open
 
@@ -22,6 +22,10 @@ class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
     """Models, datasets, deployments and the graph between them."""
 
     root: str
+    form_folders: list[str] = Field(
+        default_factory=list,
+        description="Folders, or s3:// addresses, that a run reads from for a form, beside the home's own.",
+    )
 
     _log: Log | None = PrivateAttr(default=None)
     _actor: Actor | None = PrivateAttr(default=None)
@@ -68,9 +72,11 @@ class RegistryResource(dg.ConfigurableResource["RegistryResource"]):
         if context.run is not None:
             from ml_registry_pipelines.access.stamps import actor_of_run
             from ml_registry_pipelines.lake.lake import Lake
+            from ml_registry_pipelines.lake.readable import Readable
             from ml_registry_pipelines.registry.log import Log
 
-            self._log = Log(Lake(self.root, process="run"))
+            readable = Readable(self.root, self.form_folders)
+            self._log = Log(Lake(self.root, process="run", readable=readable))
             self._actor = actor_of_run(self._log, context.run.tags, context.run.run_id)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002 - as it is called

@@ -17,7 +17,7 @@ GRACE_SECONDS = 20
 
 
 def fail_lost_runs(instance: dg.DagsterInstance, *, grace_seconds: float = GRACE_SECONDS) -> list[str]:
-    """Mark started runs as failed whose process is no longer there, and return their ids.
+    """Mark started runs as failed whose process is no longer there, give back their slots, and return their ids.
 
     Does nothing where the run launcher can look after its workers itself.
     """
@@ -35,8 +35,19 @@ def fail_lost_runs(instance: dg.DagsterInstance, *, grace_seconds: float = GRACE
             instance.report_run_failed(
                 run, f"The process of this run (pid {pid}) is gone; it was killed or lost."
             )
+            free_slots(instance, run.run_id)
             lost.append(run.run_id)
     return lost
+
+
+def free_slots(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Give back what a run that is over holds of its pools.
+
+    A step gives it back at its end, and a process that was killed has none: with one slot per writer, every
+    later run of that table would stay queued for ever.
+    """
+    if instance.event_log_storage.supports_global_concurrency_limits:
+        instance.event_log_storage.free_concurrency_slots_for_run(run_id)
 
 
 def _worker(instance: dg.DagsterInstance, run_id: str) -> tuple[int, float] | None:

@@ -1,4 +1,4 @@
-"""A look at the platform itself once a minute: what is stale, what stands still, what has recovered."""
+"""A look at the platform itself once a minute: what is stale, stands still or was lost, and what has recovered."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dagster._core.definitions.freshness import FreshnessState
 from ml_registry_pipelines.operations.alerts import Alert, Severity
 from resources import AlertsResource, LakeResource
 from resources.instigators import SENSOR_SECONDS, WATCHED, failing_sensors, idle_instigators
+from resources.workers import fail_lost_runs
 from sensors.alerting import RUN_FAILED
 
 STALE = "stale"
@@ -25,6 +26,8 @@ FAILING = "sensor_failing"
 )
 def watch(context: dg.SensorEvaluationContext, lake: LakeResource, alerts: AlertsResource) -> dg.SkipReason:
     """Alerts on stale tables and on sensors that stand still or fail; resolves what is over; tells what was not."""
+    # Those that sensors ask for are looked at by their sensors; those of people by nobody else.
+    fail_lost_runs(context.instance)
     idle = {i.name: i for i in idle_instigators(context.instance, WATCHED)}
     # At the daemon's start every sensor looks idle: only what was so a minute ago, too, is.
     before = set(json.loads(context.cursor or "[]"))

@@ -251,6 +251,23 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed_and_does_not_hold_up
     assert run.status is dg.DagsterRunStatus.FAILURE
 
 
+def test_a_run_whose_process_was_killed_keeps_no_slot_of_a_pool(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one slot per writer, every later run of that table stayed in the queue for ever."""
+    pools = location.instance.event_log_storage
+    # As every storage but that in memory says, which has them nevertheless.
+    monkeypatch.setattr(type(pools), "supports_global_concurrency_limits", True)
+    lost = location.under_way("write_reports", dg.DagsterRunStatus.STARTED)
+    said = EngineEventData.in_process(2**22 + 1)
+    location.instance.report_engine_event("Started process for run.", lost, said)
+    pools.set_concurrency_slots("reports_writer", 1)
+    assert pools.claim_concurrency_slot("reports_writer", lost.run_id, "step").is_claimed
+    assert not pools.claim_concurrency_slot("reports_writer", "the next", "step").is_claimed
+    assert workers.fail_lost_runs(location.instance, grace_seconds=-1) == [lost.run_id]
+    assert pools.claim_concurrency_slot("reports_writer", "the next", "step").is_claimed
+
+
 def test_a_day_that_has_not_ended_has_its_partition(location: Location) -> None:
     from assets.reports import DAYS
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.definitions.job_base import InMemoryJob
 from dagster._core.execution.api import execute_run
@@ -29,7 +31,7 @@ Run = Callable[..., dg.ExecuteInProcessResult]
 
 
 @pytest.fixture
-def run(home: Path) -> Iterator[Run]:
+def run(home: Path, tmp_path: Path) -> Iterator[Run]:
     jobs = {job.name: job for job in registry_jobs()}
     with dg.DagsterInstance.ephemeral() as instance:
 
@@ -40,7 +42,7 @@ def run(home: Path) -> Iterator[Run]:
                 run_config=form,
                 instance=instance,
                 raise_on_error=False,
-                resources={"registry": RegistryResource(root=str(home))},
+                resources={"registry": RegistryResource(root=str(home), form_folders=[str(tmp_path)])},
                 tags=run_tags,
             )
 
@@ -61,6 +63,13 @@ def reason(done: dg.ExecuteInProcessResult) -> str:
     return str(told.description)
 
 
+def shown(done: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What the run's page shows of what came of it."""
+    assert done.success
+    (output,) = [e for e in done.all_events if e.is_successful_output]
+    return {name: value.value for name, value in output.step_output_data.metadata.items()}
+
+
 def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models, tmp_path):
     (tmp_path / "w.bin").write_bytes(b"weights")
     (tmp_path / "d.csv").write_text("a,b\n1,2\n")
@@ -78,12 +87,15 @@ def test_a_model_goes_from_registration_to_deployment_and_retirement(run, models
     ).success
     assert run("create_model_version", model="fraud", provider="p", snapshot="s").success
     assert run("set_model_stage", version="fraud@v2", stage="SHADOW").success
-    assert run("promote_to_production", version="fraud@v1").success
+    promoted = shown(run("promote_to_production", version="fraud@v1"))
+    assert (promoted["name"], promoted["state"]) == ("fraud@v1", "production")
     assert run("promote_to_production", version="fraud@v2", former="STAGING").success
     assert run("roll_back_model", model="fraud", reason="worse").success
-    assert run("set_model_alias", version="fraud@v1", alias="champion").success
+    aliased = shown(run("set_model_alias", version="fraud@v1", alias="champion"))
+    assert (aliased["name"], aliased["event"]) == ("fraud", models.get_model("fraud").sequence)
     assert run("tag_model", name="fraud", tags={"since": "2026-01-01"}, remove=["tier"]).success
-    assert run("track_deployment", name="api", version="fraud@champion", environment="prod").success
+    served = shown(run("track_deployment", name="api", version="fraud@champion", environment="prod"))
+    assert (served["name"], served["state"]) == ("api", "live")
     over = {"start": "2026-01-01", "end": "2026-02-01T12:00Z"}
     assert run("track_deployment", name="api", version="fraud@v2", environment="prod", **over).success
     assert run("add_attribution_rule", deployment="api", model="gpt-*", valid_from="2026-01-01").success
@@ -157,7 +169,7 @@ def test_things_and_relationships_have_forms_of_their_own(run, models, tmp_path)
         ("create_model_version", {"model": "fraud", "path": "/nowhere"}, "there is no model 'fraud'"),
         ("create_model_version", {"model": "fraud", "path": "/x", "parameters": "[1]"}, "give an object"),
         ("promote_to_production", {"version": "fraud"}, "is no version; write"),
-        ("track_dataset", {"name": "d", "source": "/nowhere.csv"}, "is no file and no folder"),
+        ("track_dataset", {"name": "d", "source": "/nowhere.csv"}, "name its folder in MLREG_FORM_FOLDERS"),
         ("end_deployment", {"name": "d", "end": "soon"}, "is no time; write"),
         ("register_model", {"name": "m", "tags": {"z": "NaN"}}, "a tag's number is finite"),
         ("register_thing", {"kind": "team", "name": "t", "metadata": "[1]"}, "give an object"),
@@ -226,3 +238,70 @@ def test_no_form_takes_a_value_from_the_environment_of_the_service(run, models, 
 def test_a_tag_may_be_called_env(run, models):
     assert run("register_model", name="m", tags={"env": "prod"}).success
     assert models.get_model("m").tags == {"env": "prod"}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Iterator[Path]:
+    """A file that the service can read and no form may: beside the folder that forms may read from."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "service.csv")
+        file.write_text("key\nswordfish\n")
+        yield file
+
+
+@pytest.mark.parametrize(
+    ("job", "form"),
+    [
+        ("create_model_version", {"model": "m", "path": "PATH"}),
+        ("create_model_version", {"model": "m", "uri": "PATH", "sha256": "0" * 64}),
+        ("create_model_version", {"model": "m", "uri": "file://PATH", "sha256": "0" * 64}),
+        ("track_dataset", {"name": "d", "source": "PATH"}),
+        ("track_dataset", {"name": "d", "source": "PATH", "sha256": "0" * 64}),
+        ("track_dataset", {"name": "d", "source": "s3://elsewhere/table"}),
+        ("register_many", {"kind": "team", "path": "PATH"}),
+        ("relate_many", {"type": "feeds", "path": "PATH"}),
+    ],
+)
+def test_a_form_has_nothing_read_but_what_lies_in_its_folders(run, models, tmp_path, kept, job, form):
+    """Whether the file is there, its digest, its columns: nothing of it is told, by its name or through a link."""
+    run("register_model", name="m")
+    suffix = ".jsonl" if "many" in job else ".csv"
+    kept = kept.rename(kept.with_suffix(suffix))
+    (tmp_path / f"link{suffix}").symlink_to(kept)
+    (tmp_path / "folder").symlink_to(kept.parent)
+    absent = kept.with_name(f"absent{suffix}")
+    through = tmp_path / "folder" / kept.name
+    for path in (kept, absent, tmp_path / f"link{suffix}", through, tmp_path / ".." / kept):
+        given = {name: value.replace("PATH", str(path)) for name, value in form.items()}
+        told = reason(run(job, **given))
+        assert "leads into no folder that a form may have read" in told
+        assert "MLREG_FORM_FOLDERS" in told
+        assert "swordfish" not in told
+    assert models.list_versions("m") == []
+
+
+def test_a_form_reads_from_the_intake_of_the_home_and_from_nothing_else_in_it(run, models, home):
+    (home / "intake").mkdir(parents=True)
+    (home / "intake" / "w.bin").write_bytes(b"weights")
+    (home / "bills.yaml").write_text("secret: 1")
+    run("register_model", name="m")
+    assert run("create_model_version", model="m", path=str(home / "intake" / "w.bin")).success
+    for inside in ("bills.yaml", "tables", "intake/../bills.yaml", "."):
+        told = reason(run("create_model_version", model="m", path=str(home / inside)))
+        assert "leads into no folder" in told
+    assert "leads into no folder" in reason(run("track_dataset", name="d", source=f"{home}/tables/things"))
+    assert len(models.list_versions("m")) == 1
+
+
+def test_a_table_in_an_allowed_folder_leads_to_no_file_elsewhere(run, tmp_path, kept):
+    from deltalake import write_deltalake
+
+    table = tmp_path / "table"
+    write_deltalake(str(table), pa.table({"a": [1]}))
+    assert run("track_dataset", name="d", source=str(table)).success
+    (file,) = table.glob("*.parquet")
+    log = next((table / "_delta_log").glob("*.json"))
+    log.write_text(log.read_text().replace(file.name, f"file://{kept}"))
+    assert "a file outside itself" in reason(run("track_dataset", name="d", source=str(table)))
+    (table / "more").symlink_to(kept.parent)
+    assert "is a link" in reason(run("track_dataset", name="d", source=str(table)))

@@ -59,6 +59,19 @@ def test_the_home_of_dagster_lies_in_ours_with_telemetry_off_and_is_written_once
     assert written.read_text() == "telemetry: {enabled: true}\n"
 
 
+def test_what_an_earlier_version_wrote_is_renewed_and_what_a_person_wrote_stays(settings: Settings) -> None:
+    home = services.prepare(settings)
+    written = home / "dagster.yaml"
+    now = written.read_text()
+    (old_queue, new_queue), (old, new) = services._RENEWED
+    assert new in now
+    written.write_text(f"{now.replace(new, old)}# mine\n")
+    services.prepare(settings)
+    assert written.read_text() == f"{now}# mine\n"
+    assert services._renewed(f"# mine\n{old_queue}") == f"# mine\n{new_queue}"
+    assert yaml.safe_load(now)["run_monitoring"]["free_slots_after_run_end_seconds"] == 60
+
+
 @pytest.mark.soak
 def test_processes_that_prepare_an_empty_home_at_once_make_its_tables_once(settings: Settings) -> None:
     done = subprocess.run(

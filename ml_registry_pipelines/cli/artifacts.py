@@ -76,7 +76,7 @@ def content_of(content: str, described: dict[str, Any]) -> Content:
         raise click.UsageError("--size belongs to --sha256")
     if "hosted" in described:
         provider, _, snapshot = content.partition("/")
-        given = dict(_named(each) for each in described.get("hosted_parameters", ()))
+        given = dict(named(each, "--hosted-parameter") for each in described.get("hosted_parameters", ()))
         return HostedModel(provider, snapshot, given, described.get("prompt_digest"))
     if "upload" in described:
         return Uploaded(content)
@@ -87,10 +87,11 @@ def content_of(content: str, described: dict[str, Any]) -> Content:
     return content
 
 
-def _named(given: str) -> tuple[str, Any]:
+def named(given: str, option: str) -> tuple[str, Any]:
+    """NAME=VALUE of an option; what is no JSON is text."""
     name, divider, value = given.partition("=")
     if not divider or not name:
-        raise click.UsageError(f"--hosted-parameter wants NAME=VALUE, not {given!r}")
+        raise click.UsageError(f"{option} wants NAME=VALUE, not {given!r}")
     try:
         return name, json.loads(value)
     except ValueError:
@@ -169,16 +170,19 @@ def _change(one: object, two: object) -> str:
     return ""
 
 
-@click.command("rollback")
-@click.argument("model")
-@click.option("--reason", default="")
-@click.option(
+former_option = click.option(
     "--former",
     type=click.Choice(["archived", "staging", "shadow", "registered"]),
     default="archived",
     show_default=True,
     help="What becomes of the version that is in production now.",
 )
+
+
+@click.command("rollback")
+@click.argument("model")
+@click.option("--reason", default="")
+@former_option
 @key_option
 @tenant_option
 def rollback(model: str, reason: str, former: str, key: str | None) -> None:

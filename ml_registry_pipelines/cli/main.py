@@ -10,7 +10,7 @@ import os
 import sys
 from datetime import date, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -39,6 +39,7 @@ from ml_registry_pipelines.cli import users as users_cli
 from ml_registry_pipelines.cli import webhooks as webhooks_cli
 from ml_registry_pipelines.cli.support import open_lake, purpose_option, shell_actor
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.interrupts import is_interrupt
 from ml_registry_pipelines.lake.lean import without_pandas
 from ml_registry_pipelines.settings import Environment, Settings
 
@@ -65,15 +66,25 @@ def main() -> None:
         wrong.show()
         sys.exit(wrong.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("mlreg: stopped", err=True)
-        sys.exit(130)
+        _stopped()
     except MlregError as failure:
+        if is_interrupt(failure):
+            _stopped()
         click.echo(f"mlreg: {failure}", err=True)
         sys.exit(1)
     except BrokenPipeError:
         # The reader of our output has gone; nothing more to say to it.
         sys.stderr.close()
         sys.exit(0)
+    except Exception as failure:
+        if not is_interrupt(failure):
+            raise
+        _stopped()
+
+
+def _stopped() -> NoReturn:
+    click.echo("mlreg: stopped; what was recorded stays, and the command can be given again", err=True)
+    sys.exit(130)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -18,8 +18,10 @@ from ml_registry_pipelines.cli.artifacts import (
     content_of,
     content_options,
     diff,
+    former_option,
     get,
     kind_and_path,
+    named,
     rollback,
 )
 from ml_registry_pipelines.cli.lineage import datasets, deployments
@@ -131,10 +133,15 @@ def models_show(name: str, as_of: datetime | None) -> None:
 @click.argument("content")
 @content_options
 @click.option("--metric", "metrics", multiple=True, metavar="NAME=NUMBER")
+@click.option(
+    "--parameter", "parameters", multiple=True, metavar="NAME=VALUE", help="Hyperparameter; JSON or text."
+)
 @click.option("--framework")
 @click.option("--licence")
 @click.option("--code-commit")
 @click.option("--trained-on", multiple=True, metavar="DATASET@v2")
+@click.option("--evaluated-on", multiple=True, metavar="DATASET@v2")
+@click.option("--tag", "tags", multiple=True, metavar="NAME=VALUE")
 @click.option("--base-model", metavar="MODEL@v1")
 @click.option("--description", default="")
 @click.option(
@@ -147,10 +154,13 @@ def models_add_version(
     described: dict[str, Any],
     artifacts: tuple[str, ...],
     metrics: tuple[str, ...],
+    parameters: tuple[str, ...],
     framework: str | None,
     licence: str | None,
     code_commit: str | None,
     trained_on: tuple[str, ...],
+    evaluated_on: tuple[str, ...],
+    tags: tuple[str, ...],
     base_model: str | None,
     description: str,
     how: dict[str, Any],
@@ -168,10 +178,12 @@ def models_add_version(
         raise click.UsageError(f"--metric wants NAME=NUMBER: {wrong}") from wrong
     facts = VersionFacts(
         metrics=numbers,
+        parameters=dict(named(each, "--parameter") for each in parameters),
         framework=framework,
         licence=licence,
         code_commit=code_commit,
         trained_on=trained_on,
+        evaluated_on=evaluated_on,
         base_model=base_model,
     )
     with open_log() as log:
@@ -182,6 +194,7 @@ def models_add_version(
                 content_of(content, described),
                 facts,
                 description=description,
+                tags=parsed_tags(tags),
                 artifacts=[kind_and_path(given) for given in artifacts],
                 **how,
             )
@@ -191,11 +204,15 @@ def models_add_version(
 @models.command("promote")
 @click.argument("version")
 @click.option("--reason", default="")
+@former_option
 @act_options
-def models_promote(version: str, reason: str, how: dict[str, Any]) -> None:
-    """Put a version into production; the former one is archived."""
+def models_promote(version: str, reason: str, former: str, how: dict[str, Any]) -> None:
+    """Put a version into production."""
+    from ml_registry_pipelines.registry.versions import Stage
+
     with open_log() as log:
-        show_version(registry_of(log).promote_to_production(version, reason=reason, **how))
+        registry = registry_of(log)
+        show_version(registry.promote_to_production(version, former=Stage(former), reason=reason, **how))
 
 
 @models.command("stage")

@@ -307,7 +307,9 @@ class Evaluations(Desk):
             }
         else:
             options = dict(self.log.lake.storage_options)
-            recorded = fingerprint(data, storage_options=options or None).recorded()
+            recorded = fingerprint(
+                data, storage_options=options or None, readable=self.log.lake.readable
+            ).recorded()
             where = Where.FILE
         known = [str(column["name"]) for column in recorded["columns"]]
         if absent := [name for name in columns.needed if name not in known]:
@@ -365,6 +367,7 @@ def evaluation_data_of(
                 given.columns.needed,
                 reference="the declared evaluation data",
                 storage_options=lake.storage_options,
+                readable=lake.readable,
             ),
             given.columns,
         )

@@ -96,7 +96,7 @@ def command_job(
         given: InTenant = config
         run = context.run
         try:
-            _refuse_variables(form, run.run_config)
+            refuse_variables(form, run.run_config)
             at = Desks(
                 registry.models(given.tenant, run.run_id),
                 registry.lineage(given.tenant, run.run_id),
@@ -133,7 +133,7 @@ def command_job(
     return job
 
 
-def _refuse_variables(form: type[InTenant], given: Mapping[str, Any]) -> None:
+def refuse_variables(form: type[InTenant], given: Mapping[str, Any]) -> None:
     """Refuse `{env: NAME}`, by which Dagster fills a field from the environment of the service.
 
     Whoever may fill in a form could have the service's credentials recorded in the log, which cannot forget.

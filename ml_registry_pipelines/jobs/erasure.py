@@ -12,7 +12,8 @@ import dagster as dg
 from pydantic import Field
 
 from ml_registry_pipelines.errors import MlregError
-from ml_registry_pipelines.jobs.commands import InTenant, instant
+from ml_registry_pipelines.jobs.commands import InTenant, instant, refuse_variables
+from ml_registry_pipelines.lake.readable import SETTING
 from resources.registry import RegistryResource
 
 
@@ -20,8 +21,9 @@ class EraseSubject(InTenant):
     """Erase one person everywhere and prove it."""
 
     subject_file: str = Field(
-        description="Absolute path of a file with one identifier per line, on the machine of the run. It is removed "
-        "once the erasure is complete. Never type an identifier here: run configuration is kept."
+        description="Absolute path of a file with one identifier per line, on the machine of the run, in a folder "
+        f"that {SETTING} names or MLREG_HOME/intake. It is removed once the erasure is complete. Never type an "
+        "identifier here: run configuration is kept."
     )
     received: str = Field(default="", description="When the person asked, such as 2026-09-01; empty: now.")
     datasets: list[str] = Field(default=[], description="Datasets that hold the person somewhere else.")
@@ -46,7 +48,9 @@ def erase_subject_command(
     home = dagster_home(settings)
     file = Path(config.subject_file)
     try:
-        given = [line.strip() for line in file.read_text().splitlines() if line.strip()]
+        refuse_variables(EraseSubject, context.run.run_config)
+        with registry.log().lake.readable.opened(file) as place:
+            given = [line.strip() for line in place.read_text().splitlines() if line.strip()]
         at = Eraser(
             registry.log(),
             registry.actor(),

@@ -159,7 +159,7 @@ def _relate(given: Relate, at: Desks) -> "Relationship":
 def _relate_many(given: RelateMany, at: Desks) -> int:
     from ml_registry_pipelines.registry.intake import read_edges
 
-    edges = read_edges(Path(given.path))
+    edges = read_edges(Path(given.path), readable=at.models.log.lake.readable)
     return at.edges.relate_many(given.type, edges, flow=_flow(given.flow), idempotency_key=at.key)
 
 

@@ -175,6 +175,12 @@ class LocalFolder(Folder):
             elif path > after and (found_there := _stat(child)) and stat.S_ISREG(found_there.st_mode):
                 yield _local_entry(path, found_there)
 
+    def _place(self, path: str) -> Path:
+        """Where a file lies; none lies outside the folder."""
+        if path.startswith("/") or ".." in path.split("/"):
+            raise NoSuchFile(f"{path!r} is no file below {self.root}")
+        return self.root / path
+
     def subfolders(self, prefix: str = "") -> list[str]:
         folder = self.root / prefix.strip("/")
         try:
@@ -184,29 +190,31 @@ class LocalFolder(Folder):
             return []
 
     def entry(self, path: str) -> Entry:
-        with _local_errors(self.root / path, "read"):
-            found = (self.root / path).stat()
-        _refuse_irregular(self.root / path, found)
+        place = self._place(path)
+        with _local_errors(place, "read"):
+            found = place.stat()
+        _refuse_irregular(place, found)
         return _local_entry(path, found)
 
     def open(self, path: str) -> IO[bytes]:
-        with _local_errors(self.root / path, "read"):
+        place = self._place(path)
+        with _local_errors(place, "read"):
             # A pipe is opened without waiting for its writer, and then refused.
-            stream = open(self.root / path, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
+            stream = open(place, "rb", opener=_without_waiting)  # noqa: SIM115 - the caller closes it
         try:
-            _refuse_irregular(self.root / path, os.fstat(stream.fileno()))
+            _refuse_irregular(place, os.fstat(stream.fileno()))
         except NotRegular:
             stream.close()
             raise
         return stream
 
     def write(self, path: str, data: bytes) -> None:
-        target = self.root / path
+        target = self._place(path)
         with _local_errors(target, "written"), _put_aside(target, data) as temporary:
             temporary.replace(target)
 
     def create(self, path: str, data: bytes) -> bool:
-        target = self.root / path
+        target = self._place(path)
         with _local_errors(target, "written"), _put_aside(target, data) as temporary:
             try:
                 os.link(temporary, target)
@@ -215,11 +223,12 @@ class LocalFolder(Folder):
         return True
 
     def delete(self, path: str) -> None:
-        with _local_errors(self.root / path, "deleted"):
-            (self.root / path).unlink(missing_ok=True)
+        place = self._place(path)
+        with _local_errors(place, "deleted"):
+            place.unlink(missing_ok=True)
 
     def move(self, path: str, to: str) -> None:
-        source, target = self.root / path, self.root / to
+        source, target = self._place(path), self._place(to)
         with _local_errors(source, "moved"):
             target.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):

@@ -38,6 +38,7 @@ from ml_registry_pipelines.lake.outcomes import (
     store_errors,
     verdict,
 )
+from ml_registry_pipelines.lake.readable import Readable
 from ml_registry_pipelines.lake.tables import TABLES
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Lake:
         root: folder or `s3://bucket/prefix`; made when the first table is.
         storage_options: `AWS_*` settings; by default those of the environment.
         process: what is asking, for the table of query timings.
+        readable: what files beside its own are read from, for whoever works with it; by default anything.
 
     Raises:
         LakeError: the folder's name has a character that the table format cannot hold, or
@@ -88,9 +90,15 @@ class Lake:
     """
 
     def __init__(
-        self, root: str, *, storage_options: Mapping[str, str] | None = None, process: str = "python"
+        self,
+        root: str,
+        *,
+        storage_options: Mapping[str, str] | None = None,
+        process: str = "python",
+        readable: Readable | None = None,
     ) -> None:
         self.root = checked_root(root)
+        self.readable = readable or Readable(self.root)
         self.storage_options = dict(storage_options or {})
         self.process = process
         self._handles = Handles(self.root, self.storage_options)

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 
 from ml_registry_pipelines.lake.declarations import Table
 from ml_registry_pipelines.lake.handles import COLUMNS_ADDED
+from ml_registry_pipelines.lake.interrupts import interruptible
 from ml_registry_pipelines.lake.outcomes import LakeError, SnapshotGone, reason, store_errors
 from ml_registry_pipelines.lake.tables import TABLES
 
@@ -331,9 +332,10 @@ def answer(
     Args:
         over: how many rows the statement works on; from `FEW_ROWS` on they are not copied.
     """
-    if over >= FEW_ROWS:
-        return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
-    return connection.execute(sql, dict(parameters or {})).to_arrow_table()
+    with interruptible():
+        if over >= FEW_ROWS:
+            return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+        return connection.execute(sql, dict(parameters or {})).to_arrow_table()
 
 
 def in_batches(rows: pa.Table) -> pa.Table:

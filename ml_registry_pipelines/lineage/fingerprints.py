@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.lake.readable import ANYWHERE, NotReadable, Readable
 from ml_registry_pipelines.registry.artifacts import Uri, checked_sha256, checked_uri
 from ml_registry_pipelines.registry.canonical import digest
 from ml_registry_pipelines.registry.errors import InvalidInput, RegistryError
@@ -50,37 +51,60 @@ def fingerprint(
     *,
     columns: Sequence[tuple[str, str]] = (),
     storage_options: dict[str, str] | None = None,
+    readable: Readable = ANYWHERE,
 ) -> Fingerprint:
     """The fingerprint of a Delta table, of Parquet or CSV files, or of an address with a given digest.
 
     Args:
         source: a file, a folder, the address of a Delta table, or a `Uri`.
         columns: names and types, for a `Uri` alone.
+        readable: where it may lie.
 
     Raises:
         DatasetUnreadable: there is nothing, or nothing that can be read.
+        NotReadable: it lies elsewhere.
     """
     if isinstance(source, Uri):
-        given = checked_uri(source)
+        given = checked_uri(source, readable)
         return Fingerprint("uri", given.uri, checked_sha256(given.sha256), tuple(columns), None)
     if columns:
         raise InvalidInput("columns are read from the data; give them for an address with a digest alone")
     text = str(source)
+    readable.check(text)
     if text.startswith("s3://"):
-        return _delta(text, storage_options)
+        return _delta(text, storage_options, readable)
     path = Path(text).absolute()
     if (path / "_delta_log").is_dir():
-        return _delta(str(path), None)
-    return _files(path)
+        readable.check_tree(path)
+        return _delta(str(path), None, readable)
+    return _files(path, readable)
 
 
-def _delta(uri: str, storage_options: dict[str, str] | None) -> Fingerprint:
+def check_delta(table: DeltaTable, uri: str, readable: Readable) -> None:
+    """Look whether a Delta table that may be read leads to files that may not.
+
+    Raises:
+        NotReadable: it holds links, or names files outside itself.
+    """
+    import pyarrow as pa
+
+    if readable.is_free:
+        return
+    if not uri.startswith("s3://"):
+        readable.check_tree(Path(uri))
+    for name in pa.table(table.get_add_actions(flatten=True))["path"].to_pylist():
+        if "://" in name or name.startswith("/") or ".." in name.split("/"):
+            raise NotReadable(f"the Delta table at {uri} names {name}, a file outside itself")
+
+
+def _delta(uri: str, storage_options: dict[str, str] | None, readable: Readable) -> Fingerprint:
     import pyarrow as pa
     from deltalake import DeltaTable
     from deltalake.exceptions import DeltaError
 
     try:
         table = DeltaTable(uri, storage_options=storage_options)
+        check_delta(table, uri, readable)
         content = delta_digest(table)
         schema = pa.schema(table.schema().to_arrow())
         counts = pa.table(table.get_add_actions(flatten=True))["num_records"].to_pylist()
@@ -116,7 +140,7 @@ def delta_digest(table: DeltaTable) -> str:
     )
 
 
-def _files(path: Path) -> Fingerprint:
+def _files(path: Path, readable: Readable) -> Fingerprint:
     import pyarrow as pa
     import pyarrow.dataset as pads
 
@@ -128,13 +152,16 @@ def _files(path: Path) -> Fingerprint:
     kind = kinds.pop()
     base = path if path.is_dir() else path.parent
     before = _stamps(files)
-    listing = [[file.relative_to(base).as_posix(), _sha256(file)] for file in files]
-    try:
-        schema = _common_schema(path, files, kind)
-        data = pads.dataset([str(file) for file in files], format=kind, schema=schema)
-        columns, rows = _columns(schema), data.count_rows()
-    except (OSError, pa.ArrowException) as failure:
-        raise DatasetUnreadable(f"{path} cannot be read as {kind}: {failure}") from failure
+    listing = [[file.relative_to(base).as_posix(), _sha256(file, readable)] for file in files]
+    schema = common_schema(path, files, kind, readable)
+    rows = 0
+    for file in files:
+        try:
+            with readable.opened(file) as place:
+                rows += pads.dataset(str(place), format=kind, schema=schema).count_rows()
+        except (OSError, pa.ArrowException) as failure:
+            raise DatasetUnreadable(f"{file} cannot be read as {kind}: {failure}") from failure
+    columns = _columns(schema)
     if _stamps(files) != before or sorted(_data_files(path)) != files:
         raise DatasetUnreadable(f"{path} changed while it was read; track it when it is whole")
     # One file keeps its identity when it is renamed; in a folder names count.
@@ -142,7 +169,7 @@ def _files(path: Path) -> Fingerprint:
     return Fingerprint(kind, str(path), whole, columns, rows, {"files": len(files)})
 
 
-def _common_schema(path: Path, files: Sequence[Path], kind: str) -> pa.Schema:
+def common_schema(path: Path, files: Sequence[Path], kind: str, readable: Readable) -> pa.Schema:
     """The columns of all files together: the same names, and types that one type can hold."""
     import pyarrow as pa
     import pyarrow.dataset as pads
@@ -150,7 +177,8 @@ def _common_schema(path: Path, files: Sequence[Path], kind: str) -> pa.Schema:
     schemas = []
     for file in files:
         try:
-            schemas.append(pads.dataset(str(file), format=kind).schema.remove_metadata())
+            with readable.opened(file) as place:
+                schemas.append(pads.dataset(str(place), format=kind).schema.remove_metadata())
         except (OSError, pa.ArrowException) as failure:
             raise DatasetUnreadable(f"{file} cannot be read as {kind}: {failure}") from failure
         if differing := set(schemas[0].names) ^ set(schemas[-1].names):
@@ -186,9 +214,9 @@ def _data_files(path: Path) -> Iterator[Path]:
             yield file
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: Path, readable: Readable) -> str:
     try:
-        with path.open("rb") as stream:
+        with readable.opened(path) as place, place.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as failure:
         raise DatasetUnreadable(f"{path} cannot be read: {failure.strerror}") from failure

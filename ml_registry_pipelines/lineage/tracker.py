@@ -179,7 +179,7 @@ class LineageTracker(Desk):
             DatasetUnreadable: there is nothing that can be read.
         """
         options = dict(self.log.lake.storage_options)
-        seen = fingerprint(source, columns=columns, storage_options=options)
+        seen = fingerprint(source, columns=columns, storage_options=options, readable=self.log.lake.readable)
         first = NewThing(name, description, tags or {}, owners).recorded()
 
         def decide(view: View) -> list[Change]:

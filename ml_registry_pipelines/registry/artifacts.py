@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from ml_registry_pipelines.lake.files import FilesError, NoSuchFile, open_folder
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.readable import Readable
 from ml_registry_pipelines.registry.blobs import (
     Blobs,
     blob_path,
@@ -135,7 +136,8 @@ class ArtifactStore:
         match content:
             case Uri():
                 refuse_own(self._lake.root, content.uri)
-                return self._store_description("uri", described_uri(checked_uri(content)), content.size)
+                described = described_uri(checked_uri(content, self._lake.readable))
+                return self._store_description("uri", described, content.size)
             case HostedModel():
                 return self._store_description("hosted", described_model(content), None)
             case Uploaded():
@@ -150,6 +152,7 @@ class ArtifactStore:
         return Stored(form, self._keep_manifest(manifest), size, 0)
 
     def _store_path(self, path: Path) -> Stored:
+        self._lake.readable.check(path)
         if path.is_symlink():
             raise ArtifactRefused(f"{path} is a link; give what it leads to")
         refuse_own(self._lake.root, path)
@@ -179,7 +182,8 @@ class ArtifactStore:
     def _keep_file(self, found: tuple[str, Path]) -> File:
         name, path = found
         before = _state_of(path)
-        sha256, size = sha256_of(path), before[0]
+        # What is kept has this digest: bytes that are put into its place later are not stored.
+        sha256, size = _digest_of(path, self._lake.readable), before[0]
         self.blobs.keep(path, sha256, size)
         if _state_of(path) != before:
             raise ArtifactRefused(f"{path} changed while it was stored; store it when it is whole")
@@ -276,7 +280,7 @@ class ArtifactStore:
         if manifest["form"] in {"file", "folder"}:
             several(lambda f: self.blobs.verify(f.sha256, f.size, _what(f, name)), self.files(name))
             return
-        with _open_elsewhere(manifest, self._lake.root) as (stream, _):
+        with _open_elsewhere(manifest, self._lake) as (stream, _):
             hashed = hashlib.sha256()
             while piece := stream.read(PIECE):
                 hashed.update(piece)
@@ -324,7 +328,7 @@ class ArtifactStore:
         return Fetched(target, "store")
 
     def _fetch_elsewhere(self, manifest: Mapping[str, Any], target: Path, name: str) -> Fetched:
-        with _open_elsewhere(manifest, self._lake.root) as (stream, size):
+        with _open_elsewhere(manifest, self._lake) as (stream, size):
             file = target / uri_name(manifest["uri"])
             if _is_right(file, manifest["sha256"]):
                 return Fetched(file, "there")
@@ -433,23 +437,35 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
                 raise ArtifactRefused(f"{path} is neither file nor folder")
 
 
-def checked_uri(content: Uri) -> Uri:
+def _digest_of(path: Path, readable: Readable) -> str:
+    try:
+        with readable.opened(path) as place:
+            return sha256_of(place)
+    except OSError as failure:
+        raise ArtifactError(f"{path} cannot be read: {failure.strerror}") from failure
+
+
+def checked_uri(content: Uri, readable: Readable) -> Uri:
     """An address that may be recorded.
 
     Raises:
         InvalidInput: it holds a secret.
+        NotReadable: it leads to where nothing may be read from, whatever lies there.
         ArtifactRefused: it leads to a file of this machine that has another digest.
     """
     check_no_secret(content.uri)
     sha256 = checked_sha256(content.sha256)
     path = Path(content.uri.removeprefix("file://"))
-    if path.is_absolute() and path.is_file() and (found := sha256_of(path)) != sha256:
+    if not path.is_absolute():
+        return content
+    readable.check(path)
+    if path.is_file() and (found := _digest_of(path, readable)) != sha256:
         raise ArtifactRefused(f"{content.uri} has SHA-256 {found}, not {sha256}; say what it is now")
     return content
 
 
 @contextmanager
-def _open_elsewhere(manifest: Mapping[str, Any], root: str) -> Iterator[tuple[IO[bytes], int]]:
+def _open_elsewhere(manifest: Mapping[str, Any], lake: Lake) -> Iterator[tuple[IO[bytes], int]]:
     """The bytes behind an address, and how many there are."""
     if manifest["form"] == "hosted":
         raise ArtifactElsewhere(
@@ -461,12 +477,18 @@ def _open_elsewhere(manifest: Mapping[str, Any], root: str) -> Iterator[tuple[IO
         raise ArtifactElsewhere(
             f"{uri} is not read from here; fetch it and compare its SHA-256 with the registered one"
         )
-    refuse_own(root, uri)
-    try:
-        place = open_folder(folder or "/")
-        size = place.entry(name).size
-        stream = place.open(name)
-    except FilesError as failure:
-        raise ArtifactChanged(f"{uri} cannot be read any more: {failure}") from failure
-    with stream:
+    lake.readable.check(uri)
+    refuse_own(lake.root, uri)
+    with ExitStack() as opened:
+        try:
+            if not uri.startswith("s3://"):
+                file = opened.enter_context(lake.readable.opened(Path(folder or "/", name)))
+                folder, name = str(file.parent), file.name
+            place = open_folder(folder or "/")
+            size = place.entry(name).size
+            stream = opened.enter_context(place.open(name))
+        except FilesError as failure:
+            raise ArtifactChanged(f"{uri} cannot be read any more: {failure}") from failure
+        except OSError as failure:
+            raise ArtifactChanged(f"{uri} cannot be read any more: {failure.strerror}") from failure
         yield stream, size

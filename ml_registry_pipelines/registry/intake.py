@@ -13,6 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from ml_registry_pipelines.lake.readable import ANYWHERE, Readable
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.errors import InvalidInput, NameTaken, RegistryError, shown
 from ml_registry_pipelines.registry.events import MAX_PAYLOAD
@@ -37,14 +38,19 @@ class BadRows(RegistryError):
         self.rows = tuple(rows)
 
 
+class UnreadableList(Exception):
+    """A file that is to be Parquet is none."""
+
+
 def register_file(things: Things, kind: str, path: Path, *, idempotency_key: str | None = None) -> int:
     """Register the things of a file in one atomic command, all of them or none; return how many.
 
     Raises:
         BadRows: names every row that cannot be recorded, with its reason.
         InvalidInput: the file cannot be read as JSONL or Parquet.
+        NotReadable: it lies where nothing may be read from.
     """
-    listed = read_things(path)
+    listed = read_things(path, readable=things.log.lake.readable)
     try:
         return things.register_many(kind, listed.values(), idempotency_key=idempotency_key)
     except NameTaken:
@@ -59,7 +65,7 @@ def register_file(things: Things, kind: str, path: Path, *, idempotency_key: str
         raise BadRows(path, sorted(taken), _unit(path)) from None
 
 
-def read_things(path: Path) -> dict[int, NewThing]:
+def read_things(path: Path, *, readable: Readable = ANYWHERE) -> dict[int, NewThing]:
     """The things of a file by line or row, all of which can be recorded and have names of their own.
 
     Raises:
@@ -69,7 +75,7 @@ def read_things(path: Path) -> dict[int, NewThing]:
     found: dict[int, NewThing] = {}
     bad: list[tuple[int, str]] = []
     first: dict[str, int] = {}
-    for number, row in _rows(path):
+    for number, row in _rows(path, readable):
         try:
             thing = _thing(_checked(row, {"name": str}, {"description", "tags", "owners", "metadata"}))
             name = json.loads(checked_state(thing))["name"]
@@ -85,7 +91,7 @@ def read_things(path: Path) -> dict[int, NewThing]:
     return found
 
 
-def read_edges(path: Path) -> list[NewEdge]:
+def read_edges(path: Path, *, readable: Readable = ANYWHERE) -> list[NewEdge]:
     """The relationships of a file. Whether their ends exist is not looked at here.
 
     Raises:
@@ -94,7 +100,7 @@ def read_edges(path: Path) -> list[NewEdge]:
     """
     found: list[NewEdge] = []
     bad: list[tuple[int, str]] = []
-    for number, row in _rows(path):
+    for number, row in _rows(path, readable):
         try:
             checked = _checked(row, {"source": str, "target": str}, {"properties"})
             properties = _object(checked, "properties")
@@ -190,22 +196,25 @@ def _unit(path: Path) -> str:
     return "row" if path.suffix == ".parquet" else "line"
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _rows(path: Path, readable: Readable) -> Iterator[tuple[int, Any]]:
     """Rows by number from 1: what they hold, or what is wrong with them."""
     match path.suffix:
         case ".jsonl" | ".ndjson":
-            rows = _lines(path)
+            read = _lines
         case ".parquet":
-            rows = _parquet(path)
+            read = _parquet
         case _:
             raise InvalidInput(f"{path} is no list: give a .jsonl, .ndjson or .parquet file")
     count = 0
     try:
-        for number, row in rows:
-            count += 1
-            if count > MAX_MANY:
-                raise InvalidInput(f"{path} has more than {MAX_MANY:,} rows; give it in parts")
-            yield number, row
+        with readable.opened(path) as place:
+            for number, row in read(place):
+                count += 1
+                if count > MAX_MANY:
+                    raise InvalidInput(f"{path} has more than {MAX_MANY:,} rows; give it in parts")
+                yield number, row
+    except UnreadableList as failure:
+        raise InvalidInput(f"{path} is no Parquet file that can be read: {failure}") from failure
     except OSError as failure:
         raise InvalidInput(f"{path} cannot be read: {failure.strerror or failure}") from failure
 
@@ -259,7 +268,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
                     number += 1
                     yield number, {name: _present(value) for name, value in row.items()}
     except pa.ArrowException as failure:
-        raise InvalidInput(f"{path} is no Parquet file that can be read: {failure}") from failure
+        raise UnreadableList(str(failure)) from failure
 
 
 def _present(value: Any) -> Any:

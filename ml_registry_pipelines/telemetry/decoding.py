@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.interrupts import interruptible
 from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.detecting import (
@@ -61,7 +62,8 @@ def naming(origin: Origin) -> Iterator[None]:
     import pyarrow as pa
 
     try:
-        yield
+        with interruptible():
+            yield
     except (duckdb.Error, pa.ArrowException, ValueError, OverflowError, RecursionError, AssertionError) as e:
         # Only the first line: behind it errors quote the record, which may hold prompts.
         said = (str(e).splitlines() or [type(e).__name__])[0][:200]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any
 
+from ml_registry_pipelines.lake.interrupts import is_interrupt
 from ml_registry_pipelines.lake.reading import answer, in_batches, open_duckdb
 from ml_registry_pipelines.telemetry.splitting import (
     LINES_OF_A_CSV_ROW,
@@ -293,6 +294,8 @@ def parquet_records(file: IO[bytes], name: str, limits: Limits) -> Iterator[Reco
             done += len(lines)
         objects.close()
     except (pa.ArrowException, duckdb.Error, OSError) as failure:
+        if is_interrupt(failure):
+            raise KeyboardInterrupt from None
         yield _unreadable(name, done, failure)
 
 

@@ -37,6 +37,7 @@ from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import BY_KEY, Actor, ActorKind
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
+from ml_registry_pipelines.run_coordinator import VariableRefused
 from ml_registry_pipelines.webpermissions import MUTATIONS, ProcessContext
 from tests.conftest import PATIENCE_MS
 
@@ -509,6 +510,57 @@ def test_a_forged_or_copied_stamp_never_survives_a_launch(site: Site) -> None:
         Actor(site.ids["admin"], authenticated_by=BY_KEY),
     }
     assert actor_of({STAMP: '{"id": "admin"}'}, run.run_id) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        ({"text": {"env": "SERVICE_PASSWORD"}}, "text"),
+        ({"several": ["plain", {"env": "SERVICE_PASSWORD"}]}, "several.1"),
+        ({"pairs": {"env": {"env": "SERVICE_PASSWORD"}}}, "pairs.env"),
+        ({"number": {"env": "SERVICE_PASSWORD"}}, "number"),
+    ],
+)
+def test_no_run_is_given_a_value_of_the_services_environment(
+    site: Site, monkeypatch: pytest.MonkeyPatch, config: dict[str, object], place: str
+) -> None:
+    """Whatever job or asset it is of: what a run was given, it may tell in metadata, messages and tables."""
+    monkeypatch.setenv("SERVICE_PASSWORD", "4711")
+    ops = {"ops": {"tells": {"config": config}}}
+    said = site.launch("engineer", "told", runConfigData=ops)
+    assert said["__typename"] == "PythonError"
+    assert f"ops.tells.config.{place} asks for the variable SERVICE_PASSWORD" in said["message"]
+    assert "MLREG_CONFIG_VARIABLES" in said["message"]
+    (run,) = site.instance.get_runs(dg.RunsFilter(job_name="told"), limit=1)
+    assert run.status is dg.DagsterRunStatus.FAILURE
+    kept = [str(run.run_config), *(str(record.event_log_entry) for record in _records(site, run.run_id))]
+    assert any("asks for the variable" in each for each in kept)
+    assert "4711" not in "".join(kept)
+    # In a backfill it is the daemon that submits what a person has configured.
+    monkeypatch.setenv("MLREG_DAEMON", "1")
+    made = run._replace(
+        run_id=make_new_run_id(), status=dg.DagsterRunStatus.NOT_STARTED, tags={"dagster/backfill": "b"}
+    )
+    site.instance.add_run(made)
+    with process(site.instance) as context:
+        given = SubmitRunContext(made, workspace=context.create_request_context())
+        with pytest.raises(VariableRefused):
+            site.instance.run_coordinator.submit_run(given)
+
+
+def _records(site: Site, run_id: str) -> Any:
+    return site.instance.get_records_for_run(run_id).records
+
+
+def test_a_variable_that_the_keeper_of_the_service_names_is_filled_in_and_env_is_a_word(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = {"ops": {"tells": {"config": {"pairs": {"env": "production"}}}}}
+    assert site.launched("engineer", "told", runConfigData=plain).status is dg.DagsterRunStatus.QUEUED
+    monkeypatch.setenv("MLREG_CONFIG_VARIABLES", "REGION, STAGE")
+    named = {"ops": {"tells": {"config": {"text": {"env": "STAGE"}}}}}
+    monkeypatch.setenv("STAGE", "blue")
+    assert site.launched("engineer", "told", runConfigData=named).status is dg.DagsterRunStatus.QUEUED
 
 
 def test_a_re_execution_has_who_asked_for_it_and_not_its_parents_launcher(site: Site) -> None:

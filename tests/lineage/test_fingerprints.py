@@ -118,8 +118,8 @@ def test_what_cannot_be_read_is_one_sentence_that_names_it(tmp_path, monkeypatch
 
     real = fingerprints._sha256
 
-    def meanwhile(path):
-        found = real(path)
+    def meanwhile(path, readable):
+        found = real(path, readable)
         with path.open("a") as stream:
             stream.write("2\n")
         return found

@@ -73,12 +73,23 @@ def test_a_model_goes_from_file_to_production_and_back_out(mlreg, tmp_path):
         "auc=0.9",
         "--trained-on",
         "credit@v1",
+        "--evaluated-on",
+        "credit@v1",
+        "--parameter",
+        "depth=3",
+        "--parameter",
+        "loss=log",
+        "--tag",
+        "tier=1",
     )
     assert "fraud@v1" in version
+    assert '{"depth": 3, "loss": "log"}' in version
+    assert "tier=1" in version
     (tmp_path / "w.bin").write_bytes(b"two")
     mlreg("models", "add-version", "fraud", tmp_path / "w.bin", "--metric", "auc=0.95")
     mlreg("models", "promote", "fraud@v1")
-    mlreg("models", "promote", "fraud@v2", "--reason", "better")
+    mlreg("models", "promote", "fraud@v2", "--reason", "better", "--former", "staging")
+    assert "staging" in mlreg("models", "show", "fraud@v1")
     assert "fraud@v1" in mlreg("models", "rollback", "fraud")
     mlreg("models", "alias", "fraud@v1", "champion", "--protect")
     assert "is protected" in mlreg("models", "alias", "fraud@v2", "champion", fails=True)

@@ -38,7 +38,7 @@ from ml_registry_pipelines.compliance.gdpr.scanning import scan
 from ml_registry_pipelines.compliance.metrics import Bound, Parameters
 from ml_registry_pipelines.compliance.results import Measured
 from ml_registry_pipelines.lake.tables import TABLES
-from ml_registry_pipelines.lineage.contents import read_content
+from ml_registry_pipelines.lineage.contents import UNREAD, read_content
 from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable
 from ml_registry_pipelines.registry.actors import UNAUTHENTICATED
 from ml_registry_pipelines.registry.errors import RegistryError
@@ -207,9 +207,10 @@ def _consented(
             subjects,
             reference=dataset,
             storage_options=context.lake.storage_options,
+            readable=context.lake.readable,
         )[subjects[0]].to_pylist()
     except DatasetUnreadable:
-        return unmeasured(G6, "its data cannot be read any more; track the dataset again", dataset)
+        return unmeasured(G6, f"its data cannot be read; {UNREAD}", dataset)
     names = {purpose.name for purpose in purposes}
     live = {
         consent.subject
@@ -369,6 +370,7 @@ def _published(context: Context, aggregate: Aggregate, k: int) -> Measured:
             list(aggregate.by),
             reference=aggregate.dataset,
             storage_options=context.lake.storage_options,
+            readable=context.lake.readable,
         )
     except (RegistryError, DatasetUnreadable) as wrong:
         return unmeasured(G14, f"its rows cannot be read: {wrong}", aggregate.name)

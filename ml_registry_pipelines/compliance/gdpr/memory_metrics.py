@@ -108,7 +108,11 @@ def _score_values(context: Context, reference: str, column: str) -> list[float] 
         if column not in {str(each["name"]) for each in metadata.get("columns") or []}:
             return f"{reference} has no column {column!r}"
         rows = read_content(
-            metadata, [column], reference=reference, storage_options=context.lake.storage_options
+            metadata,
+            [column],
+            reference=reference,
+            storage_options=context.lake.storage_options,
+            readable=context.lake.readable,
         )
     except (RegistryError, DatasetUnreadable) as wrong:
         return f"scores cannot be read: {wrong}"

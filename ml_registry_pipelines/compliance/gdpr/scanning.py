@@ -21,7 +21,7 @@ from ml_registry_pipelines.compliance.gdpr.columns import (
     newest_versions,
 )
 from ml_registry_pipelines.lake.tables import TABLES
-from ml_registry_pipelines.lineage.contents import read_content
+from ml_registry_pipelines.lineage.contents import UNREAD, read_content
 from ml_registry_pipelines.lineage.fingerprints import DatasetUnreadable
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def _datasets(
                 [column.column for column in columns],
                 reference=dataset,
                 storage_options=lake.storage_options,
+                readable=lake.readable,
             )
         except DatasetUnreadable:
             yield from (_unread(column) for column in columns)
@@ -156,7 +157,7 @@ def _datasets(
 
 
 def _unread(column: CataloguedColumn) -> Scanned:
-    return Scanned(column.name, 0, 0, problem="its data cannot be read; track the dataset again")
+    return Scanned(column.name, 0, 0, problem=f"its data cannot be read; {UNREAD}")
 
 
 def _drawn(values: set[str], sample: int) -> list[str]:
