@@ -94,9 +94,9 @@ def check_suites(
         results.append(_unreadable(context, "none", sha256(b"").hexdigest(), text))
     if production is not None:
         window = {"from": production[0].isoformat(), "to": production[1].isoformat()}
-        results = [
-            replace(r, suite=r.suite + PRODUCTION, detail={**r.detail, "window": window}) for r in results
-        ]
+        read = [dict(each.facts) for each in context.memo.values() if isinstance(each, Evaluation)]
+        facts: dict[str, Any] = {"window": window, **({"read": read[0]} if read and read[0] else {})}
+        results = [replace(r, suite=r.suite + PRODUCTION, detail={**r.detail, **facts}) for r in results]
     return results
 
 
