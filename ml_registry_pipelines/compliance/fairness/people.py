@@ -133,9 +133,9 @@ class Data:
         index[present] = np.arange(len(present))
         keys: list[Key] = []
         for cross in present.tolist():
-            key: list[str | None] = []
+            key, rest = list[str | None](), cross
             for values, _ in reversed(parts):
-                cross, place = divmod(cross, len(values))
+                rest, place = divmod(rest, len(values))
                 key.append(values[place])
             keys.append(tuple(reversed(key)))
         return keys, index[crossed]

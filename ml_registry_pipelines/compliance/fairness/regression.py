@@ -168,7 +168,7 @@ def _predictions(data: Data, names: Sequence[str]) -> dict[Key, tuple[int, int, 
     """
     import numpy as np
 
-    prediction = data.numbers("prediction")
+    data.numbers("prediction")
     if "rising" not in data.memo:
         column = data.rows["prediction"].to_numpy()
         order = np.argsort(column, kind="stable")
