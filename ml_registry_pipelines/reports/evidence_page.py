@@ -71,7 +71,8 @@ def evidence_page(log: Log, approval: str, *, actor: Actor, tenant: str = "defau
         if v is not None
     ]
     broken = [g for g in asked.list(kind=Kind.BREAK_GLASS) if g.awaits_review]
-    changed = one.bound.changed(found.bound) if one.status not in {Status.USED, Status.WITHDRAWN} else []
+    over = one.status in {Status.USED, Status.WITHDRAWN}
+    changed = [] if over else [*one.bound.changed(found.bound), *found.outdated]
     parts: list[Content] = [
         style(),
         alarms(broken),

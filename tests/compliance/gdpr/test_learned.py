@@ -63,7 +63,11 @@ class House:
         return {each.about: each for each in found.measure(context, found.parameters())}
 
 
-PEOPLE: dict[str, Sequence[object]] = {"person": ["anna", "bert", "cara"], "mail": ["a", "b", "c"], "income": [1, 2, 3]}
+PEOPLE: dict[str, Sequence[object]] = {
+    "person": ["anna", "bert", "cara"],
+    "mail": ["a", "b", "c"],
+    "income": [1, 2, 3],
+}
 PURPOSE = """
 purposes:
   - {name: credit, legal_basis: consent, owner: team:credit, retention_days: 30, training: true,
