@@ -35,6 +35,8 @@ READABLE = "suite is readable"
 PRODUCTION = "@production"
 """Ends the name of a suite that was run on what was predicted in production: it is no evidence for a gate."""
 LONGEST_MESSAGE = 1_000
+SHOWN_FINDINGS = 3
+_SINGULAR = {"entries": "entry", "canaries": "canary", "breaches": "breach"}
 _ADDRESS = re.compile(r"[^\s'\"<>,;()]+@[^\s'\"<>,;()]+\.[A-Za-z]{2,}")
 
 
@@ -237,7 +239,7 @@ def _result(context: Context, suite: Suite, taken: _Taken, judgement: Judgement)
 def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     """A judgement in words."""
     assert row.value is not None
-    value = f"{row.value:.6g}{f' {row.unit}' if row.unit else ''}"
+    value = f"{row.value:.6g}{f' {_counted(row.unit, row.value)}' if row.unit else ''}"
     of = f" of {row.about}" if row.about else ""
     within = ""
     if (interval := row.interval) is not None:
@@ -259,7 +261,28 @@ def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     left = [group for group in row.groups if group.left_out]
     small = f"; {len(left)} groups are too small to be judged" if len(left) > 1 else ""
     small = "; 1 group is too small to be judged" if len(left) == 1 else small
-    return f"{row.metric}{of} is {value}{within}, {ends[verdict]}{small}"
+    which = "" if verdict is Verdict.PASS else _which(row)
+    return f"{row.metric}{of} is {value}{within}, {ends[verdict]}{small}{which}"
+
+
+def _counted(unit: str, value: float) -> str:
+    """A unit as it goes with a number: 1 finding, 2 findings, 0.5 share."""
+    return _SINGULAR.get(unit, unit.removesuffix("s")) if value == 1 else unit
+
+
+def _which(row: Measured) -> str:
+    """The first of what was found: an area lists it as `findings` or as what is `amiss`, by name or in words."""
+    listed = row.detail.get("findings") or row.detail.get("amiss")
+    if isinstance(listed, Mapping):
+        named = [f"{name}: {why}" for name, why in listed.items()]
+    elif isinstance(listed, list | tuple):
+        named = [str(each) for each in listed]
+    else:
+        return ""
+    more = len(named) - SHOWN_FINDINGS
+    return (
+        f": {'; '.join(named[:SHOWN_FINDINGS])}" + (f"; and {more} more" if more > 0 else "") if named else ""
+    )
 
 
 def _unreadable(context: Context, suite: str, digest: str, text: str, *, about: str = "") -> Result:
