@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, cast
 from ml_registry_pipelines.compliance.evaluation_rows import Evaluation
 from ml_registry_pipelines.compliance.evidence import Evidence, record
 from ml_registry_pipelines.compliance.metrics import Context
-from ml_registry_pipelines.compliance.results import Area, Measured, Result, Severity, Subject, Verdict
+from ml_registry_pipelines.compliance.results import (
+    Area,
+    Measured,
+    Result,
+    Severity,
+    Subject,
+    Verdict,
+    counted,
+)
 from ml_registry_pipelines.compliance.suites.expectations import Asserted, Judgement, judge
 from ml_registry_pipelines.compliance.suites.files import NoSuchSuite, SuiteFiles
 from ml_registry_pipelines.errors import MlregError
@@ -36,7 +44,6 @@ PRODUCTION = "@production"
 """Ends the name of a suite that was run on what was predicted in production: it is no evidence for a gate."""
 LONGEST_MESSAGE = 1_000
 SHOWN_FINDINGS = 3
-_SINGULAR = {"entries": "entry", "canaries": "canary", "breaches": "breach"}
 _ADDRESS = re.compile(r"[^\s'\"<>,;()]+@[^\s'\"<>,;()]+\.[A-Za-z]{2,}")
 
 
@@ -239,7 +246,7 @@ def _result(context: Context, suite: Suite, taken: _Taken, judgement: Judgement)
 def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     """A judgement in words."""
     assert row.value is not None
-    value = f"{row.value:.6g}{f' {_counted(row.unit, row.value)}' if row.unit else ''}"
+    value = f"{row.value:.6g}{f' {counted(row.unit, row.value)}' if row.unit else ''}"
     of = f" of {row.about}" if row.about else ""
     within = ""
     if (interval := row.interval) is not None:
@@ -263,11 +270,6 @@ def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     small = "; 1 group is too small to be judged" if len(left) == 1 else small
     which = "" if verdict is Verdict.PASS else _which(row)
     return f"{row.metric}{of} is {value}{within}, {ends[verdict]}{small}{which}"
-
-
-def _counted(unit: str, value: float) -> str:
-    """A unit as it goes with a number: 1 finding, 2 findings, 0.5 share."""
-    return _SINGULAR.get(unit, unit.removesuffix("s")) if value == 1 else unit
 
 
 def _which(row: Measured) -> str:
