@@ -175,7 +175,12 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return min(verdicts, key=_WORST.index, default=Verdict.COULD_NOT_RUN)
 
 
-_SINGULAR = {"entries": "entry", "canaries": "canary", "breaches": "breach"}
+_SINGULAR = {
+    "entries": "entry",
+    "canaries": "canary",
+    "breaches": "breach",
+    "assessments missing": "assessment missing",
+}
 
 
 def counted(unit: str, value: float) -> str:
