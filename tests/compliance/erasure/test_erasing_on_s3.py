@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 
 import boto3
+import pytest
 
 from ml_registry_pipelines.compliance.erasure.lifting import lift
 from ml_registry_pipelines.lake.lake import Lake
@@ -40,6 +41,8 @@ def stored(root: str) -> Iterator[tuple[str, bytes]]:
                 yield each["Key"], zlib.decompress(data, 31)
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_person_goes_from_a_bucket_and_comes_back_only_once_the_list_lets_them(s3_root: str) -> None:
     made = records()
     put(s3_root, "a.jsonl", lines(made[:5]) + f'{{"user_id": "{JANE}", broken\n'.encode())
@@ -53,7 +56,7 @@ def test_a_person_goes_from_a_bucket_and_comes_back_only_once_the_list_lets_them
         worker = eraser(lake, log)
         jane = worker.subject([JANE])
         done = worker.erase(jane)
-        assert done.complete, done.problems
+        assert done.complete, done.sentence()
         assert not [key for key, data in stored(s3_root) if HERS.search(data) or hashed.encode() in data]
         mentions_her = {"req-12", "req-13", "req-15"}
         left = [row for row in others(lake) if row["event_id"] not in mentions_her]
