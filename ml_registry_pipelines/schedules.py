@@ -112,6 +112,20 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
             description="Runs the declared suites again on what live versions predicted in production.",
         ),
         dg.ScheduleDefinition(
+            name="write_governance_pages_hourly",
+            job_name="write_governance_pages",
+            cron_schedule="55 * * * *",
+            default_status=RUNNING,
+            description="Writes what waits, what is stale and what is late, since deadlines pass without an event.",
+        ),
+        dg.ScheduleDefinition(
+            name="write_dossiers_daily",
+            job_name="write_dossiers",
+            cron_schedule="45 2 * * *",
+            default_status=RUNNING,
+            description="Writes the dossiers of live versions anew: costs and metrics in them change every day.",
+        ),
+        dg.ScheduleDefinition(
             name="build_lineage_index_hourly",
             job_name="build_lineage_index",
             cron_schedule="50 * * * *",

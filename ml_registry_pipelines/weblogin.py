@@ -30,6 +30,7 @@ from ml_registry_pipelines.access.sessions import (
 from ml_registry_pipelines.access.users import KeyRefused
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry.actors import Actor
+from ml_registry_pipelines.weblanding import GOVERNANCE, landing
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
@@ -52,7 +53,7 @@ HEADERS = {
 _log = logging.getLogger(__name__)
 
 PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Sign in - model registry</title>
+<html lang="en"><head><meta charset="utf-8"><title>{title} - model registry</title>
 <meta name="viewport" content="width=device-width">{head}
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 26em; margin: 12vh auto; padding: 0 1em; color: #1d2433 }}
@@ -60,6 +61,9 @@ label, input, button {{ display: block; width: 100%; box-sizing: border-box; fon
 input {{ margin: .3em 0 1em; padding: .5em; border: 1px solid #8a94a6; border-radius: 4px }}
 button {{ padding: .6em; border: 0; border-radius: 4px; background: #1f4fd8; color: #fff }}
 p.wrong {{ color: #a3000b }}
+h2 {{ font-size: 1.05em; margin: 1.6em 0 .2em; overflow-wrap: anywhere }}
+ul {{ margin: .3em 0; padding-left: 1.2em }}
+li, code {{ overflow-wrap: anywhere }}
 </style></head><body>{body}</body></html>
 """
 
@@ -130,9 +134,9 @@ class Door:
         if visitor.by_cookie and not same_origin(scope, connection):
             self._note(visitor.actor, path, Outcome.REFUSED, "the request came from another site's page")
             return JSONResponse({"error": "this request came from a page of another site"}, 403, HEADERS)
-        if not visitor.sees_all and not path.startswith(ARTIFACTS):
+        if not visitor.sees_all and not path.startswith((ARTIFACTS, GOVERNANCE)):
             self._note(visitor.actor, path, Outcome.REFUSED, "no grant for every tenant")
-            return JSONResponse({"error": SHOWS_ALL}, 403, HEADERS)
+            return await self._landing(scope, connection, visitor)
         scope["state"] |= {"visitor": visitor, "actor": visitor.actor}
         return None
 
@@ -147,6 +151,18 @@ class Door:
             asked = str(scope["path"]) + (f"?{connection.url.query}" if connection.url.query else "")
             return RedirectResponse(f"{self._prefix}{LOGIN}?next={quote(asked)}", 303, HEADERS)
         return JSONResponse({"error": f"sign in at {self._prefix}{LOGIN}"}, 401, HEADERS)
+
+    async def _landing(self, scope: Scope, connection: HTTPConnection, visitor: Visitor) -> Response:
+        """What a person sees in the place of Dagster's pages; anything else is told in a sentence."""
+        if scope["type"] != "http" or "text/html" not in connection.headers.get("accept", ""):
+            return JSONResponse({"error": SHOWS_ALL}, 403, HEADERS)
+        try:
+            body = await run_in_threadpool(
+                lambda: landing(self._log(), visitor.actor, prefix=self._prefix, sign_out=LOGOUT)
+            )
+        except MlregError as failure:
+            return JSONResponse({"error": f"{SHOWS_ALL} ({failure})"}, 403, HEADERS)
+        return HTMLResponse(PAGE.format(body=body, head="", title="What you may see"), 403, HEADERS)
 
     async def _login(self, request: Request, visitor: Visitor | None, address: str) -> Response:
         if visitor is OPEN:
@@ -242,7 +258,7 @@ class Door:
                 "<input id='key' name='key' type='password' autocomplete='current-password' required autofocus>"
                 "<button>Sign in</button></form><p>An admin makes keys: <code>mlreg users key USER</code></p>"
             )
-        return HTMLResponse(PAGE.format(body=body, head=head), status, HEADERS)
+        return HTMLResponse(PAGE.format(body=body, head=head, title="Sign in"), status, HEADERS)
 
     def _is_secure(self, request: Request) -> bool:
         return self._secure or request.url.scheme == "https"

@@ -24,7 +24,13 @@ from dagster_webserver.webserver import DagsterWebserver
 from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import (
+    HTMLResponse,
+    JSONResponse,
+    PlainTextResponse,
+    Response,
+    StreamingResponse,
+)
 from starlette.routing import Route
 from starlette.websockets import WebSocket
 
@@ -33,10 +39,11 @@ from ml_registry_pipelines.access.policy import may
 from ml_registry_pipelines.access.roles import Role
 from ml_registry_pipelines.access.secret import make_secret
 from ml_registry_pipelines.access.sessions import Doorman, TrustedProxy, Visitor
+from ml_registry_pipelines.access.users import ACCESS_TENANT
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry.actors import READ
 from ml_registry_pipelines.settings import Environment, Settings
-from ml_registry_pipelines.weblogin import Door
+from ml_registry_pipelines.weblogin import HEADERS, Door
 from ml_registry_pipelines.webpermissions import RESTAMPS, ProcessContext, RequestContext, refused
 
 if TYPE_CHECKING:
@@ -170,7 +177,29 @@ class WebServer(DagsterWebserver[Any, Any]):
 
     def build_routes(self) -> list[Any]:
         # First, because the last of Dagster's routes takes every path.
-        return [Route("/mlreg/artifacts/{tenant}/{version}", self.artifact), *super().build_routes()]  # type: ignore[no-untyped-call]
+        return [
+            Route("/mlreg/artifacts/{tenant}/{version}", self.artifact),
+            Route("/mlreg/governance/{tenant}", self.governance),
+            *super().build_routes(),  # type: ignore[no-untyped-call]
+        ]
+
+    def governance(self, request: Request) -> Response:
+        """The governance page of one tenant as it stands, for whoever may read there."""
+        from ml_registry_pipelines.reports.governance_page import governance_page
+
+        tenant, visitor = request.path_params["tenant"], visitor_of(request)
+        if tenant not in self._opened().tenants() or tenant == ACCESS_TENANT:
+            return PlainTextResponse("there is no such tenant, or it is not for you to see\n", 404)
+        if not visitor.is_open:
+            allowed = may(self._opened(), visitor.actor, READ, tenant)
+            if not allowed.allowed:
+                self._note_refusal(visitor, f"governance:{tenant}", allowed.reason)
+                return PlainTextResponse("there is no such tenant, or it is not for you to see\n", 404)
+        try:
+            page = governance_page(self._opened(), actor=visitor.actor, tenants=[tenant])
+        except MlregError as failure:
+            return PlainTextResponse(f"{failure}\n", 503)
+        return HTMLResponse(page, headers=HEADERS)
 
     def artifact(self, request: Request) -> Response:
         """The content of a version, verified while it is sent; a folder as a zip."""

@@ -43,6 +43,8 @@ SCHEDULES = (
     "write_reports_daily",
     "compare_providers_weekly",
     "check_production_daily",
+    "write_governance_pages_hourly",
+    "write_dossiers_daily",
     "build_lineage_index_hourly",
     "enforce_retention_daily",
     "maintain_tables_hourly",

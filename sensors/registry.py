@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import dagster as dg
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationTargetMaterializationData,
+)
+from dagster_shared.record import replace as replace_record
 
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.lineage.mirroring import Report, reports
@@ -42,12 +46,16 @@ UNFINISHED = {
 
 @dataclass(frozen=True)
 class _Shown:
-    """Cursor of `registry_changes`: up to where the log was read, what is shown and checked, and a rest."""
+    """Cursor of `registry_changes`: up to where the log was read, what is shown and checked, and a rest.
+
+    `made`: the newest materialization of which is known whether it is one of the registry's assets.
+    """
 
     position: int = -1
     shown: str = ""
     checked: str = ""
     rest_until: float = 0.0
+    made: int = 0
 
     @classmethod
     def parse(cls, cursor: str | None) -> _Shown:
@@ -76,7 +84,10 @@ def registry_changes(
         return dg.SkipReason(EMPTY)
     before = _Shown.parse(context.cursor)
     log, now = registry.log(), time.time()
-    if log.last_position() == before.position and before.shown == before.checked:
+    made, ours = _made(context.instance, before.made)
+    if log.last_position() == before.position and before.shown == before.checked and not ours:
+        if made != before.made:
+            context.update_cursor(replace(before, made=made).text())
         return dg.SkipReason("the graph shows what the registry holds")
     if now < before.rest_until:
         return dg.SkipReason(f"a change waits {before.rest_until - now:.0f} seconds for others")
@@ -96,7 +107,7 @@ def registry_changes(
         )
     rest = RETRY_SECONDS if problems else min(time.perf_counter() - started, LONGEST_REST)
     shown = before.shown if problems else read.digest
-    after = replace(before, position=read.position, shown=shown, rest_until=time.time() + rest)
+    after = replace(before, position=read.position, shown=shown, rest_until=time.time() + rest, made=made)
     if problems:
         after = replace(after, position=-1)
     reported, complete = _report_checks(
@@ -109,10 +120,33 @@ def registry_changes(
     )
 
 
+def _made(instance: dg.DagsterInstance, after: int) -> tuple[int, bool]:
+    """The newest materialization that was looked at, and whether one since was of an asset of the registry.
+
+    A training run ends after the event by which it registered its version. Dagster shows a check as not
+    evaluated once its asset was made anew, whatever it says of the model.
+    """
+    storage, kind = instance.event_log_storage, dg.DagsterEventType.ASSET_MATERIALIZATION
+    if not after:
+        newest = storage.get_event_records(dg.EventRecordsFilter(kind), limit=1)
+        return (newest[0].storage_id if newest else 0), bool(newest)
+    records = storage.get_event_records(
+        dg.EventRecordsFilter(kind, after_cursor=after), limit=EVENTS_AT_ONCE, ascending=True
+    )
+    keys = (record.asset_key for record in records)
+    return (
+        records[-1].storage_id if records else after,
+        any(key is not None and key.path[0] in catalog.GROUPS.values() for key in keys),
+    )
+
+
 def _report_checks(
     instance: dg.DagsterInstance, shown: catalog.Shown, log: Log, *, until: float
 ) -> tuple[int, bool]:
-    """Report what the checks say where it differs from what they said last; how many, and whether all are done."""
+    """Report what the checks say where it differs from what they said last; how many, and whether all are done.
+
+    What was said before its asset was made anew is said again.
+    """
     found = list(catalog.evaluations(shown, log))
     reported = 0
     for first in range(0, len(found), CHECKS_AT_ONCE):
@@ -120,21 +154,39 @@ def _report_checks(
         last = instance.event_log_storage.get_latest_asset_check_execution_by_key(
             [evaluation.asset_check_key for evaluation in some]
         )
+        made = _last_made(instance, {evaluation.asset_key for evaluation in some})
         for evaluation in some:
             record = last.get(evaluation.asset_check_key)
             event = record.event if record is not None else None
             said = event.dagster_event.event_specific_data if event and event.dagster_event else None
+            about = made.get(evaluation.asset_key)
             if (
                 isinstance(said, dg.AssetCheckEvaluation)
+                and (about is None or said.target_materialization_data == about)
                 and said.passed == evaluation.passed
                 and said.description == evaluation.description
             ):
                 continue
             if time.perf_counter() > until and reported:
                 return reported, False
-            instance.report_runless_asset_event(evaluation)
+            # By its id: times of checks are kept in whole seconds.
+            instance.report_runless_asset_event(replace_record(evaluation, target_materialization_data=about))
             reported += 1
     return reported, True
+
+
+def _last_made(
+    instance: dg.DagsterInstance, keys: Collection[dg.AssetKey]
+) -> dict[dg.AssetKey, AssetCheckEvaluationTargetMaterializationData]:
+    """The newest materialization of assets, as checks point at one; nothing of those that never were made."""
+    found = {}
+    for record in instance.get_asset_records(list(keys)):
+        event = record.asset_entry.last_materialization_record
+        if event is not None:
+            found[record.asset_entry.asset_key] = AssetCheckEvaluationTargetMaterializationData(
+                storage_id=event.storage_id, run_id=event.run_id, timestamp=event.timestamp
+            )
+    return found
 
 
 # -- history ------------------------------------------------------------------------------------

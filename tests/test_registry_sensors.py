@@ -15,6 +15,7 @@ import pytest
 
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.catalog import LOG_KEY, STALENESS
+from ml_registry_pipelines.compliance.ai_act.classifications import AiAct
 from ml_registry_pipelines.lineage.tracker import LineageTracker
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import HostedModel, Uri
@@ -27,6 +28,7 @@ from tests.location import Location, open_location
 ACTOR = Actor("p1")
 MODEL = dg.AssetKey(["models", "default", "fraud"])
 VERSION = dg.AssetKey(["models", "default", "fraud", "v1"])
+CLASS = dg.AssetCheckKey(MODEL, catalog.AI_ACT)
 DATASET = dg.AssetKey(["datasets", "default", "credit"])
 
 
@@ -177,6 +179,31 @@ def test_the_check_of_a_version_fails_when_its_data_moves_on_and_passes_when_it_
         place.tick("registry_changes")
         assert (said(place, api) or (False, ""))[0]
         assert not (said(place, VERSION) or (True, ""))[0]
+
+
+def test_a_check_is_said_again_once_its_asset_was_made_anew(place):
+    def answered() -> bool:
+        (spoken,) = place.instance.event_log_storage.get_asset_check_execution_history(CLASS, limit=1)
+        records = place.instance.get_asset_records([MODEL])
+        made = records[0].asset_entry.last_materialization_record if records else None
+        target = spoken.event.dagster_event.event_specific_data.target_materialization_data
+        return made is None or (target is not None and target.storage_id == made.storage_id)
+
+    with registry(place) as (models, _):
+        models.register_model("fraud")
+        AiAct(models.log, actor=ACTOR).classify("fraud", {"is_ai_system": False})
+        place.tick("registry_changes")
+        assert answered()
+        for _ in range(2):
+            # What a training run leaves when it ends, after its version was registered.
+            place.instance.report_runless_asset_event(dg.AssetMaterialization(MODEL))
+            assert not answered()
+            rested(place)
+            place.tick("registry_changes")
+            assert answered()
+            place.instance.report_runless_asset_event(dg.AssetMaterialization(["somebody", "elses"]))
+            rested(place)
+            assert "shows what the registry holds" in str(place.tick("registry_changes").skip_message)
 
 
 def test_versions_become_the_history_of_their_assets_once_however_often_it_is_read(place):

@@ -154,6 +154,13 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
 @click.option("--further", multiple=True, metavar="ROLE[=COLUMN]", help="Another column that a metric reads.")
 @click.option("--subject", help="Column of the person or case; kept as a salted hash alone.")
 @click.option("--observed", help="Column of the time of a prediction.")
+@click.option(
+    "--served",
+    is_flag=True,
+    help="Predictions in production are the requests that it answered: tags under the columns' names.",
+)
+@click.option("--label-metric", metavar="METRIC", help="With --served: metric of outcomes that is the label.")
+@click.option("--label-days", type=int, default=0, help="With --served: days that a label has to arrive.")
 @click.option("--note", default="")
 @key_option
 @tenant_option
@@ -161,14 +168,25 @@ def evaluations_declare(
     version: str,
     named: tuple[str, ...],
     data: str | None,
+    served: bool,
+    label_metric: str | None,
+    label_days: int,
     note: str,
     key: str | None,
     **given: str | tuple[str, ...] | None,
 ) -> None:
     """Say by which data, columns and suites VERSION is checked."""
+    from ml_registry_pipelines.compliance.served_rows import served_of
+
     with open_log() as log:
         done = _manager(log).declare_evaluation(
-            version, _columns(given), suites=named, data=data, note=note, idempotency_key=key
+            version,
+            _columns(given),
+            suites=named,
+            data=data,
+            served=served_of(label_metric, label_days, served=served),
+            note=note,
+            idempotency_key=key,
         )
         _show_declared(done)
 
@@ -252,10 +270,19 @@ def _show_declared(given: DeclaredEvaluation) -> None:
                 else ", ".join(value) if isinstance(value, list) else value
                 for name, value in columns.items()
             },
+            "in production": _served(given),
             "digest": given.digest[:12],
             "note": given.note,
         }
     )  # fmt: skip
+
+
+def _served(given: DeclaredEvaluation) -> str | None:
+    if given.served is None:
+        return None
+    label = given.served.label_metric
+    waits = f", labels {label} within {given.served.label_days} days" if label else ", without labels"
+    return f"requests that it answers{waits}"
 
 
 # -- checks -----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -169,6 +169,7 @@ class Evaluation:
         favourable: the outcome that is good for the person.
         table_versions: of lake tables that were read.
         declared: digest of the declaration.
+        facts: of what was read, for whoever reads the evidence.
     """
 
     rows: pa.Table
@@ -178,6 +179,7 @@ class Evaluation:
     declared: str
     table_versions: Mapping[str, int]
     origin: str = "evaluation"
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def group_column(attribute: str) -> str:
@@ -220,8 +222,11 @@ class Evaluation:
         return self.rows
 
 
-def normalised(rows: pa.Table, columns: Columns) -> pa.Table:
+def normalised(rows: pa.Table, columns: Columns, *, label: pa.ChunkedArray | None = None) -> pa.Table:
     """The rows under their roles.
+
+    Args:
+        label: labels that are numbers, or 1 and 0 of classes, already; in the place of a column.
 
     Raises:
         EvaluationProblem: a column is missing, or does not hold what it was declared to.
@@ -234,10 +239,12 @@ def normalised(rows: pa.Table, columns: Columns) -> pa.Table:
         )
     found: dict[str, pa.ChunkedArray] = {}
     classes = columns.task is Task.CLASSIFICATION or bool(columns.positive)
-    label = None if columns.label is None else rows[columns.label]
-    prediction = None if columns.prediction is None else rows[columns.prediction]
     if label is not None:
+        found[LABEL] = label
+    elif columns.label is not None:
+        label = rows[columns.label]
         found[LABEL] = _label(label, columns) if classes else _numbers(label, columns.label)
+    prediction = None if columns.prediction is None else rows[columns.prediction]
     if prediction is not None:
         found[PREDICTION] = (
             _prediction(prediction, label, columns) if classes else _numbers(prediction, columns.prediction)

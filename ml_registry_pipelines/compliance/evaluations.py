@@ -30,6 +30,7 @@ from ml_registry_pipelines.compliance.evaluation_store import (
     not_erased,
     recorded_rows,
 )
+from ml_registry_pipelines.compliance.served_rows import Served, served_rows
 from ml_registry_pipelines.lineage.contents import read_content
 from ml_registry_pipelines.lineage.fingerprints import fingerprint
 from ml_registry_pipelines.registry.canonical import canonical, digest
@@ -55,6 +56,7 @@ __all__ = [
     "EvaluationProblem",
     "Evaluations",
     "Outcome",
+    "Served",
     "Task",
     "declared_evaluation",
     "evaluation",
@@ -83,6 +85,7 @@ class DeclaredEvaluation:
     Attributes:
         fingerprint: of files or the dataset version, as they were when this was declared.
         suites: names of suite files.
+        served: where predictions in production are; None: rows that are recorded.
     """
 
     tenant: str
@@ -94,6 +97,7 @@ class DeclaredEvaluation:
     suites: tuple[str, ...]
     dataset_version_id: str | None = None
     fingerprint: Mapping[str, Any] = field(default_factory=dict)
+    served: Served | None = None
     note: str = ""
     removed: bool = False
     sequence: int = 0
@@ -120,6 +124,8 @@ class DeclaredEvaluation:
                 "suites": list(self.suites),
                 "dataset_version_id": self.dataset_version_id,
                 "fingerprint": dict(self.fingerprint),
+                # What was declared before there was this one keeps its digest, and so its approvals.
+                **({"served": self.served.recorded()} if self.served else {}),
             },
         }
 
@@ -134,6 +140,7 @@ class Evaluations(Desk):
         *,
         suites: Sequence[str],
         data: str | Path | None = None,
+        served: Served | None = None,
         note: str = "",
         idempotency_key: str | None = None,
     ) -> DeclaredEvaluation:
@@ -145,6 +152,8 @@ class Evaluations(Desk):
                 path of a Parquet or CSV file, of a folder of them, or of a Delta table. What lies there
                 is fingerprinted now; other data there later are refused.
             suites: names of suites, each the name of a file without `.yaml`.
+            served: predictions in production are the requests that the version answered, with labels from
+                `outcomes`; None: rows that `record_evaluation` records for production.
 
         Raises:
             NotFound, VersionNotFound, Deleted: there is no such version, or no such dataset version.
@@ -152,6 +161,7 @@ class Evaluations(Desk):
             DatasetUnreadable: the data cannot be read.
         """
         columns = columns.checked()
+        served = served.checked(columns) if served is not None else None
         wanted = checked_suites(suites)
         note = checked_text(note, "note")
         where, printed = self._printed(data, columns)
@@ -162,6 +172,7 @@ class Evaluations(Desk):
             "data": None if data is None else str(data),
             "digest": printed.get("digest"),
             "note": note,
+            **({"served": served.recorded()} if served else {}),
         }
 
         def decide(view: View) -> list[Change]:
@@ -177,6 +188,7 @@ class Evaluations(Desk):
                 suites=wanted,
                 dataset_version_id=None if source is None else source.id,
                 fingerprint=printed,
+                served=served,
                 note=note,
             )
             old = _found(view, state.id)
@@ -263,6 +275,11 @@ class Evaluations(Desk):
         self.ask("record_evaluation", KIND, {"of": given.version_id, "rows": rows.num_rows})
         if origin not in {"evaluation", "production"}:
             raise InvalidInput(f"{shown(origin)} is no origin of predictions; it is evaluation or production")
+        if given.served is not None and origin == "production":
+            raise InvalidInput(
+                f"what {shown(version)} predicts in production is declared to be the requests that it answers; "
+                "declare it without, to record rows"
+            )
         if given.where is not Where.TABLE and origin == "evaluation":
             raise InvalidInput(
                 f"the evaluation of {shown(version)} is declared to be in "
@@ -331,15 +348,38 @@ def evaluation(context: Context) -> Evaluation:
     key = f"evaluation {context.subject.version_id}"
     if key not in context.memo:
         try:
-            given = declared_evaluation(context.log.view(context.tenant), context.subject.version_id)
-            context.memo[key] = evaluation_data_of(context.lake, given, production=context.production)
+            view = context.log.view(context.tenant)
+            given = declared_evaluation(view, context.subject.version_id)
+            if context.production is None or given.served is None:
+                found = evaluation_data_of(context.lake, given, production=context.production)
+            else:
+                found = _served(context, given, given.served, version_state(view, given.version_id))
+            context.memo[key] = found
         except (EvaluationProblem, NotFound) as problem:
             context.memo[key] = problem
-    found = context.memo[key]
-    if isinstance(found, Exception):
-        raise EvaluationProblem(str(found)) from found
-    assert isinstance(found, Evaluation)
-    return found
+    known = context.memo[key]
+    if isinstance(known, Exception):
+        raise EvaluationProblem(str(known)) from known
+    assert isinstance(known, Evaluation)
+    return known
+
+
+def _served(context: Context, given: DeclaredEvaluation, served: Served, version: State) -> Evaluation:
+    """What the version predicted in the requests that it answered."""
+    from ml_registry_pipelines.telemetry.compiling import compile_rules
+
+    assert context.production is not None
+    compile_rules(context.log.lake, context.log)
+    found = served_rows(
+        context.lake,
+        given.columns,
+        served,
+        tenant=context.tenant,
+        model_id=given.model_id,
+        number=int(version.data["version"]),
+        window=context.production,
+    )
+    return replace(_evaluation(found.rows, given, found.versions, "production"), facts=found.facts)
 
 
 def evaluation_of_rows(rows: pa.Table, given: DeclaredEvaluation) -> Evaluation:
@@ -449,6 +489,7 @@ def _declared(state: State) -> DeclaredEvaluation:
         suites=tuple(given["suites"]),
         dataset_version_id=given["dataset_version_id"],
         fingerprint=given["fingerprint"],
+        served=Served(**given["served"]) if given.get("served") else None,
         note=state.data.get("description", ""),
         removed=state.deleted,
         sequence=state.sequence,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from ml_registry_pipelines.compliance.served_rows import Served
     from ml_registry_pipelines.compliance.suites.suite import Suite
     from ml_registry_pipelines.registry.view import View
 
@@ -61,6 +62,7 @@ class ComplianceManager(Records):
         *,
         suites: Sequence[str],
         data: str | Path | None = None,
+        served: Served | None = None,
         note: str = "",
         idempotency_key: str | None = None,
     ) -> DeclaredEvaluation:
@@ -76,7 +78,13 @@ class ComplianceManager(Records):
             rows = desk.preview(version, columns, suites=suites, data=data)
             self._possible(read, rows)
         return self._evaluations().declare_evaluation(
-            version, columns, suites=suites, data=data, note=note, idempotency_key=idempotency_key
+            version,
+            columns,
+            suites=suites,
+            data=data,
+            served=served,
+            note=note,
+            idempotency_key=idempotency_key,
         )
 
     def record_evaluation(self, version: str, rows: pa.Table, *, origin: str = "evaluation") -> str:

@@ -1,8 +1,9 @@
 """The declared suites again, on what versions in use have predicted in production.
 
-Read are the rows of `evaluation_data` with origin `production` whose time lies in the window, for each
-version in production, staging or shadow whose evaluation declares a column `observed`. Producers or a user's
-own asset record them with their labels (`record_evaluation(..., origin="production")`) once those are known.
+Each version in production, staging or shadow is checked whose evaluation says where its predictions are: in
+the requests that it answered, with labels from `outcomes` as they arrive (`served_rows.py`), or in rows of
+`evaluation_data` with origin `production`, which a user's own asset records with their labels once those are
+known (`record_evaluation(..., origin="production")`) and which need a column `observed`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def check_production(
         for declared in declared_evaluations(view):
             version = view.by_id("model_versions", declared.version_id)
             live = version is not None and not version.deleted and version.data["stage"] in LIVE_STAGES
-            if live and declared.columns.observed is not None:
+            if live and (declared.served is not None or declared.columns.observed is not None):
                 yield OnProduction(
                     declared,
                     manager.run_compliance_checks(

@@ -173,3 +173,20 @@ _WORST = (Verdict.COULD_NOT_RUN, Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.PAS
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The one that counts for all; of none at all, `COULD_NOT_RUN`, since nothing was checked."""
     return min(verdicts, key=_WORST.index, default=Verdict.COULD_NOT_RUN)
+
+
+_SINGULAR = {
+    "entries": "entry",
+    "canaries": "canary",
+    "breaches": "breach",
+    "assessments missing": "assessment missing",
+}
+
+
+def counted(unit: str, value: float) -> str:
+    """A unit as it goes with a number.
+
+    >>> counted("findings", 1), counted("findings", 2), counted("entries", 1), counted("share", 1)
+    ('finding', 'findings', 'entry', 'share')
+    """
+    return _SINGULAR.get(unit, unit.removesuffix("s")) if value == 1 else unit

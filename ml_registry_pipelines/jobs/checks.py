@@ -62,6 +62,12 @@ class DeclareEvaluation(OneVersion):
     further: dict[str, str] = Field(default_factory=dict, description="Other roles with their columns.")
     subject: str | None = Field(default=None, description="Column of the person; kept as a salted hash.")
     observed: str | None = Field(default=None, description="Column of the time of a prediction.")
+    served: bool = Field(
+        default=False,
+        description="Predictions in production are the requests that it answered: tags under the columns' names.",
+    )
+    label_metric: str | None = Field(default=None, description="Metric of outcomes that is their label.")
+    label_days: int = Field(default=0, description="Days that a label has to arrive.")
     note: str = ""
 
 
@@ -88,6 +94,7 @@ def _run(given: RunChecks, at: Desks) -> Mapping[str, Any]:
 
 def _declare(given: DeclareEvaluation, at: Desks) -> Mapping[str, Any]:
     from ml_registry_pipelines.compliance.evaluation_rows import Columns, Outcome, Task
+    from ml_registry_pipelines.compliance.served_rows import served_of
 
     columns = Columns(
         task=Task(given.task.value),
@@ -107,6 +114,7 @@ def _declare(given: DeclareEvaluation, at: Desks) -> Mapping[str, Any]:
         columns,
         suites=given.suites,
         data=given.data or None,
+        served=served_of(given.label_metric, given.label_days, served=given.served),
         note=given.note,
         idempotency_key=at.key,
     )

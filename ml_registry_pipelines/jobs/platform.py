@@ -133,6 +133,16 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             "Looks at every experiment that has not been looked at for an hour, and stores what is decided.",
         ),
         _job(
+            "write_governance_pages",
+            ["compliance/governance_page"],
+            "Writes the governance page of all tenants, and the evidence page of each approval that waits.",
+        ),
+        _job(
+            "write_dossiers",
+            ["reports/dossiers"],
+            "Writes the technical documentation and model cards of all versions that are live or about to be.",
+        ),
+        _job(
             "check_production",
             ["compliance/production_checks"],
             "Runs the declared suites of live versions on what they predicted in production in the last four weeks.",

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.compliance.approvals.approval import Approval, Decision, Kind, Status
 from ml_registry_pipelines.compliance.approvals.verbs import Approvals
+from ml_registry_pipelines.compliance.dossier.fields import ANNEX_IV
 from ml_registry_pipelines.compliance.gate.standing import Standing, SuiteStanding
-from ml_registry_pipelines.compliance.results import Group, Interval, Result
+from ml_registry_pipelines.compliance.results import Group, Interval, Result, counted
 from ml_registry_pipelines.lineage.tracker import Impact, LineageTracker
 from ml_registry_pipelines.registry.comparison import Difference
 from ml_registry_pipelines.registry.models import ModelRegistry
@@ -71,7 +72,8 @@ def evidence_page(log: Log, approval: str, *, actor: Actor, tenant: str = "defau
         if v is not None
     ]
     broken = [g for g in asked.list(kind=Kind.BREAK_GLASS) if g.awaits_review]
-    changed = one.bound.changed(found.bound) if one.status not in {Status.USED, Status.WITHDRAWN} else []
+    over = one.status in {Status.USED, Status.WITHDRAWN}
+    changed = [] if over else [*one.bound.changed(found.bound), *found.outdated]
     parts: list[Content] = [
         style(),
         alarms(broken),
@@ -194,7 +196,9 @@ def _suite(suite: SuiteStanding) -> Iterable[Content]:
     )
     said = [r for r in suite.results if r.verdict.value != "pass"]
     if said:
-        yield reasons([f"{r.check}: {r.message}" for r in said])
+        yield reasons(
+            [r.message if r.message.startswith(r.check) else f"{r.check}: {r.message}" for r in said]
+        )
     yield from (_groups(r) for r in suite.results if r.groups)
 
 
@@ -351,8 +355,16 @@ def _dossier(found: Standing) -> Markup:
         )
     if not found.missing:
         return _section("Dossier", el("p", "All fields of Annex IV are derived or attested."))
+    titles = {asked.id: asked.title for asked in ANNEX_IV}
+    many = (
+        f"{len(found.missing)} fields of Annex IV are"
+        if len(found.missing) > 1
+        else "One field of Annex IV is"
+    )
     return _section(
-        "Dossier", el("p", f"{len(found.missing)} fields of Annex IV are open:"), reasons(found.missing)
+        "Dossier",
+        el("p", f"{many} open: neither derived nor attested by somebody who had signed in."),
+        facts([(name, titles.get(name, "")) for name in found.missing]),
     )
 
 
@@ -380,7 +392,7 @@ def _section(heading: str, *content: Content) -> Markup:
 def _value(value: float | None, unit: str) -> str:
     if value is None:
         return "not measured"
-    return f"{value:.4g}{f' {unit}' if unit else ''}"
+    return f"{value:.4g}{f' {counted(unit, value)}' if unit else ''}"
 
 
 def _interval(given: Interval | None) -> Content | Cell:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.compliance.evaluation_rows import Columns
 from ml_registry_pipelines.compliance.evaluations import Evaluations
 from ml_registry_pipelines.compliance.manager import ComplianceManager
-from ml_registry_pipelines.compliance.suites.asset_checks import Answer, DeclaredCheck, answers_of, checks_of
+from ml_registry_pipelines.compliance.suites.asset_checks import (
+    Answer,
+    DeclaredCheck,
+    answers_of,
+    checks_of,
+    named_apart,
+)
 from ml_registry_pipelines.compliance.suites.files import NoSuchSuite, SuiteFiles
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry.errors import InvalidInput
@@ -41,7 +47,7 @@ def declared(checks: Checks, home: str) -> list[DeclaredCheck]:
             found += checks_of(name, files.read(name))
         except NoSuchSuite:
             found += checks_of(name, None)
-    return found
+    return list(named_apart(found))
 
 
 def checked(

@@ -277,6 +277,18 @@ def test_an_artifact_goes_to_who_may_read_it_and_every_refusal_is_noted(site: Si
         registry.register_model("fraud")
         versions[tenant] = registry.create_model_version("fraud", content=tmp_path / "weights").id
     get = site.client("acme").get
+    # A person lands on a page that says why, and leads to what is theirs.
+    page = site.client("acme", Accept="text/html").get("/overview")
+    assert (page.status_code, "show all tenants at once" in page.text) == (403, True)
+    assert f"/mlreg/artifacts/acme/{versions['acme']}" in page.text
+    assert versions["default"] not in page.text
+    assert "default" not in page.text
+    governance = site.client("acme", Accept="text/html").get("/mlreg/governance/acme")
+    assert (governance.status_code, "<h1>Governance</h1>" in governance.text) == (200, True)
+    for tenant in ("default", "nobody", "$access"):
+        assert get(f"/mlreg/governance/{tenant}").status_code == 404
+    assert site.client().get("/mlreg/governance/acme").status_code == 401
+    assert site.client("viewer").get("/mlreg/governance/default").status_code == 200
     assert get(f"/mlreg/artifacts/acme/{versions['acme']}").content == b"w" * 100
     assert get(f"/mlreg/artifacts/default/{versions['default']}").status_code == 403
     assert site.client().get(f"/mlreg/artifacts/acme/{versions['acme']}").status_code == 401

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,12 @@ from ml_registry_pipelines.compliance import metrics
 from ml_registry_pipelines.compliance.evaluations import Columns, Evaluations
 from ml_registry_pipelines.compliance.manager import ComplianceManager
 from ml_registry_pipelines.compliance.results import Verdict
+from ml_registry_pipelines.compliance.suites.asset_checks import (
+    TAKEN,
+    DeclaredCheck,
+    identifier,
+    named_apart,
+)
 from ml_registry_pipelines.jobs.checks import checks_jobs
 from ml_registry_pipelines.lake.lake import Lake
 from ml_registry_pipelines.registry.actors import Actor
@@ -100,11 +107,11 @@ def value(event: dg.AssetCheckEvaluation | dg.AssetMaterialization, name: str) -
 
 def test_each_expectation_of_a_declared_suite_is_a_check_that_blocks_where_it_is_severe(log):
     specs = {s.name: s for s in catalog.check_specs(shown(log)) if s.asset_key == KEY}
-    blocking = {name: spec.blocking for name, spec in specs.items() if name.startswith("fair__")}
+    blocking = {name: spec.blocking for name, spec in specs.items() if name not in TAKEN}
     assert blocking == {
-        "fair__given_value": True,
-        "fair__selection_difference": False,
-        "fair__raising": True,
+        "given_value": True,
+        "selection_difference": False,
+        "raising": True,
     }
     on_model = [s.name for s in catalog.check_specs(shown(log)) if s.asset_key.path[-1] == "risk"]
     assert catalog_checks.ON_MODEL in on_model
@@ -113,14 +120,14 @@ def test_each_expectation_of_a_declared_suite_is_a_check_that_blocks_where_it_is
 def test_what_the_newest_run_said_is_shown_and_only_a_pass_has_passed(log):
     ComplianceManager(log, actor=ACTOR).run_compliance_checks("risk@v1")
     found = said(log)
-    passed = {name: e.passed for (asset, name), e in found.items() if (asset, name[:4]) == ("v1", "fair")}
-    assert passed == {"fair__given_value": True, "fair__selection_difference": True, "fair__raising": False}
-    one = found["v1", "fair__given_value"]
+    passed = {name: e.passed for (asset, name), e in found.items() if asset == "v1" and name not in TAKEN}
+    assert passed == {"given_value": True, "selection_difference": True, "raising": False}
+    one = found["v1", "given_value"]
     facts = [value(one, name) for name in ("verdict", "observed", "threshold", "article")]
     assert facts == ["pass", 0.05, "at most 0.1", "AI Act 10(2)(f)"]
     assert value(one, "group sizes") == {"kind=a": 100, "kind=b": 3}
-    assert value(found["v1", "fair__selection_difference"], "table versions")["evaluation_data"] > 0
-    raising = found["v1", "fair__raising"]
+    assert value(found["v1", "selection_difference"], "table versions")["evaluation_data"] > 0
+    raising = found["v1", "raising"]
     assert raising.severity is dg.AssetCheckSeverity.ERROR
     assert "could_not_run: it raised KeyError" in (raising.description or "")
     assert not found["risk", catalog_checks.ON_MODEL].passed
@@ -131,16 +138,44 @@ def test_an_edited_suite_takes_its_passes_back_until_it_is_run_again(log):
     path = Path(log.lake.root, "suites/fair.yaml")
     path.write_text(SUITE.replace("at_most: 0.1", "at_most: 0.01"))
     try:
-        one = said(log)["v1", "fair__given_value"]
+        one = said(log)["v1", "given_value"]
         assert (one.passed, value(one, "verdict")) == (False, "could_not_run")
         assert "has changed, or is gone, since it was run" in (one.description or "")
         path.unlink()
-        (one,) = (e for (_, name), e in said(log).items() if name.startswith("fair__"))
-        assert (one.passed, one.check_name[:23]) == (False, "fair__suite_is_readable")
-        specs = {s.name: s.blocking for s in catalog.check_specs(shown(log)) if s.name.startswith("fair__")}
+        (one,) = (e for (_, name), e in said(log).items() if name not in TAKEN)
+        assert (one.passed, one.check_name) == (False, "suite_is_readable__fair")
+        specs = {s.name: s.blocking for s in catalog.check_specs(shown(log)) if s.name not in TAKEN}
         assert specs == {one.check_name: True}
     finally:
         path.write_text(SUITE)
+
+
+def test_checks_of_one_version_have_names_that_are_told_apart_at_a_glance():
+    every = [
+        DeclaredCheck(identifier(check), suite, check, blocking=True, description="")
+        for suite, check in (
+            ("security", "security_s1_hash_mismatches"),
+            ("fair", "four fifths, women and men"),
+            ("other", "four fifths: women and men"),
+            ("fair", "Größe"),
+            ("fair", "Gr__e"),
+            ("fair", "Gr e"),
+            ("fair", "???"),
+            ("fair", "compliance checks"),
+            ("fair", "x" * 300),
+            ("fair", "x" * 301),
+        )
+    ]
+    names = [check.name for check in named_apart(every)]
+    assert names[:3] == [
+        "security_s1_hash_mismatches",
+        "four_fifths_women_and_men__fair",
+        "four_fifths_women_and_men__other",
+    ]
+    assert names[7] == "compliance_checks__fair"
+    assert len({name.lower() for name in names}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9_]{1,100}", name) for name in names)
+    assert not TAKEN & set(names)
 
 
 def test_checks_that_could_not_be_judged_for_sure_do_not_pass(log):
@@ -148,7 +183,7 @@ def test_checks_that_could_not_be_judged_for_sure_do_not_pass(log):
     path.write_text(SUITE.replace("half_width: 0.01", "half_width: 0.09"))
     try:
         ComplianceManager(log, actor=ACTOR).run_compliance_checks("risk@v1")
-        one = said(log)["v1", "fair__given_value"]
+        one = said(log)["v1", "given_value"]
         assert (one.passed, value(one, "verdict")) == (False, "inconclusive")
     finally:
         path.write_text(SUITE)
@@ -208,18 +243,18 @@ def test_a_training_asset_is_checked_in_its_own_run(tmp_path: Path, monkeypatch)
         return TrainedModel(tmp_path / "model.bin", evaluation=rows.to_pandas())
 
     (own_key,) = own.keys
-    assert {spec.name: spec.blocking for spec in own.check_specs}["fair__given_value"] is True
+    assert {spec.name: spec.blocking for spec in own.check_specs}["given_value"] is True
     with dg.DagsterInstance.ephemeral() as instance:
         done = dg.materialize(
             [people, own], resources={"registry": TrainingRegistry()}, instance=instance, raise_on_error=False
         )
     said = {e.check_name: e for e in done.get_asset_check_evaluations()}
     assert {name: e.passed for name, e in said.items()} == {
-        "fair__given_value": True,
-        "fair__selection_difference": True,
-        "fair__raising": False,
+        "given_value": True,
+        "selection_difference": True,
+        "raising": False,
     }
-    one = said["fair__selection_difference"]
+    one = said["selection_difference"]
     assert (one.asset_key, value(one, "observed")) == (own_key, 0.5)
     with Lake(str(tmp_path)) as lake, Log(lake) as log:
         (run,) = ComplianceManager(log, actor=ACTOR).get_checks("own@v1")

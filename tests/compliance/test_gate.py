@@ -407,10 +407,26 @@ def test_in_dev_without_users_policy_or_approvals_nobody_is_asked(tmp_path: Path
         models.promote_to_production("free@v2")
 
 
+def test_an_edited_threshold_makes_an_approval_stale_before_anybody_runs_the_checks_again(
+    office: Office,
+) -> None:
+    version = office.version("edited")
+    granted = office.granted(version)
+    office.write_suite("fairness", 0.4)
+    system = office.approvals(office.users.actor)
+    found = {a.id: a for a in system.settle()}[granted]
+    assert found.status is Status.STALE
+    assert "thresholds of suite fairness were edited" in found.reasons[0]
+    office.write_suite("fairness")
+    with pytest.raises(GateRefused, match="is stale"):
+        office.models(office.author).promote_to_production(version.id)
+
+
 def test_sweeping_notes_what_went_stale_and_what_expired(office: Office) -> None:
     stale, late = office.version("sweep-stale"), office.version("sweep-late")
     ids = [office.granted(stale), office.approvals(office.requester).request(late.id).id]
     office.measure(stale, high=0.3)
+    office.write_suite("fairness")
     system = office.approvals(office.users.actor)
     found = {a.id: a for a in system.settle()}
     assert found[ids[0]].status is Status.STALE

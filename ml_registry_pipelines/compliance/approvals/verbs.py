@@ -361,7 +361,7 @@ class Approvals(Desk):
             if old.kind is Kind.BREAK_GLASS:
                 return []
             found = standing(self.log, view, version_state(view, old.version_id, deleted=True), now=at)
-            if changed := old.bound.changed(found.bound):
+            if changed := [*old.bound.changed(found.bound), *found.outdated]:
                 return [_change(replace(old, status=Status.STALE, reasons=tuple(changed)))]
             return []
 

@@ -60,7 +60,9 @@ class Proof:
         )
         missing = sum(not seen for seen in self.planted.values())
         control = f", {missing} of {len(self.planted)} planted needles were not found" if missing else ""
-        unread = f", {len(self.problems)} files could not be read" if self.problems else ""
+        # Files that could not be read, and identifiers that could not be looked for as they stand.
+        many = len(self.problems)
+        unread = f", {many} {'reason' if many == 1 else 'reasons'} why that is not sure" if many else ""
         return f"{self.files:,} files ({self.bytes / 1e6:,.1f} MB) were searched: {found}{control}{unread}"
 
 
@@ -88,8 +90,8 @@ def prove(
     problems = list(found.problems)
     if subject.by_hash_alone:
         problems.append(
-            f"{subject.by_hash_alone} identifiers are too short, or words that mean something else as well, "
-            "and were searched by hash alone"
+            f"{subject.by_hash_alone} {'identifier is' if subject.by_hash_alone == 1 else 'identifiers are'} too "
+            "short, or may mean something else as well: searched by hash alone"
         )
     return Proof(
         _verdict(left, planted, problems),

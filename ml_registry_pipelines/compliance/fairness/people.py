@@ -6,16 +6,19 @@ What a column holds never leaves this room, but for the names of groups, which a
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_registry_pipelines.compliance.evaluation_rows import LABEL, PREDICTION, Evaluation, Outcome, Task
 from ml_registry_pipelines.errors import MlregError
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 Key: TypeAlias = tuple[str | None, ...]
 """One value per group attribute; None where a row does not state it."""
@@ -39,6 +42,8 @@ class Data:
     _cells: dict[tuple[str, ...], list[People]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    memo: dict[object, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What metrics of one kind share, such as an order that was sorted once."""
 
     @property
     def rows(self) -> pa.Table:
@@ -108,12 +113,66 @@ class Data:
         each = (quoted(self.evaluation.group_column(name)) for name in self.attributes(names))
         return ", ".join(f"{column} AS g{i}" for i, column in enumerate(each))
 
-    def ask(self, sql: str, parameters: Mapping[str, object] | None = None) -> pa.Table:
-        """The answer of one statement over `evaluation`, in a connection that reads no file."""
-        import duckdb
+    def groups(self, names: Sequence[str]) -> tuple[list[Key], NDArray[np.int64]]:
+        """The groups that rows are in, and of each row the index of its group.
 
+        Raises:
+            NotMeasurable: there are too many.
+        """
+        import numpy as np
+
+        crossed = np.zeros(self.rows.num_rows, dtype=np.int64)
+        parts = [self._codes(self.evaluation.group_column(name)) for name in self.attributes(names)]
+        for values, codes in parts:
+            crossed = crossed * len(values) + codes
+        # At most as many as there are crossed values: counted, not sorted.
+        present = np.flatnonzero(np.bincount(crossed))
+        if len(present) > MOST_GROUPS:
+            raise too_many(names)
+        index = np.zeros(max(1, math.prod(len(values) for values, _ in parts)), dtype=np.int64)
+        index[present] = np.arange(len(present))
+        keys: list[Key] = []
+        for cross in present.tolist():
+            key, rest = list[str | None](), cross
+            for values, _ in reversed(parts):
+                rest, place = divmod(rest, len(values))
+                key.append(values[place])
+            keys.append(tuple(reversed(key)))
+        return keys, index[crossed]
+
+    def _codes(self, column: str) -> tuple[list[str | None], NDArray[np.int64]]:
+        """The values of a group attribute, and of each row the index of its own."""
+        import numpy as np
+        import pyarrow as pa
+
+        if (key := ("codes", column)) not in self.memo:
+            encoded = pa.chunked_array(self.rows[column].chunks, self.rows[column].type)
+            found = encoded.combine_chunks().dictionary_encode(null_encoding="encode")
+            values = found.dictionary.to_pylist()
+            self.memo[key] = values, found.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        made: tuple[list[str | None], NDArray[np.int64]] = self.memo[key]
+        return made
+
+    def ask(
+        self,
+        sql: str,
+        parameters: Mapping[str, object] | None = None,
+        *,
+        beside: Mapping[str, NDArray[np.int64]] | None = None,
+    ) -> pa.Table:
+        """The answer of one statement over `evaluation`, in a connection that reads no file.
+
+        Args:
+            beside: further columns of the rows.
+        """
+        import duckdb
+        import pyarrow as pa
+
+        rows = self.rows
+        for name, values in (beside or {}).items():
+            rows = rows.append_column(name, pa.array(values))
         with duckdb.connect(config={"enable_external_access": "false"}) as connection:
-            connection.register("evaluation", self.rows)
+            connection.register("evaluation", rows)
             return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
 
     def people(self, attributes: Sequence[str], *needed: str) -> list[People]:
@@ -167,10 +226,12 @@ def keys_of(rows: pa.Table, names: Sequence[str]) -> list[Key]:
     """
     keys: list[Key] = list(zip(*(rows[f"g{i}"].to_pylist() for i in range(len(names))), strict=True))
     if len(set(keys)) > MOST_GROUPS:
-        raise NotMeasurable(
-            f"{', '.join(names)} make more than {MOST_GROUPS:,} groups; cross fewer attributes"
-        )
+        raise too_many(names)
     return keys
+
+
+def too_many(names: Sequence[str]) -> NotMeasurable:
+    return NotMeasurable(f"{', '.join(names)} make more than {MOST_GROUPS:,} groups; cross fewer attributes")
 
 
 def quoted(name: str) -> str:

@@ -3,7 +3,9 @@
 An item at rank r has the exposure 1 / log2(1 + r). A. Singh, T. Joachims, "Fairness of Exposure in
 Rankings", KDD 2018; S. C. Geyik et al., "Fairness-Aware Ranking in Search & Recommendation Systems",
 KDD 2019 (NDKL). Rankings, not items, are drawn anew for intervals: the items of one depend on each other.
-A single ranking is no sample: its figures are facts about that ranking, without an interval.
+A single ranking is no sample: its figures are facts about that ranking, without an interval. Its items drawn anew
+would be another ranking, with ties; and to shuffle it tells how far chance alone would bring a figure from 1 or 0,
+which is a test of no preference and not how far the figure may be off.
 """
 
 from __future__ import annotations

@@ -27,7 +27,6 @@ from ml_registry_pipelines.compliance.fairness.people import (
     Key,
     NotMeasurable,
     group_name,
-    keys_of,
 )
 from ml_registry_pipelines.compliance.fairness.significance import Tested, shown
 from ml_registry_pipelines.compliance.results import Group, Interval, Measured
@@ -36,6 +35,10 @@ from ml_registry_pipelines.telemetry.intervals import Interval as Estimate
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+EXPRESSIONS = RESIDUAL, ABSOLUTE, SQUARED = ("y - p", "abs(y - p)", "(y - p) * (y - p)")
+"""What means are made of, of label y and prediction p: all of them in one pass over the rows."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Moments:
 
 def residual_difference(metric: str, data: Data, parameters: Regression) -> list[Measured]:
     """Largest difference of mean residuals, label less prediction, in the unit of the label."""
-    every = _moments(data, parameters, "y - p")
+    every = _moments(data, parameters, RESIDUAL)
     sides, left_out = _sides(parameters, every)
     found = pairs(sides, parameters.reference)
     value, interval = largest_difference(found, parameters.confidence, "normal")
@@ -62,12 +65,12 @@ def residual_difference(metric: str, data: Data, parameters: Regression) -> list
 
 def absolute_error_ratio(metric: str, data: Data, parameters: Regression) -> list[Measured]:
     """Smallest mean absolute error by the largest one."""
-    return _error_ratio(metric, data, parameters, "abs(y - p)", rooted=False)
+    return _error_ratio(metric, data, parameters, ABSOLUTE, rooted=False)
 
 
 def squared_error_ratio(metric: str, data: Data, parameters: Regression) -> list[Measured]:
     """Smallest root mean squared error by the largest one."""
-    return _error_ratio(metric, data, parameters, "(y - p) * (y - p)", rooted=True)
+    return _error_ratio(metric, data, parameters, SQUARED, rooted=True)
 
 
 def _error_ratio(
@@ -165,27 +168,20 @@ def _predictions(data: Data, names: Sequence[str]) -> dict[Key, tuple[int, int, 
     """
     import numpy as np
 
-    prediction = data.numbers("prediction")
-    groups = f"SELECT {data.group_columns(names)}, {prediction} AS p FROM evaluation"
-    inner = ", ".join(f"g{i}" for i in range(len(names)))
-    sizes = data.ask(
-        f"SELECT {inner}, count(*) AS n, count(p) AS known FROM ({groups}) GROUP BY ALL ORDER BY {inner}"
-    )
-    keys = keys_of(sizes, names)
-    same = " AND ".join(f"given.g{i} IS NOT DISTINCT FROM named.g{i}" for i in range(len(names)))
-    ordered = data.ask(
-        f"""
-        WITH given AS ({groups}), named AS (
-            SELECT {inner}, row_number() OVER (ORDER BY {inner}) - 1 AS g
-            FROM (SELECT DISTINCT {inner} FROM given)
-        )
-        SELECT p, g FROM given JOIN named ON {same} WHERE p IS NOT NULL ORDER BY p
-        """
-    )
-    values, group = ordered["p"].to_numpy(), ordered["g"].to_numpy()
-    last = np.flatnonzero(np.append(values[1:] != values[:-1], True)) if len(values) else np.array([], int)
-    n, known = sizes["n"].to_pylist(), sizes["known"].to_pylist()
-    return {key: (n[i], known[i], np.cumsum(group == i)[last]) for i, key in enumerate(keys)}
+    data.numbers("prediction")
+    if "rising" not in data.memo:
+        column = data.rows["prediction"].to_numpy()
+        order = np.argsort(column, kind="stable")
+        # NULL reads as NaN, which sorts last.
+        order = order[: len(column) - int(np.isnan(column).sum())]
+        values = column[order]
+        last = np.flatnonzero(np.append(values[1:] != values[:-1], True)) if len(values) else order
+        data.memo["rising"] = order, last
+    order, last = data.memo["rising"]
+    keys, group = data.groups(names)
+    n, inside = np.bincount(group, minlength=len(keys)), group[order]
+    known = np.bincount(inside, minlength=len(keys))
+    return {key: (int(n[i]), int(known[i]), np.cumsum(inside == i)[last]) for i, key in enumerate(keys)}
 
 
 def _moments(data: Data, parameters: Compared, expression: str) -> list[Moments]:
@@ -193,26 +189,38 @@ def _moments(data: Data, parameters: Compared, expression: str) -> list[Moments]
     names = data.attributes(parameters.groups)
     label = data.numbers("label")
     prediction = data.numbers("prediction")
-    rows = data.ask(
-        f"""
-        SELECT {data.group_columns(names)}, count(*) AS n, count({expression}) AS known,
-            avg({expression}) AS mean, var_samp({expression}) AS variance, min(p) AS low, max(p) AS high
-        FROM (SELECT *, {label} AS y, {prediction} AS p FROM evaluation) GROUP BY ALL ORDER BY ALL
-        """,
-    )
+    if (memo := ("moments", names)) not in data.memo:
+        figures = ", ".join(
+            f"count({of}) AS known_{n}, avg({of}) AS mean_{n}, var_samp({of}) AS variance_{n}"
+            for n, of in enumerate(EXPRESSIONS)
+        )
+        keys, group = data.groups(names)
+        data.memo[memo] = (
+            keys,
+            data.ask(
+                f"""
+            SELECT g, count(*) AS n, min(p) AS low, max(p) AS high, {figures}
+            FROM (SELECT g, {label} AS y, {prediction} AS p FROM evaluation)
+            GROUP BY g ORDER BY g
+            """,
+                beside={"g": group},
+            ),
+        )
+    keys, rows = data.memo[memo]
     if not len(rows):
         raise NotMeasurable("the evaluation data have no rows")
     found = rows.to_pylist()
     ends = {row[end] for row in found for end in ("low", "high")} - {None}
     if len(ends) == 1:
         raise NotMeasurable("all predictions are the same, so that groups cannot differ")
+    which = EXPRESSIONS.index(expression)
     made = [
         Moments(
-            tuple(row[f"g{i}"] for i in range(len(names))),
+            keys[row["g"]],
             row["n"],
-            row["known"],
-            row["mean"] or 0.0,
-            row["variance"] or 0.0,
+            row[f"known_{which}"],
+            row[f"mean_{which}"] or 0.0,
+            row[f"variance_{which}"] or 0.0,
         )
         for row in found
     ]

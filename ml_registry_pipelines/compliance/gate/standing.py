@@ -51,12 +51,16 @@ RAW_PICKLE = "it holds pickle, which is not allowed"
 
 @dataclass(frozen=True)
 class SuiteStanding:
-    """The newest results of one demanded suite, and what is wrong with them; none: it never ran."""
+    """The newest results of one demanded suite, and what is wrong with them; none: it never ran.
+
+    `outdated`: of that, why they are not those of the suite and the code of today.
+    """
 
     suite: str
     run: Evidence | None
     results: tuple[Result, ...]
     wrong: tuple[str, ...]
+    outdated: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,11 @@ class Standing:
     @property
     def reference(self) -> str:
         return f"{self.model.name}@v{self.version.data['version']}"
+
+    @property
+    def outdated(self) -> list[str]:
+        """What changed since the checks were run, by which an approval that rests on them is stale."""
+        return [why for suite in self.suites for why in suite.outdated]
 
     @property
     def risk_class(self) -> str:
@@ -192,7 +201,8 @@ def _suite(name: str, sees: _Sees) -> SuiteStanding:
         gone = f"the results of evidence {known.id} are gone" if run is None else changed
         return SuiteStanding(name, None, (), (f"{gone}; run suite {name} again",))
     found = tuple(r for r in run.results if r.suite == name)
-    wrong = _outdated(name, found, sees.files)
+    outdated = _outdated(name, found, sees.files)
+    wrong = list(outdated)
     if any(r.subject is None or r.subject.content_digest != content for r in found):
         wrong.append(f"suite {name} was run on another content")
     excused = sees.policy.excused(sees.model, sees.now.astimezone(UTC).date())
@@ -215,7 +225,7 @@ def _suite(name: str, sees: _Sees) -> SuiteStanding:
     ):
         # A suite without a critical check says by all of them whether it passes.
         wrong.append(f"suite {name} did not pass")
-    return SuiteStanding(name, run, found, tuple(wrong))
+    return SuiteStanding(name, run, found, tuple(wrong), tuple(outdated))
 
 
 def _outdated(name: str, found: Sequence[Result], files: SuiteFiles) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,10 @@ from ml_registry_pipelines.compliance.gdpr.entries import (
     Aggregate,
     Consent,
     LegalBasis,
+    PersonalColumn,
     Purpose,
 )
+from ml_registry_pipelines.compliance.gdpr.learned import Learned, learned_from
 from ml_registry_pipelines.compliance.gdpr.measuring import (
     SHOWN,
     NoParameters,
@@ -44,8 +46,7 @@ from ml_registry_pipelines.registry.actors import UNAUTHENTICATED
 from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.personal import holds_address
 from ml_registry_pipelines.registry.references import dataset_state
-from ml_registry_pipelines.registry.relationships import edges_at
-from ml_registry_pipelines.registry.states import DATASET_VERSION, State
+from ml_registry_pipelines.registry.states import State
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.compliance.metrics import Context
@@ -62,7 +63,7 @@ G6, G13, G14 = (
     "gdpr_g14_k_anonymity",
 )
 G20, G20_ADDRESSES = "gdpr_g20_log_pseudonymous", "gdpr_g20_addresses_in_log"
-TRAINED_ON = "trained_on"
+UNTOLD = "the lineage does not say what the version was trained on"
 
 
 class Sample(Parameters):
@@ -96,102 +97,130 @@ class Anonymity(Parameters):
 # -- what models are trained on --------------------------------------------------------------
 
 
-def _trained_on(context: Context) -> list[tuple[str, State, set[str] | None]]:
-    """Dataset, version and columns (None: it may have been all) that the subject was trained on."""
-    assert context.subject is not None
-    view, version = view_of(context), context.subject.version_id
-    found = []
-    for edge in edges_at(view, [version]):
-        if edge.type != TRAINED_ON or edge.downstream[1] != version:
-            continue
-        state = view.by_id("things", edge.upstream[1])
-        if state is None or state.entity_type != DATASET_VERSION:
-            continue
-        parent = view.by_id("things", str(state.data["parent_id"]))
-        if parent is not None:
-            used = edge.properties.get("columns")
-            found.append((str(parent.data["name"]), state, None if used is None else set(map(str, used))))
-    return found
-
-
 def training_columns(context: Context, _: NoParameters) -> Sequence[Measured]:
-    """Columns that the version learned from and that are personal, or unclassified, without a purpose for that."""
+    """Columns that the version learned from and that are personal, or unclassified, without a purpose for that.
+
+    To any depth: also of what its data and its base models were made from, as far as columns went on.
+    """
     purposes = register(context, Purpose)
     if not purposes:
         return empty(G2, Purpose)
-    trained = _trained_on(context)
-    if not trained:
-        return [unmeasured(G2, "the lineage does not say what the version was trained on")]
+    learned = learned_from(context)
+    if not learned:
+        return [unmeasured(G2, UNTOLD)]
     declared, wrong, looked = declared_columns(view_of(context)), dict[str, str](), 0
-    for dataset, version, used in trained:
-        columns = columns_of_version(dataset, version, declared)
+    for each in learned:
+        columns = columns_of_version(each.dataset, each.version, declared)
         if not columns:
-            return [unmeasured(G2, f"nobody told the columns of dataset {dataset!r}")]
+            return [unmeasured(G2, f"nobody told the columns of dataset {each.dataset!r}")]
+        through = f"; it went on into {each.through}" if each.through else ""
+        if each.through and each.used is None:
+            through = (
+                f"; all of {each.dataset} may have gone on into {each.through}: the lineage names no columns"
+            )
         for column in columns:
-            if used is not None and column.column not in used:
+            if each.used is not None and column.column not in each.used:
                 continue
             looked += 1
             if column.holds is Holds.NOT_PERSONAL:
                 continue
             if column.holds is Holds.UNCLASSIFIED:
-                wrong[column.name] = "nobody declared whether it is personal"
-            elif not any(p.training for p in covering(purposes, dataset, column.column)):
-                wrong[column.name] = "no purpose lists it for training"
+                wrong[column.name] = f"nobody declared whether it is personal{through}"
+            elif not any(p.training for p in covering(purposes, each.dataset, column.column)):
+                wrong[column.name] = f"no purpose lists it for training{through}"
     return [amiss(G2, wrong, of=looked, unit="columns")]
 
 
 def minimisation(context: Context, _: NoParameters) -> Sequence[Measured]:
-    """Columns that were used to train, by those of the datasets that were collected for it."""
-    trained = _trained_on(context)
-    if not trained:
-        return [unmeasured(G2_SCORE, "the lineage does not say what the version was trained on")]
+    """Columns that were used to train, by those that were collected: of datasets that were made from no other."""
+    learned = [each for each in learned_from(context) if not each.sources]
+    if not learned:
+        return [unmeasured(G2_SCORE, UNTOLD)]
     collected, used_ones, unused = 0, 0, list[str]()
-    for dataset, version, used in trained:
-        names = [str(column["name"]) for column in version.data["metadata"].get("columns") or []]
+    for each in learned:
+        names = [str(column["name"]) for column in each.version.data["metadata"].get("columns") or []]
         if not names:
-            return [unmeasured(G2_SCORE, f"nobody told the columns of dataset {dataset!r}")]
-        if used is None:
-            return [unmeasured(G2_SCORE, f"the lineage does not say which columns of {dataset!r} were used")]
+            return [unmeasured(G2_SCORE, f"nobody told the columns of dataset {each.dataset!r}")]
+        if each.used is None:
+            problem = f"the lineage does not say which columns of {each.dataset!r} were used"
+            return [unmeasured(G2_SCORE, problem)]
         collected += len(names)
-        used_ones += len(used & set(names))
-        unused += [f"{dataset}.{name}" for name in names if name not in used]
+        used_ones += len(each.used & set(names))
+        unused += [f"{each.dataset}.{name}" for name in names if name not in each.used]
     detail = {"unused": unused[:SHOWN]} if unused else {}
     return [Measured(G2_SCORE, used_ones / collected, unit="share", n=collected, detail=detail)]
 
 
 def consent_live(context: Context, _: NoParameters) -> Sequence[Measured]:
-    """Rows that rest on consent and whose subject had none for the purpose when the version was trained."""
+    """Rows that rest on consent and whose subject had none for the purpose when a model was trained on them.
+
+    To any depth. A dataset that says whom its rows are about, and rests on consent, answers for what it was
+    made from: those rows are the ones that were learned from, whoever was left out on the way. Of what lies
+    behind a base model, consent is asked for when that one was trained.
+    """
     purposes = register(context, Purpose)
     if not purposes:
         return empty(G6, Purpose)
-    trained = _trained_on(context)
-    if not trained:
-        return [unmeasured(G6, "the lineage does not say what the version was trained on")]
+    learned = {each.version.id: each for each in learned_from(context)}
+    if not learned:
+        return [unmeasured(G6, UNTOLD)]
     view = view_of(context)
-    assert context.subject is not None
-    version = view.by_id("model_versions", context.subject.version_id)
-    made = view.history("model_versions", context.subject.version_id)
-    if version is None or not made:
+    declared = declared_columns(view)
+    made = {
+        learner: view.history("model_versions", learner)
+        for each in learned.values()
+        for learner in each.learners
+    }
+    if not all(made.values()):
         return [unmeasured(G6, "the version is not in the registry")]
-    at = made[0].recorded_at
     measured = []
-    for dataset, state, _used in trained:
-        serving = [p for p in covering(purposes, dataset) if p.training]
-        if not serving:
-            measured.append(unmeasured(G6, "no purpose lists the dataset for training", dataset))
+    for each in learned.values():
+        if _answered(each, learned, purposes, declared):
             continue
+        serving = [p for p in covering(purposes, each.dataset) if p.training]
         resting = [p for p in serving if p.legal_basis is LegalBasis.CONSENT]
-        if len(resting) < len(serving):
+        columns = columns_of_version(each.dataset, each.version, declared)
+        if columns and all(column.holds is Holds.NOT_PERSONAL for column in columns):
+            detail: dict[str, object] = {"rests on": "nothing: no column is personal"}
+            measured.append(Measured(G6, 0.0, about=each.dataset, unit="share", n=0, detail=detail))
+        elif not serving:
+            problem = "no purpose lists the dataset for training"
+            measured.append(unmeasured(G6, problem, each.dataset))
+        elif len(resting) < len(serving):
             others = sorted(p.name for p in serving if p not in resting)
             detail = {"rests on": others[:SHOWN]}
-            measured.append(Measured(G6, 0.0, about=dataset, unit="share", n=0, detail=detail))
-            continue
-        measured.append(_consented(context, dataset, state, resting, at))
+            measured.append(Measured(G6, 0.0, about=each.dataset, unit="share", n=0, detail=detail))
+        else:
+            times = sorted({made[learner][0].recorded_at for learner in each.learners})
+            measured.append(_consented(context, each.dataset, each.version, resting, times))
     return measured
 
 
+def _answered(
+    each: Learned,
+    learned: Mapping[str, Learned],
+    purposes: Sequence[Purpose],
+    declared: Sequence[PersonalColumn],
+) -> bool:
+    """Whether every dataset that was made from it, and learned from, answers for its rows; a model never does."""
+    below = [other for other in learned.values() if each.version.id in other.sources]
+    if each.straight or not below:
+        return False
+    return all(
+        _answers(other, purposes, declared) or _answered(other, learned, purposes, declared)
+        for other in below
+    )
+
+
+def _answers(each: Learned, purposes: Sequence[Purpose], declared: Sequence[PersonalColumn]) -> bool:
+    """Whether consent is asked for of each row of it."""
+    serving = [p for p in covering(purposes, each.dataset) if p.training]
+    resting = bool(serving) and all(p.legal_basis is LegalBasis.CONSENT for p in serving)
+    return resting and any(entry.dataset == each.dataset and entry.subject for entry in declared)
+
+
 def _consented(
-    context: Context, dataset: str, version: State, purposes: Sequence[Purpose], at: datetime
+    context: Context, dataset: str, version: State, purposes: Sequence[Purpose], times: Sequence[datetime]
 ) -> Measured:
     consents = register(context, Consent)
     if not consents:
@@ -212,13 +241,18 @@ def _consented(
     except DatasetUnreadable:
         return unmeasured(G6, f"its data cannot be read; {UNREAD}", dataset)
     names = {purpose.name for purpose in purposes}
-    live = {
-        consent.subject
-        for consent in consents
-        if consent.purpose in names
-        and consent.given_at <= at
-        and (consent.withdrawn_at is None or consent.withdrawn_at > at)
-    }
+    live = set.intersection(
+        *(
+            {
+                consent.subject
+                for consent in consents
+                if consent.purpose in names
+                and consent.given_at <= at
+                and (consent.withdrawn_at is None or consent.withdrawn_at > at)
+            }
+            for at in times
+        )
+    )
     if not rows:
         return unmeasured(G6, "it has no rows", dataset)
     without = sum(str(subject) not in live for subject in rows)

@@ -152,7 +152,9 @@ def needle_test(context: Context, _: NoParameters) -> Sequence[Measured]:
             measured.append(unmeasured(G11, problem, request.name))
             continue
         elif needle.get("unread"):
-            problem = f"{needle['unread']} files could not be searched; the certificate names them"
+            problem = (
+                f"the certificate names what the search could not look at for certain ({needle['unread']})"
+            )
             measured.append(unmeasured(G11, problem, request.name))
             continue
         measured.append(

@@ -32,6 +32,8 @@ DECLARED = "*"
 """Every suite that a version declares, at least one."""
 WORST = "worst"
 MOST_APPROVALS = 10
+OF_MLFLOW = "mlflow-"
+"""Begins an alias of an MLflow server whose own name means a stage here (`exchange/mlflow_facts.py`)."""
 
 
 class PolicyError(MlregError):
@@ -80,7 +82,13 @@ class Gates(_Strict):
         return _fits(name, self.environments)
 
     def gates_alias(self, name: str) -> bool:
-        return _fits(name, self.aliases)
+        """Whether pointing an alias at a version needs approval: also one that was renamed on its way in."""
+        meant = name.strip().casefold().removeprefix(OF_MLFLOW)
+        return (
+            _fits(name, self.aliases)
+            or _fits(meant, self.aliases)
+            or (self.production and meant == "production")
+        )
 
 
 class BreakGlass(_Strict):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,10 @@ MOST_CHECKS = 100
 RUNS = 20
 """Newest runs of suites among which a suite's last one is looked for."""
 LONGEST_NAME = 90
+TAKEN = frozenset(
+    {"trained_on_current_data", "ai_act_class_is_settled", "compliance_checks", "every_row_is_shown"}
+)
+"""Names of checks that the catalogue puts on the same assets (`catalog.py`, `catalog_checks.py`)."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def declared_checks(log: Log) -> dict[str, tuple[DeclaredCheck, ...]]:
     for text in rows["state"].to_pylist():
         given = parse(text)["metadata"]
         of_all = [check for name in given["suites"] for check in checks_of(name, read.get(name))]
-        found[str(given["version_id"])] = tuple(of_all[:MOST_CHECKS])
+        found[str(given["version_id"])] = named_apart(of_all)[:MOST_CHECKS]
     return found
 
 
@@ -84,7 +88,7 @@ def checks_of(name: str, suite: Suite | None) -> list[DeclaredCheck]:
     if suite is None or suite.problems:
         made.append(
             DeclaredCheck(
-                identifier(name, READABLE), name, READABLE, True, f"Suite {name} can be read and run."
+                identifier(READABLE, name), name, READABLE, True, f"Suite {name} can be read and run."
             )
         )
     for expectation in suite.expectations if suite is not None else ():
@@ -95,7 +99,7 @@ def checks_of(name: str, suite: Suite | None) -> list[DeclaredCheck]:
         described = f"{expectation.metric.title}: {' and '.join(filter(None, bounds))}. {expectation.article}"
         made.append(
             DeclaredCheck(
-                identifier(name, expectation.name),
+                identifier(expectation.name),
                 name,
                 expectation.name,
                 expectation.severity is Severity.CRITICAL,
@@ -105,15 +109,43 @@ def checks_of(name: str, suite: Suite | None) -> list[DeclaredCheck]:
     return made
 
 
-def identifier(suite: str, check: str) -> str:
-    """The name of a check on its asset: letters, digits and _, different for different checks.
+def identifier(check: str, suite: str = "") -> str:
+    """The name of a check on its asset: letters, digits and _, what it is about first.
 
-    >>> identifier("fairness", "four_fifths_rule")
-    'fairness__four_fifths_rule'
+    Dagster's lists show the beginning and the end of a name, so what all checks of a suite have in common
+    is left out, and a suite stands at the end where it is needed.
+
+    >>> identifier("four fifths, women and men")
+    'four_fifths_women_and_men'
+    >>> identifier("suite is readable", "demo-credit")
+    'suite_is_readable__demo_credit'
     """
-    whole = f"{suite}__{check}"
-    plain = re.sub(r"[^A-Za-z0-9_]", "_", whole)[:LONGEST_NAME]
-    return plain if plain == whole else f"{plain}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+    words = [re.sub(r"[^A-Za-z0-9]+", "_", each).strip("_") for each in (check, suite) if each]
+    plain = "__".join(words)
+    whole = f"{suite}\0{check}"
+    if plain and len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[: LONGEST_NAME - 9]}_{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def named_apart(checks: Sequence[DeclaredCheck]) -> tuple[DeclaredCheck, ...]:
+    """The checks of one version, each by a name of its own: with its suite where several bear one name."""
+    made = list(checks)
+    for rename in (lambda c: identifier(c.check, c.suite), _hashed):
+        often = Counter(check.name.lower() for check in made)
+        made = [
+            replace(check, name=rename(check))
+            if often[check.name.lower()] > 1 or check.name in TAKEN
+            else check
+            for check in made
+        ]
+    return tuple(made)
+
+
+def _hashed(check: DeclaredCheck) -> str:
+    """Different for different checks, whatever is left of their names in letters and digits."""
+    told = hashlib.sha256(f"{check.suite}\0{check.check}".encode()).hexdigest()[:8]
+    return f"{identifier(check.check, check.suite)[: LONGEST_NAME - 9]}_{told}"
 
 
 def newest_answers(log: Log, tenant: str, version_id: str, checks: Collection[DeclaredCheck]) -> list[Answer]:

@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, cast
 from ml_registry_pipelines.compliance.evaluation_rows import Evaluation
 from ml_registry_pipelines.compliance.evidence import Evidence, record
 from ml_registry_pipelines.compliance.metrics import Context
-from ml_registry_pipelines.compliance.results import Area, Measured, Result, Severity, Subject, Verdict
+from ml_registry_pipelines.compliance.results import (
+    Area,
+    Measured,
+    Result,
+    Severity,
+    Subject,
+    Verdict,
+    counted,
+)
 from ml_registry_pipelines.compliance.suites.expectations import Asserted, Judgement, judge
 from ml_registry_pipelines.compliance.suites.files import NoSuchSuite, SuiteFiles
 from ml_registry_pipelines.errors import MlregError
@@ -35,6 +43,7 @@ READABLE = "suite is readable"
 PRODUCTION = "@production"
 """Ends the name of a suite that was run on what was predicted in production: it is no evidence for a gate."""
 LONGEST_MESSAGE = 1_000
+SHOWN_FINDINGS = 3
 _ADDRESS = re.compile(r"[^\s'\"<>,;()]+@[^\s'\"<>,;()]+\.[A-Za-z]{2,}")
 
 
@@ -94,9 +103,9 @@ def check_suites(
         results.append(_unreadable(context, "none", sha256(b"").hexdigest(), text))
     if production is not None:
         window = {"from": production[0].isoformat(), "to": production[1].isoformat()}
-        results = [
-            replace(r, suite=r.suite + PRODUCTION, detail={**r.detail, "window": window}) for r in results
-        ]
+        read = [dict(each.facts) for each in context.memo.values() if isinstance(each, Evaluation)]
+        facts: dict[str, Any] = {"window": window, **({"read": read[0]} if read and read[0] else {})}
+        results = [replace(r, suite=r.suite + PRODUCTION, detail={**r.detail, **facts}) for r in results]
     return results
 
 
@@ -237,7 +246,7 @@ def _result(context: Context, suite: Suite, taken: _Taken, judgement: Judgement)
 def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     """A judgement in words."""
     assert row.value is not None
-    value = f"{row.value:.6g}{f' {row.unit}' if row.unit else ''}"
+    value = f"{row.value:.6g}{f' {counted(row.unit, row.value)}' if row.unit else ''}"
     of = f" of {row.about}" if row.about else ""
     within = ""
     if (interval := row.interval) is not None:
@@ -259,7 +268,23 @@ def says(expectation: Expectation, row: Measured, verdict: Verdict) -> str:
     left = [group for group in row.groups if group.left_out]
     small = f"; {len(left)} groups are too small to be judged" if len(left) > 1 else ""
     small = "; 1 group is too small to be judged" if len(left) == 1 else small
-    return f"{row.metric}{of} is {value}{within}, {ends[verdict]}{small}"
+    which = "" if verdict is Verdict.PASS else _which(row)
+    return f"{row.metric}{of} is {value}{within}, {ends[verdict]}{small}{which}"
+
+
+def _which(row: Measured) -> str:
+    """The first of what was found: an area lists it as `findings` or as what is `amiss`, by name or in words."""
+    listed = row.detail.get("findings") or row.detail.get("amiss")
+    if isinstance(listed, Mapping):
+        named = [f"{name}: {why}" for name, why in listed.items()]
+    elif isinstance(listed, list | tuple):
+        named = [str(each) for each in listed]
+    else:
+        return ""
+    more = len(named) - SHOWN_FINDINGS
+    return (
+        f": {'; '.join(named[:SHOWN_FINDINGS])}" + (f"; and {more} more" if more > 0 else "") if named else ""
+    )
 
 
 def _unreadable(context: Context, suite: str, digest: str, text: str, *, about: str = "") -> Result:
