@@ -14,6 +14,8 @@ from typing import Any, Self
 from ml_registry_pipelines.lineage.staleness import Behind, DatasetVersion, Standing, compare
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.needs import LIVE_STAGES
+from ml_registry_pipelines.registry.references import versions_of
+from ml_registry_pipelines.registry.relationships import edges_at
 from ml_registry_pipelines.registry.states import (
     AI_ACT_CLASSIFICATION,
     DATASET,
@@ -133,6 +135,28 @@ def read_catalogue(log: Log, *, most: int = MOST, newest: int = NEWEST) -> Catal
         newest: versions of each model that are shown whatever their stage.
     """
     return _Reader(log.view("default"), most, newest).read()
+
+
+def is_shown(view: View, model: str) -> bool:
+    """Whether a graph with room enough shows a living model: all of them but listed ones that nothing uses."""
+    state = view.by_id("things", model)
+    if state is None or state.deleted:
+        return False
+    if not isinstance(listed := _metadata(state).get("hosted"), Mapping) or "catalog" not in listed:
+        return True
+    versions = versions_of(view, model)
+    return bool(
+        state.data.get("aliases")
+        or any(v.data["stage"] in LIVE_STAGES or v.data["version"] > 1 for v in versions)
+        or edges_at(view, [model, *(v.id for v in versions)])
+        or view.select(
+            "catalogue.classified",
+            "things",
+            "type = $type AND NOT deleted AND json_extract_string(state, '$.metadata.model_id') = $model",
+            limit=1,
+            parameters={"type": AI_ACT_CLASSIFICATION, "model": model},
+        )
+    )
 
 
 class _Reader:
