@@ -85,7 +85,9 @@ class SearchPages:
             "dagster": visitor.sees_all,
             "signed_in": not visitor.is_open,
         }
-        return self._answer(request, tenant, lambda: {**told, **hits_told(self._opened(), visitor.actor, asked)})
+        return self._answer(
+            request, tenant, lambda: {**told, **hits_told(self._opened(), visitor.actor, asked)}
+        )
 
     def model(self, request: Request) -> Response:
         """One model with its relatives."""
@@ -143,7 +145,9 @@ def _wrong(status: int, message: str, **more: Any) -> JSONResponse:
 def page_text() -> tuple[str, str]:
     """The page, and the policy under which a browser runs its one script and style and nothing else."""
     style, script = ((_PAGE / f"search.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    text = (_PAGE / "search.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
+    text = (
+        (_PAGE / "search.html").read_text("utf-8").replace("{{style}}", style).replace("{{script}}", script)
+    )
     policy = (
         f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -107,9 +107,7 @@ def _chart(places: Floats, points: Sequence[Point], left_out: int) -> charts.Dra
         for (x, y), point in zip(places, points, strict=True)
     ]
     colours = [_colour(n) for n in range(len(largest))]
-    title = f"{len(points):,} models by likeness" + (
-        f", of {len(points) + left_out:,}" if left_out else ""
-    )
+    title = f"{len(points):,} models by likeness" + (f", of {len(points) + left_out:,}" if left_out else "")
     base = _base(rows)
     size = 14 if len(rows) > 400 else 40
     others = base.transform_filter("datum.family === ''").mark_circle(
@@ -119,10 +117,16 @@ def _chart(places: Floats, points: Sequence[Point], left_out: int) -> charts.Dra
     families = base.transform_filter("datum.family !== ''").mark_circle(size=size * 1.6, opacity=0.85)
     families = families.encode(color=alt.Color("family:N", scale=scale, legend=None))
     layers: list[Any] = [others, families]
-    labels = _labels(places, points, largest) if len(rows) > FEW else [{**row, "label": row["name"]} for row in rows]
+    labels = (
+        _labels(places, points, largest)
+        if len(rows) > FEW
+        else [{**row, "label": row["name"]} for row in rows]
+    )
     if labels:
         named = _base(labels).encode(text="label:N")
-        layers.append(named.mark_text(fontSize=12, fontWeight=600, dy=-9, color="white", stroke="white", strokeWidth=4))
+        layers.append(
+            named.mark_text(fontSize=12, fontWeight=600, dy=-9, color="white", stroke="white", strokeWidth=4)
+        )
         layers.append(named.mark_text(fontSize=12, fontWeight=600, dy=-9, color="#1c2430"))
     return alt.layer(*layers, title=alt.TitleParams(title, anchor="start", fontSize=13)).properties(
         width=SIDE * 1.3, height=SIDE

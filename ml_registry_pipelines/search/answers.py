@@ -192,7 +192,9 @@ def _prices(listed: Any) -> list[str]:
 def _amount(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(f"{amount}{f' above {start}' if start != '0' else ''}" for start, amount in value.items())
+    return ", ".join(
+        f"{amount}{f' above {start}' if start != '0' else ''}" for start, amount in value.items()
+    )
 
 
 def _version(state: State, model: Thing) -> list[str]:
