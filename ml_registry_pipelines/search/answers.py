@@ -36,6 +36,7 @@ RELATIVES = 8
 LONGEST_DESCRIPTION = 600
 MOST_TAGS = 20
 MOST_VERSIONS = 12
+MOST_PRICES = 12
 DEFAULT = "default"
 
 
@@ -153,6 +154,8 @@ def model_told(log: Log, actor: Actor, tenant: str, given: str, *, pages: bool) 
         "version": None if newest is None else newest.data["version"],
         "links": links,
         "facts": [[name, _cut(text, 400)] for name, text in _facts(model, newest)],
+        "similar": [],
+        "note": "",
         "versions": [_version(state, model) for state in reversed(versions[-MOST_VERSIONS:])],
     }
 
@@ -169,7 +172,7 @@ def _facts(model: Thing, newest: State | None) -> list[tuple[str, str]]:
             (name.replace("_", " "), str(data[name])) for name in ("framework", "licence") if data.get(name)
         ]
         facts += [(f"metric {name}", f"{value:.6g}") for name, value in sorted(data["metrics"].items())[:20]]
-    facts.append(("registered", f"{model.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M}Z (last change)"))
+    facts.append(("last change", f"{model.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M}Z"))
     return facts
 
 
@@ -177,24 +180,36 @@ def _prices(listed: Any) -> list[str]:
     """Dated prices of a hosted model, one line each."""
     lines = []
     for price in listed if isinstance(listed, Sequence) else ():
-        if isinstance(price, Mapping):
-            when = " ".join(f"{word} {price[word]}" for word in ("from", "until", "hours") if word in price)
-            tier = f"tier {price['service_tier']}" if "service_tier" in price else ""
-            amounts = ", ".join(
-                f"{name.replace('_', ' ')} {_amount(value)}"
-                for name, value in price.items()
-                if name not in {"from", "until", "hours", "service_tier"}
-            )
-            lines.append("; ".join(part for part in (amounts, when, tier) if part))
-    return lines[:12]
+        if not isinstance(price, Mapping):
+            continue
+        when = " ".join(f"{word} {price[word]}" for word in ("from", "until", "hours") if word in price)
+        tier = f"tier {price['service_tier']}" if "service_tier" in price else ""
+        amounts: dict[str, list[str]] = {}
+        for name, value in price.items():
+            if name not in {"from", "until", "hours", "service_tier"}:
+                what, _, unit = name.rpartition("_")
+                what, unit = (what, _PER[unit]) if unit in _PER else (name, "each")
+                amounts.setdefault(unit, []).append(f"{what.replace('_', ' ')} {_amount(value)}")
+        priced = [f"{', '.join(listed)} USD {unit}" for unit, listed in amounts.items()]
+        lines.append("; ".join(part for part in (*priced, when, tier) if part))
+    return lines[:MOST_PRICES]
+
+
+_PER = {
+    "mtok": "per million tokens",
+    "mchars": "per million characters",
+    "kcount": "per thousand",
+    "kpages": "per thousand pages",
+    "hours": "per hour",
+}
 
 
 def _amount(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(
-        f"{amount}{f' above {start}' if start != '0' else ''}" for start, amount in value.items()
-    )
+    first, *others = ((int(start), amount) for start, amount in value.items())
+    steps = ", ".join(f"{amount} above {start:,} tokens" for start, amount in others)
+    return f"{first[1]} ({steps})" if steps else str(first[1])
 
 
 def _version(state: State, model: Thing) -> list[str]:
