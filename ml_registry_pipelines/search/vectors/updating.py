@@ -228,6 +228,33 @@ def _numbered(name: str, number: int) -> str:
     return f"{name}-{number}" if number else name
 
 
+@dataclass(frozen=True)
+class Late:
+    """Whether vectors wait for an update, and how many there are."""
+
+    is_late: bool
+    vectors: int
+
+
+def late(log: Log) -> Late:
+    """Whether an update would find something to do, from the events since the last one alone.
+
+    Raises:
+        EmbedderUnusable: the embedder that is set cannot be loaded.
+        VectorsDamaged: the vectors cannot be read.
+    """
+    store = VectorStore.of(log.lake)
+    try:
+        record = store.record()
+        vectors = store.table_of(record).count()
+    except VectorsMissing:
+        return Late(True, 0)
+    if record.spec != configured():
+        return Late(True, vectors)
+    touched = _touched(log, record.position, log.last_position())
+    return Late(touched is None or any(touched.values()), vectors)
+
+
 def status(log: Log) -> Status:
     """How the vectors stand to the models of all tenants; compares every model."""
     store = VectorStore.of(log.lake)
