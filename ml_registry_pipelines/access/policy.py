@@ -103,6 +103,14 @@ def tenants_of(log: Log, actor: Actor) -> frozenset[str] | None:
     return frozenset(g.tenant for g in user.grants if g.model_id is None)
 
 
+def granted_models(log: Log, actor: Actor, tenant: str) -> frozenset[str]:
+    """Ids of the models of a tenant for which alone an actor has a grant, be it of any role."""
+    user = _user(log, actor)
+    if isinstance(user, Decision):
+        return frozenset()
+    return frozenset(g.model_id for g in user.grants if g.tenant == tenant and g.model_id is not None)
+
+
 def admit(log: Log, actor: Actor, tenant: str | None, *, operates: bool = False, what: str) -> None:
     """Ask, at a door, whether an actor may read the measurements of a tenant, or of all; or operate on all.
 
