@@ -10,18 +10,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.registry.artifacts import ArtifactStore
-from ml_registry_pipelines.registry.errors import RegistryError
 from ml_registry_pipelines.registry.names import TagValue, tag_values
 from ml_registry_pipelines.registry.shredding import SEALED
 from ml_registry_pipelines.registry.states import MODEL, State, from_rows
+from ml_registry_pipelines.search.index.cards import card_reader
+from ml_registry_pipelines.search.index.folding import CARD, CardReader
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
@@ -31,8 +29,6 @@ FORM = 1
 """Number of the form of the text: part of its digest, so that another form is another text."""
 LONGEST = 20_000
 """Characters of a card or description that count."""
-CARD_KINDS = frozenset({"model card", "model_card", "model-card", "card"})
-CARD_BYTES = 1 << 20
 COLUMNS = 40
 """Columns of a signature that are named; a wide table's others say little more."""
 AT_ONCE = 5_000
@@ -129,6 +125,7 @@ def all_cards(lake: Lake, view: View) -> Iterator[Card]:
 
 
 def _made(lake: Lake, view: View, models: Sequence[State]) -> Iterator[Card]:
+    read = card_reader(lake)
     versions = _newest_versions(view, [state.id for state in models])
     names = _names(view, versions.values())
     for state in models:
@@ -156,7 +153,7 @@ def _made(lake: Lake, view: View, models: Sequence[State]) -> Iterator[Card]:
             base_models=(base.name,) if base else (),
             base_ids=(base.id,) if base else (),
             content_digest=facts.get("content_digest"),
-            words=_words(lake, data, facts),
+            words=_words(read, data, facts),
         )
 
 
@@ -220,12 +217,12 @@ def _columns(schema: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))[:COLUMNS]
 
 
-def _words(lake: Lake, model: Mapping[str, Any], version: Mapping[str, Any]) -> str:
+def _words(read: CardReader, model: Mapping[str, Any], version: Mapping[str, Any]) -> str:
     held = [
         _plain((model.get("metadata") or {}).get("card")),
         _plain(version.get("description")),
         " ".join(f"{k} {v}" for k, v in sorted(tag_values(version.get("tags") or {}).items())),
-        *_stored_cards(lake, version.get("artifacts") or ()),
+        *_stored_cards(read, version.get("artifacts") or ()),
     ]
     return "\n".join(text[:LONGEST] for text in held if text)
 
@@ -235,21 +232,12 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) and SEALED not in value[:12] else ""
 
 
-def _stored_cards(lake: Lake, artifacts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Cards among the artifacts of a version; one that cannot be read is as none: it is told of elsewhere."""
-    for artifact in artifacts:
-        if artifact.get("kind") not in CARD_KINDS or artifact.get("form") != "file":
-            continue
-        store = ArtifactStore(lake)
-        try:
-            for file in store.files(str(artifact["digest"]))[:1]:
-                if file.size <= CARD_BYTES:
-                    with tempfile.TemporaryDirectory(prefix="mlreg-card-") as made:
-                        place = Path(made, "card")
-                        store.blobs.fetch(file.sha256, file.size, place, "a model card")
-                        yield place.read_text("utf-8", "replace")
-        except RegistryError:
-            continue
+def _stored_cards(read: CardReader, artifacts: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The newest card among the artifacts of a version."""
+    for artifact in reversed(artifacts):
+        if artifact.get("kind") == CARD:
+            yield read(str(artifact["digest"]))
+            return
 
 
 def _listed(title: str, names: Sequence[str]) -> str:

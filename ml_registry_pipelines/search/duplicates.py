@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
     from ml_registry_pipelines.registry.view import View
-    from ml_registry_pipelines.search.similar import Matches
+    from ml_registry_pipelines.search.results import Matches
 
 ALIKE = 0.95
 """Cosine from which on two models say nearly the same."""

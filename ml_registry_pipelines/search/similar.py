@@ -8,9 +8,9 @@ text and vectors find is fused by places.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
@@ -21,6 +21,8 @@ from ml_registry_pipelines.search.cards import Card, cards_of, split_name
 from ml_registry_pipelines.search.embedding.embedder import Embedder, EmbedderUnusable
 from ml_registry_pipelines.search.fusion import fuse
 from ml_registry_pipelines.search.likeness import Why, said_in, shared, words_of
+from ml_registry_pipelines.search.models import ModelSearch
+from ml_registry_pipelines.search.results import Matches
 from ml_registry_pipelines.search.vectors.nearest import Nearest, Neighbour, nearest_in
 from ml_registry_pipelines.search.vectors.store import Record, VectorStore
 from ml_registry_pipelines.search.vectors.table import VectorsDamaged, VectorsMissing
@@ -46,33 +48,6 @@ LEAST_POOL = 50
 LONGEST_QUESTION = 10_000
 RELATED = 2.0
 """Weight of models that belong to what is asked about, beside those that are only like it."""
-
-
-class Matches(Protocol):
-    """Which models may answer (see `search/models.py`)."""
-
-    @property
-    def sequence(self) -> int: ...
-
-    @property
-    def ids(self) -> Collection[str] | None: ...
-
-    def contains(self, model_id: str) -> bool: ...
-
-
-class TextHit(Protocol):
-    """A model that full text finds."""
-
-    @property
-    def id(self) -> str: ...
-
-
-class Engine(Protocol):
-    """The part of `ModelSearch` that is needed here."""
-
-    def matching(self, query: str = "", *, include_deprecated: bool = False) -> Matches: ...
-
-    def full_text(self, text: str, matches: Matches, k: int) -> Sequence[TextHit]: ...
 
 
 @dataclass(frozen=True)
@@ -139,14 +114,10 @@ class Similarity(Desk):
         actor: Actor,
         tenant: str = "default",
         run_id: str | None = None,
-        search: Engine | None = None,
+        search: ModelSearch | None = None,
     ) -> None:
         super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
-        if search is None:
-            from ml_registry_pipelines.search.models import ModelSearch
-
-            search = ModelSearch(log, actor=actor, tenant=tenant)
-        self._engine: Engine = search
+        self._engine = search or ModelSearch(log, actor=actor, tenant=tenant)
         self._store = VectorStore.of(log.lake)
 
     # -- questions ----------------------------------------------------------------------------
@@ -298,9 +269,11 @@ class Similarity(Desk):
         if matches.ids is not None:
             return vectors.nearest.to(self.tenant, vector, k, ids=matches.ids, but=left)
         wanted = k
+        lives: dict[str, bool] = {}
         while True:
             found = vectors.nearest.to(self.tenant, vector, wanted, but=left)
-            kept = [near for near in found if matches.contains(near.id)]
+            lives |= {near.id: matches.contains(near.id) for near in found if near.id not in lives}
+            kept = [near for near in found if lives[near.id]]
             if len(kept) >= k or len(found) < wanted:
                 return kept[:k]
             wanted *= 2
