@@ -37,7 +37,7 @@ from ml_registry_pipelines.settings import Settings
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
 
-FORMAT = 4
+FORMAT = 5
 """Of the kept state; another one is read from the registry anew."""
 KEPT_STATES = 10
 """States that stay in storage: runs in flight were planned on older ones. Without its own, a run reads anew."""
@@ -231,6 +231,7 @@ class Shown:
     entries: Mapping[dg.AssetKey, Entry]
     dropped: tuple[Dropped, ...]
     left_out: Mapping[str, int]
+    unused: int = 0
 
     @property
     def everything(self) -> bool:
@@ -246,7 +247,14 @@ class Shown:
         if self.left_out:
             counts = ", ".join(f"{n:,} of kind {kind}" for kind, n in self.left_out.items())
             missing.append(f"no room for {counts}: raise `most` in defs/catalog/defs.yaml")
-        return "; ".join(missing) or f"{len(self.specs):,} assets show all that is to be shown."
+        if missing:
+            return "; ".join(missing)
+        shown = f"{len(self.specs):,} assets show all that is to be shown."
+        if not self.unused:
+            return shown
+        return (
+            f"{shown} {self.unused:,} hosted models of imported catalogues become assets once they are used."
+        )
 
 
 def show(catalogue: Catalogue, *, besides: Collection[dg.AssetKey] = ()) -> Shown:
@@ -284,7 +292,9 @@ def show(catalogue: Catalogue, *, besides: Collection[dg.AssetKey] = ()) -> Show
         _logger.warning("not shown in the asset graph: %s", one.sentence)
     kept = {spec.key for spec in specs} | own
     whole = [spec.replace_attributes(deps=[d for d in spec.deps if d.asset_key in kept]) for spec in specs]
-    return Shown(tuple(whole if dropped else specs), taken, tuple(dropped), catalogue.left_out)
+    return Shown(
+        tuple(whole if dropped else specs), taken, tuple(dropped), catalogue.left_out, catalogue.unused
+    )
 
 
 def live_deployments(catalogue: Catalogue) -> dict[dg.AssetKey, str]:
@@ -302,7 +312,8 @@ def check_specs(shown: Shown) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             EVERY_ROW,
             asset=LOG_KEY,
-            description="Every dataset, model, live version and deployment of the registry is an asset.",
+            description="Every dataset, model, live version and deployment of the registry is an asset, and so is "
+            "every hosted model of an imported catalogue that is used.",
         )
     ]
     described = (

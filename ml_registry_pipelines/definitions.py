@@ -39,6 +39,7 @@ from ml_registry_pipelines.jobs.checks import checks_jobs
 from ml_registry_pipelines.jobs.costs import costs_jobs
 from ml_registry_pipelines.jobs.dossier import dossier_jobs
 from ml_registry_pipelines.jobs.erasure import erasure_jobs
+from ml_registry_pipelines.jobs.exchange import exchange_jobs
 from ml_registry_pipelines.jobs.experiments import experiments_jobs
 from ml_registry_pipelines.jobs.gdpr import gdpr_jobs
 from ml_registry_pipelines.jobs.platform import all_jobs
@@ -115,6 +116,7 @@ def build_defs(
             *gdpr_jobs(),
             *erasure_jobs(),
             *costs_jobs(),
+            *exchange_jobs(),
             *experiments_jobs(),
             *checks_jobs(),
             *value_jobs(),

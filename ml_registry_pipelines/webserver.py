@@ -1,4 +1,4 @@
-"""Dagster's web server with one route more: the artifacts of versions, to which the asset pages link.
+"""Dagster's web server with our own routes: the artifacts of versions, to which the asset pages link, and the search.
 
 Dagster's own has no way to serve a file, a browser opens no `file://` from a page, and a
 presigned link in metadata would outlive its reader's rights or its own hour. As soon as there are
@@ -38,6 +38,7 @@ from ml_registry_pipelines.registry.actors import READ
 from ml_registry_pipelines.settings import Environment, Settings
 from ml_registry_pipelines.weblogin import Door
 from ml_registry_pipelines.webpermissions import RESTAMPS, ProcessContext, RequestContext, refused
+from ml_registry_pipelines.websearch import search_routes
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
@@ -170,7 +171,11 @@ class WebServer(DagsterWebserver[Any, Any]):
 
     def build_routes(self) -> list[Any]:
         # First, because the last of Dagster's routes takes every path.
-        return [Route("/mlreg/artifacts/{tenant}/{version}", self.artifact), *super().build_routes()]  # type: ignore[no-untyped-call]
+        return [
+            Route("/mlreg/artifacts/{tenant}/{version}", self.artifact),
+            *search_routes(self._opened, visitor_of),
+            *super().build_routes(),  # type: ignore[no-untyped-call]
+        ]
 
     def artifact(self, request: Request) -> Response:
         """The content of a version, verified while it is sent; a folder as a zip."""
