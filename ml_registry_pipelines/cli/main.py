@@ -34,6 +34,7 @@ from ml_registry_pipelines.cli import performance as performance_cli
 from ml_registry_pipelines.cli import registry as registry_cli
 from ml_registry_pipelines.cli import reports as reports_cli
 from ml_registry_pipelines.cli import security as security_cli
+from ml_registry_pipelines.cli import similar as similar_cli
 from ml_registry_pipelines.cli import statements as statements_cli
 from ml_registry_pipelines.cli import users as users_cli
 from ml_registry_pipelines.cli import webhooks as webhooks_cli
@@ -104,6 +105,7 @@ approvals_cli.attach(cli)
 governance_cli.attach(cli)
 dossier_cli.attach(cli)
 security_cli.attach(cli)
+similar_cli.attach(cli)
 users_cli.attach(cli)
 
 

@@ -53,6 +53,9 @@ OPERATING = frozenset(
         "alerts deliver",
         "performance record",
         "audit rebuild",
+        "embeddings status",
+        "embeddings update",
+        "embeddings rebuild",
         "artifacts gc",
     }
 )

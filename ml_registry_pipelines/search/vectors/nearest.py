@@ -1,0 +1,305 @@
+"""The nearest models to a vector among those that a reader may see and a filter keeps.
+
+Which models may answer is a condition of the search and no sieve behind it. A table whose vectors fit into
+`IN_MEMORY` is held as one matrix per tenant, and the models that may answer are compared exactly, however few
+or many. A larger one is searched by its index, by tenant; where a filter keeps `TAKEN` models or fewer, their
+vectors alone are fetched and compared exactly, and where it keeps more, the index is asked for more and more
+until k of the models are among its answers.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ml_registry_pipelines.search.vectors.store import Record, VectorStore
+from ml_registry_pipelines.search.vectors.table import (
+    PROBES,
+    REFINE,
+    VectorsDamaged,
+    VectorTable,
+    key_of,
+    quoted,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+    Numbers = npt.NDArray[np.int64]
+
+IN_MEMORY = 256 << 20
+"""Bytes of vectors up to which a table is held in memory: 262,144 of 256 numbers, 87,381 of 768."""
+INDEX_FROM = IN_MEMORY
+"""Bytes of vectors from which on a table gets an index."""
+TAKEN = 20_000
+"""Models up to which a filter has their vectors fetched."""
+WIDEST = 16
+"""Times that the index is asked for twice as many, before all are compared."""
+CHANGED = 0.1
+"""Part of a table up to which what changed is read alone."""
+
+
+TRIES = 5
+
+
+class _Moved(Exception):
+    """A writer has replaced rows between two reads of one question."""
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A model that is near. `similarity` is the cosine of the angle between the vectors, at most 1."""
+
+    id: str
+    similarity: float
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Rows of one version of a table by key, and their vectors where these fit into memory.
+
+    `keys` is sorted, and all else is in its order; rows of one tenant lie side by side.
+    """
+
+    version: int
+    keys: Any
+    row_ids: Numbers
+    digests: Any
+    vectors: Floats | None
+
+    def places(self, tenant: str, ids: Collection[str] | None) -> Numbers:
+        """Where the rows of a tenant are, or those of some of its models that have one."""
+        import numpy as np
+
+        if ids is None:
+            first, last = np.searchsorted(self.keys, [f"{tenant}/", f"{tenant}0"])  # "0" follows "/"
+            return np.arange(first, last, dtype=np.int64)
+        if not len(self.keys) or not ids:
+            return np.zeros(0, np.int64)
+        wanted = np.array([key_of(tenant, one) for one in set(ids)])
+        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.sort(found[self.keys[found] == wanted]).astype(np.int64)
+
+
+class Nearest:
+    """Searches in the table that holds, for one process. Thread-safe."""
+
+    def __init__(
+        self, table: VectorTable, *, in_memory: int = IN_MEMORY, probes: int = PROBES, refine: int = REFINE
+    ) -> None:
+        self.table = table
+        self._in_memory, self._probes, self._refine = in_memory, probes, refine
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
+
+    def to(
+        self,
+        tenant: str,
+        vector: Floats,
+        k: int,
+        *,
+        ids: Collection[str] | None = None,
+        but: Iterable[str] = (),
+    ) -> list[Neighbour]:
+        """The k nearest models of a tenant, nearest first; fewer only where fewer have a vector.
+
+        Args:
+            vector: of unit length; shape (dimension,).
+            ids: the models that may answer; None: all of the tenant.
+            but: models that may not.
+        """
+        if k < 1:
+            return []
+        for _ in range(TRIES):
+            try:
+                return self._to(self.held(), tenant, vector, k, ids, but)
+            except _Moved:
+                self._forget()
+        raise VectorsDamaged(f"{self.table.base} keeps changing while it is read; ask again")
+
+    def _to(
+        self,
+        held: _Held,
+        tenant: str,
+        vector: Floats,
+        k: int,
+        ids: Collection[str] | None,
+        but: Iterable[str],
+    ) -> list[Neighbour]:
+        places = held.places(tenant, ids)
+        if left := set(but):
+            import numpy as np
+
+            places = np.setdiff1d(places, held.places(tenant, left), assume_unique=True)
+        if held.vectors is None and len(places) > TAKEN:
+            found = self._by_index(held, tenant, vector, k, places)
+            if found is not None:
+                return found
+        return self._exactly(held, vector, k, places)
+
+    def vector_of(self, tenant: str, model_id: str) -> tuple[Floats, str] | None:
+        """The vector of a model and the digest of the text that it was made from; None where it has none."""
+        for _ in range(TRIES):
+            try:
+                held = self.held()
+                places = held.places(tenant, [model_id])
+                if not len(places):
+                    return None
+                return self._vectors(held, places)[0], str(held.digests[places[0]])
+            except _Moved:
+                self._forget()
+        raise VectorsDamaged(f"{self.table.base} keeps changing while it is read; ask again")
+
+    def held(self) -> _Held:
+        """The rows as they are now. What changed since the last question is read, where it is little, alone."""
+        with self._lock:
+            version = self.table.version()
+            if self._held is None or self._held.version != version:
+                self._held = self._read(version, self._held)
+            return self._held
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._held = None
+
+    # -- exactly --------------------------------------------------------------------------------
+
+    def _exactly(self, held: _Held, vector: Floats, k: int, places: Numbers) -> list[Neighbour]:
+        import numpy as np
+
+        best: list[tuple[Numbers, Floats]] = []
+        for first in range(0, len(places), TAKEN):
+            some = places[first : first + TAKEN]
+            # Rows that lie side by side are compared where they are, others are copied first.
+            whole = held.vectors is not None and len(some) == some[-1] - some[0] + 1
+            rows = (
+                held.vectors[some[0] : some[-1] + 1]
+                if held.vectors is not None and whole
+                else self._vectors(held, some)
+            )
+            near = rows @ vector
+            top = np.argpartition(-near, min(k, len(near)) - 1)[:k]
+            best.append((some[top], near[top]))
+        if not best:
+            return []
+        all_places = np.concatenate([found for found, _ in best])
+        all_near = np.concatenate([near for _, near in best])
+        order = np.lexsort((all_places, -all_near))[:k]
+        return [
+            Neighbour(_id_of(held.keys[place]), min(float(near), 1.0))
+            for place, near in zip(all_places[order], all_near[order], strict=True)
+        ]
+
+    def _vectors(self, held: _Held, places: Numbers) -> Floats:
+        """Shape (places, dimension), in the order of the places."""
+        import numpy as np
+
+        if held.vectors is not None:
+            return held.vectors[places]
+        taken = self.table.vectors_at(held.row_ids[places].tolist())
+        keys = np.array(taken["key"].to_pylist())
+        order = np.argsort(keys)
+        if not np.array_equal(keys[order], held.keys[places]):
+            raise _Moved
+        return _matrix(taken["vector"], self.table.dimension)[order]
+
+    # -- by the index ---------------------------------------------------------------------------
+
+    def _by_index(
+        self, held: _Held, tenant: str, vector: Floats, k: int, places: Numbers
+    ) -> list[Neighbour] | None:
+        """The k nearest of the places that the index finds; None where it does not find so many."""
+        import numpy as np
+
+        of_tenant = held.places(tenant, None)
+        allowed = None if len(places) == len(of_tenant) else set(held.keys[places].tolist())
+        wanted = k if allowed is None else int(np.ceil(k * len(of_tenant) / len(places) * 1.5))
+        probes = self._probes
+        for _ in range(WIDEST):
+            found = self.table.nearest(
+                vector, wanted, where=f"tenant = {quoted(tenant)}", probes=probes, refine=self._refine
+            )
+            kept = {near.key: near.similarity for near in found if allowed is None or near.key in allowed}
+            if len(kept) >= k:
+                best = sorted(kept.items(), key=lambda item: (-item[1], item[0]))[:k]
+                return [Neighbour(_id_of(key), min(near, 1.0)) for key, near in best]
+            if wanted >= len(of_tenant):
+                break
+            wanted, probes = wanted * 2, probes * 2
+        return None
+
+    # -- reading --------------------------------------------------------------------------------
+
+    def _read(self, version: int, before: _Held | None) -> _Held:
+        import numpy as np
+
+        rows = self.table.columns("key", "digest", with_row_id=True)
+        keys, digests = np.array(rows["key"].to_pylist(), str), np.array(rows["digest"].to_pylist(), str)
+        row_ids = rows["_rowid"].to_numpy().astype(np.int64)
+        keys, first = np.unique(keys, return_index=True)
+        digests, row_ids = digests[first], row_ids[first]
+        if len(keys) * self.table.dimension * 4 > self._in_memory:
+            return _Held(version, keys, row_ids, digests, None)
+        return _Held(version, keys, row_ids, digests, self._matrix_of(keys, digests, row_ids, before))
+
+    def _matrix_of(self, keys: Any, digests: Any, row_ids: Numbers, before: _Held | None) -> Floats:
+        """Vectors in the order of the keys; those whose text is the same are taken from before."""
+        import numpy as np
+
+        vectors = np.zeros((len(keys), self.table.dimension), np.float32)
+        new = np.ones(len(keys), bool)
+        if before is not None and before.vectors is not None and len(before.keys) and len(keys):
+            at = np.minimum(np.searchsorted(before.keys, keys), len(before.keys) - 1)
+            new = (before.keys[at] != keys) | (before.digests[at] != digests)
+            if new.mean() <= CHANGED:
+                vectors[~new] = before.vectors[at[~new]]
+            else:
+                new[:] = True
+        if not new.any():
+            return vectors
+        everything = bool(new.all())
+        read, ids = self.table, row_ids[new].tolist()
+        taken = read.columns("key", "vector") if everything else read.vectors_at(ids)
+        names = np.array(taken["key"].to_pylist(), str)
+        at = np.minimum(np.searchsorted(keys, names), max(len(keys) - 1, 0))
+        known = keys[at] == names
+        vectors[at[known]] = _matrix(taken["vector"], self.table.dimension)[known]
+        if not np.isin(np.flatnonzero(new), at[known]).all():
+            raise _Moved
+        return vectors
+
+
+_kept: dict[tuple[str, str], Nearest] = {}
+_kept_lock = threading.Lock()
+
+
+def nearest_in(store: VectorStore, record: Record) -> Nearest:
+    """The searches in the table that a record names; what they hold in memory is shared by this process."""
+    key = (store.base, record.table)
+    with _kept_lock:
+        if key not in _kept:
+            for other in [other for other in _kept if other[0] == store.base]:
+                del _kept[other]
+            _kept[key] = Nearest(store.table_of(record))
+        return _kept[key]
+
+
+def _matrix(column: Any, dimension: int) -> Floats:
+    import numpy as np
+
+    held = column.combine_chunks()
+    flat = held.flatten() if hasattr(held, "flatten") else held.values
+    return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, dimension)
+
+
+def _id_of(key: Any) -> str:
+    return str(key).rpartition("/")[2]
+
+
+def ranks(found: Sequence[Neighbour]) -> dict[str, int]:
+    """Place of each model in a list, from 1."""
+    return {near.id: n for n, near in enumerate(found, start=1)}
