@@ -82,7 +82,7 @@ class Folder:
     def _model(self, state: State) -> None:
         db, data, since = self._db, state.data, state.sequence
         tenant = self.tenant(state.tenant)
-        model, known = self._number("models", tenant, state.id)
+        model, known = self._number(tenant, state.id)
         if not known:
             db.execute("UPDATE models SET created = ? WHERE no = ?", (_micros(state.recorded_at), model))
         else:
@@ -117,7 +117,7 @@ class Folder:
             )
         self._changed[model] = (tenant, since)
 
-    def _number(self, table: str, tenant: int, identity: str) -> tuple[int, bool]:
+    def _number(self, tenant: int, identity: str) -> tuple[int, bool]:
         """Number of a model by id, and whether it was known."""
         key = (tenant, identity)
         if (known := self._models.get(key)) is not None:
@@ -153,7 +153,7 @@ class Folder:
     def _version(self, state: State) -> None:
         db, data, since = self._db, state.data, state.sequence
         tenant = self.tenant(state.tenant)
-        model, _ = self._number("models", tenant, str(data["model_id"]))
+        model, _ = self._number(tenant, str(data["model_id"]))
         version = self._versions.get((tenant, state.id)) or self._known_version(tenant, state.id)
         number = int(data["version"])
         if version is None:
@@ -256,7 +256,7 @@ class Folder:
         data = state.data.get("metadata") or {}
         if "model_id" not in data:
             return
-        model, _ = self._number("models", self.tenant(state.tenant), str(data["model_id"]))
+        model, _ = self._number(self.tenant(state.tenant), str(data["model_id"]))
         tier = None if state.deleted else data.get("tier")
         self._db.execute("DELETE FROM risks WHERE model = ? AND since = ?", (model, state.sequence))
         self._closed("risks", "model", model, state.sequence)

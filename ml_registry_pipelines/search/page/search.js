@@ -89,7 +89,7 @@ function arrived(said, further) {
   }
   cursor = said.cursor;
   more.hidden = !cursor;
-  const total = said.total === null ? `${hits.length.toLocaleString("en")}${cursor ? " or more" : ""}` : said.total.toLocaleString("en");
+  const total = said.total === null ? `the best ${hits.length}` : said.total.toLocaleString("en");
   summary.textContent = `${total} ${said.total === 1 ? "model" : "models"}, as of event ${said.sequence.toLocaleString("en")}`;
   if (said.note) summary.textContent += `; ${said.note}`;
   const empty = !given().text && !given().q && !order.value;
@@ -118,6 +118,7 @@ function offerExamples() {
 
 function complain(error) {
   const wrong = at("wrong"), pointer = at("pointer");
+  document.body.classList.toggle("refused", Boolean(error));
   wrong.hidden = !error;
   wrong.textContent = error ? error.message : "";
   const inOrder = Boolean(error) && error.field === "order";
