@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.testclient import TestClient
 
+from ml_registry_pipelines.access.access_log import AccessLog
 from ml_registry_pipelines.access.policy import owner_of
 from ml_registry_pipelines.access.secret import make_secret
 from ml_registry_pipelines.access.sessions import Doorman
@@ -125,7 +126,12 @@ def test_a_model_that_a_visitor_may_not_read_is_refused_and_noted(site: Site) ->
         ("nobody", "hits", {}),
     ):
         assert site.ask(who, path, **values).status_code == 403, (who, path)
-    site.log.lake  # the access log lies there
+    AccessLog(site.log.lake).flush()
+    with site.log.lake.read("access_log") as reading:
+        noted = reading.query(
+            "t", "SELECT DISTINCT subject, tenant FROM access_log WHERE outcome = 'refused' AND door = 'web'"
+        ).to_pylist()
+    assert {"subject": "/mlreg/search/model", "tenant": "default"} in noted
     assert site.ask("single", "model", id="churn").json()["name"] == "churn"
     relatives = site.ask("single", "model", id="churn").json()["similar"]
     assert relatives == []
