@@ -7,12 +7,12 @@ Stages, aliases and promotion are in `promotion.py`, what versions are made of i
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
-from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import state_of
 from ml_registry_pipelines.registry.errors import (
@@ -29,7 +29,7 @@ from ml_registry_pipelines.registry.needs import needed_by
 from ml_registry_pipelines.registry.references import dataset_state, living, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
-from ml_registry_pipelines.registry.things import NewThing, Thing, Things
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things, thing_of
 from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
     Artifact,
@@ -127,8 +127,9 @@ class ModelRegistry(VersionArtifacts):
 
     def search_models(
         self,
-        text: str | None = None,
+        query: str = "",
         *,
+        text: str | None = None,
         tags: Mapping[str, TagValue] | None = None,
         owner: str | None = None,
         status: str | None = None,
@@ -136,59 +137,57 @@ class ModelRegistry(VersionArtifacts):
         alias: str | None = None,
         framework: str | None = None,
         min_metrics: Mapping[str, float] | None = None,
+        order_by: str | Sequence[str] = (),
+        include_deprecated: bool = False,
         after: str | None = None,
         limit: int | None = None,
         as_of: datetime | None = None,
     ) -> list[Thing]:
         """Models that meet all conditions, by name, with their aliases.
 
+        `ModelSearch` gives pages, relevance and versions beside.
+
         Args:
+            query: in the query language, such as `tags.team = 'fraud' AND metrics.auc > 0.9`.
             text: occurs in name or description, in any case.
             tags: all of them are set, type and value alike.
             status: active or deprecated.
             stage, framework, min_metrics: one and the same living version has them all.
             alias: the model has that alias.
+            order_by: keys such as `metrics.auc DESC`, in the place of the name.
+            include_deprecated: also deprecated models, which are left out unless `status` or the query
+                asks for them.
+            after: the `cursor` of the last model of the page before; for the order by name.
+
+        Raises:
+            QueryError: the query or the order cannot be read; it points at the character.
         """
-        ids = None
-        if stage or framework or min_metrics:
-            ids = self._with_version(stage, framework, min_metrics or {}, as_of)
-        return self.things.find(
-            MODEL,
+        from ml_registry_pipelines.search.keywords import conditions
+        from ml_registry_pipelines.search.models import ModelSearch
+
+        asked = conditions(
+            query,
             text=text,
-            tags=tags,
+            tags=tags or {},
             owner=owner,
             status=status,
+            stage=None if stage is None else stage_of(stage).value,
             alias=alias,
-            ids=ids,
+            framework=framework,
+            min_metrics=min_metrics or {},
+        )
+        search = ModelSearch(self.log, actor=self.actor, tenant=self.tenant)
+        found, sequence = search.listed(
+            asked,
+            order_by=order_by,
             after=after,
             limit=limit,
+            include_deprecated=include_deprecated,
             as_of=as_of,
         )
-
-    def _with_version(
-        self,
-        stage: Stage | str | None,
-        framework: str | None,
-        metrics: Mapping[str, float],
-        as_of: datetime | None,
-    ) -> list[str]:
-        canonical({"framework": framework})  # Else it is no text that a framework could have.
-        states = self.view(as_of).select(
-            "registry.search_versions",
-            "model_versions",
-            """
-            NOT deleted AND ($stage IS NULL OR stage = $stage)
-            AND ($framework IS NULL OR framework = $framework)
-            """,
-            parameters={"stage": stage_of(stage).value if stage else None, "framework": framework},
-        )
-        return sorted(
-            {
-                str(s.data["model_id"])
-                for s in states
-                if all(s.data["metrics"].get(name, float("-inf")) >= least for name, least in metrics.items())
-            }
-        )
+        view = replace(self.now(), at=sequence)
+        states = {state.id: state for state in view.by_any("things", "id", sorted(found))}
+        return [thing_of(states[identity]) for identity in found]
 
     def is_version(self, given: str) -> bool:
         """Whether what a person wrote means a version: it has an `@` and is no model's name."""

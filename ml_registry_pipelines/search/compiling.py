@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from ml_registry_pipelines.search.index.schema import NOW
 from ml_registry_pipelines.search.index.text import folded, prefix, runs, words
 from ml_registry_pipelines.search.language.ast import (
     NEGATED,
@@ -164,18 +163,17 @@ class Compiler:
         return self._about(node, self.values(name, scope))
 
     def _about(self, node: Compare | In | Between | IsNull, values: Values) -> str:
-        match node:
-            case IsNull(_, negated):
-                return values.there if negated else f"(NOT {values.there})"
-            case Compare(name, operator, value):
-                test = self._test(name, values, NEGATED.get(operator, operator), value)
-                negated = operator in NEGATED
-            case In(name, several, negated):
-                test = joined("OR", [self._test(name, values, "=", value) for value in several])
-                if name.field.type is Type.TEXT or len(several) > 1:
-                    test = self._among(name, values, several)
-            case Between(name, low, high, negated):
-                test = f"{self._test(name, values, '>=', low)} AND {self._test(name, values, '<=', high)}"
+        if isinstance(node, IsNull):
+            return values.there if node.negated else f"(NOT {values.there})"
+        name = node.name
+        if isinstance(node, Compare):
+            test = self._test(name, values, NEGATED.get(node.operator, node.operator), node.value)
+            negated = node.operator in NEGATED
+        elif isinstance(node, In):
+            test, negated = self._among(name, values, node.values), node.negated
+        else:
+            ends = (self._test(name, values, ">=", node.low), self._test(name, values, "<=", node.high))
+            test, negated = " AND ".join(ends), node.negated
         if negated:
             return f"({values.there} AND NOT coalesce({values.some(test)}, 0))"
         return values.some(test)

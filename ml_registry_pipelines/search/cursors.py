@@ -59,7 +59,7 @@ def search_digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()[:16]
 
 
-def read(text: str, search: str, keys: int) -> Cursor:
+def read(text: object, search: str, keys: int) -> Cursor:
     """A cursor from its text.
 
     Args:
@@ -96,15 +96,16 @@ def read(text: str, search: str, keys: int) -> Cursor:
 def _checked(data: Any) -> tuple[Any, ...]:
     search, sequence, last, weights, average, figures = data
     numbers = [average, *weights.values()]
-    if (
-        not isinstance(search, str)
-        or type(sequence) is not int
-        or not 0 <= sequence < _LARGEST
-        or not all(value is None or isinstance(value, str | int | float) for value in last)
-        or not all(_fits(value) for value in last)
-        or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
-        or not all(isinstance(text, str) for text in figures.values())
-    ):
+    sound = (
+        type(search) is str
+        and type(sequence) is int
+        and 0 <= sequence < _LARGEST
+        and all(value is None or isinstance(value, str | int | float) for value in last)
+        and all(_fits(value) for value in last)
+        and all(isinstance(n, int | float) and math.isfinite(n) for n in numbers)
+        and all(isinstance(text, str) for text in figures.values())
+    )
+    if not sound:
         raise ValueError
     return (
         search,

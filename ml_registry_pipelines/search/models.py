@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from ml_registry_pipelines.access.policy import granted_models
@@ -18,8 +18,10 @@ from ml_registry_pipelines.registry.errors import InvalidInput
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.names import checked_instant, checked_tenant
 from ml_registry_pipelines.registry.states import MODEL
+from ml_registry_pipelines.registry.things import place_of
 from ml_registry_pipelines.registry.view import View
 from ml_registry_pipelines.search import cursors
+from ml_registry_pipelines.search.compiling import days_in
 from ml_registry_pipelines.search.index.figures import figures_for
 from ml_registry_pipelines.search.index.file import IndexStale, SearchIndex, Standing, index_of
 from ml_registry_pipelines.search.index.text import words
@@ -29,7 +31,6 @@ from ml_registry_pipelines.search.language.fields import Kind
 from ml_registry_pipelines.search.language.parsing import MAX_LENGTH, RELEVANT, parse, parse_order
 from ml_registry_pipelines.search.reading import hits_of
 from ml_registry_pipelines.search.results import Hit, Matches, Page, TextHit
-from ml_registry_pipelines.search.compiling import days_in
 from ml_registry_pipelines.search.statements import Statement, Weights
 
 __all__ = ["Hit", "Kind", "Matches", "ModelSearch", "Page", "QueryError", "TextHit"]
@@ -125,7 +126,7 @@ class ModelSearch:
                         "that cursor is of a later state of the registry; begin anew without it"
                     )
                 statement.go_on(before.sequence, before.last, Weights(before.weights, before.average))
-            statement.figures = self._figures(connection, asked, view, before)
+            statement.figures = self._figures(connection, asked, as_of, before)
             rows = statement.page(limit + 1)
             hits = hits_of(connection, statement, rows[:limit])
             following = None
@@ -156,7 +157,7 @@ class ModelSearch:
 
         def answer(connection: sqlite3.Connection) -> int:
             statement = Statement(connection, self.tenant, asked, sequence)
-            statement.figures = self._figures(connection, asked, view, None)
+            statement.figures = self._figures(connection, asked, as_of, None)
             return statement.count()
 
         return self._answered(view, answer)
@@ -173,7 +174,7 @@ class ModelSearch:
 
         def answer(connection: sqlite3.Connection) -> Matches:
             statement = Statement(connection, self.tenant, asked, sequence)
-            statement.figures = self._figures(connection, asked, view, None)
+            statement.figures = self._figures(connection, asked, as_of, None)
             ids = statement.ids()
             whole = asked.query is None and asked.ids is None and len(ids) == statement.living()
 
@@ -185,6 +186,37 @@ class ModelSearch:
             return Matches(self.tenant, sequence, None if whole else ids, known, len(ids))
 
         return self._answered(view, answer)
+
+    def listed(
+        self,
+        query: str | Query = "",
+        *,
+        order_by: str | Sequence[str] = (),
+        after: str | None = None,
+        limit: int | None = None,
+        include_deprecated: bool = False,
+        as_of: datetime | None = None,
+    ) -> tuple[list[str], int]:
+        """The ids of all models that are found, or of the first ones, in order, and the event that was read as of.
+
+        Args:
+            after: the `cursor` of a model, by name; where the page before ended.
+        """
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise InvalidInput(f"a limit is a whole number from 1 on, not {limit!r}")
+        asked, view, sequence = self._asked(query, None, order_by, Kind.MODEL, include_deprecated, as_of)
+        if after is not None and asked.order:
+            raise InvalidInput("`after` is for models by name; leave out the order")
+        last = None if after is None else place_of(after)
+
+        def answer(connection: sqlite3.Connection) -> list[str]:
+            statement = Statement(connection, self.tenant, asked, sequence)
+            statement.figures = self._figures(connection, asked, as_of, None)
+            if last is not None:
+                statement.go_on(sequence, (last[0], last[2]), statement.weights)
+            return [row.id for row in statement.page(-1 if limit is None else limit)]
+
+        return self._answered(view, answer), sequence
 
     def full_text(self, text: str, matches: Matches, k: int = 50) -> list[TextHit]:
         """The models among `matches` that fit a text best: some of its words occur in them."""
@@ -222,7 +254,8 @@ class ModelSearch:
             of = Kind(kind)
         except ValueError:
             raise InvalidInput(f"a search finds model or version, not {kind!r}") from None
-        tree = parse(query, of) if isinstance(query, str) else query
+        # A tree is checked as what it says would be.
+        tree = parse("" if query is None else str(query), of)
         if text is not None:
             if not isinstance(text, str):
                 raise QueryError(f"a text is text, not a {type(text).__name__}")
@@ -260,12 +293,17 @@ class ModelSearch:
         return found
 
     def _figures(
-        self, connection: sqlite3.Connection, asked: Prepared, view: View, before: cursors.Cursor | None
+        self,
+        connection: sqlite3.Connection,
+        asked: Prepared,
+        as_of: datetime | None,
+        before: cursors.Cursor | None,
     ) -> Mapping[int, str]:
         """Snapshots of the costs and latencies that a search speaks of."""
         names: list[Name] = [*names_in(asked.query), *(key.name for key in asked.order)]
         given = {} if before is None else before.figures
-        return figures_for(connection, self.log.lake, self.tenant, days_in(names), given)
+        last = (as_of or self.log.clock()).astimezone(UTC).date()
+        return figures_for(connection, self.log.lake, self.tenant, days_in(names), last, given)
 
     def _answered(self, view: View, answer: Callable[[sqlite3.Connection], T]) -> T:
         """An answer of the index, which is made anew once where it turns out to be damaged."""

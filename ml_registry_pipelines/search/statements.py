@@ -60,7 +60,8 @@ class Statement:
         found = connection.execute(
             "SELECT no, docs, length FROM tenants WHERE name = ?", (tenant,)
         ).fetchone()
-        self._tenant, self._docs, self._length = found or (0, 0, 0)
+        known: tuple[int, int, int] = found or (0, 0, 0)
+        self._tenant, self._docs, self._length = known
         self.sequence = sequence
         self.figures: Mapping[int, str] = {}
         self.order = _completed(asked)
@@ -263,7 +264,10 @@ class Statement:
 
     def _sorting(self, compiler: Compiler) -> tuple[str, str, str]:
         """Columns of the keys, the order, and the condition of what comes behind the last hit."""
-        columns, sort, equal, beyond = [], [], [], []
+        columns: list[str] = []
+        sort: list[str] = []
+        equal: list[str] = []
+        beyond: list[str] = []
         for number, key in enumerate(self.order):
             column = f"k{number}"
             if key.name.field is RELEVANT:

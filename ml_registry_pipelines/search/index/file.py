@@ -106,8 +106,8 @@ class SearchIndex:
     def rebuild(self) -> Standing:
         """Make the index anew from the log."""
         started = time.perf_counter()
-        self._file()
-        self.replace(IndexStale("somebody asked for it"))
+        with self._lock:
+            self._put_aside(self._file())
         connection = self.reading(self._log.view("default"))
         (count,) = connection.execute(
             "SELECT (SELECT count(*) FROM model_states) + (SELECT count(*) FROM version_states)"
@@ -236,6 +236,10 @@ class SearchIndex:
         if isinstance(failure, sqlite3.Error) and not _is_damage(failure):
             raise self._unusable(failure) from failure
         _logger.warning("the search index is made anew: %s", failure)
+        self._put_aside(self._name or "")
+
+    def _put_aside(self, name: str) -> None:
+        """Put a new, empty file in the place of one, and let every thread open it anew."""
         with self._lock:
             held = getattr(self._local, "held", None)
             self._generation += 1
@@ -244,7 +248,7 @@ class SearchIndex:
                 with contextlib.suppress(sqlite3.Error):
                     held[2].close()
             try:
-                self._replaced(self._name or "")
+                self._replaced(name)
             except (sqlite3.Error, OSError) as worse:
                 raise self._unusable(worse) from worse
 

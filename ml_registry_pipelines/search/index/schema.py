@@ -117,7 +117,7 @@ TABLES = (
       latency_p50, latency_p95, latency_p99, PRIMARY KEY (snapshot, model)
     ) WITHOUT ROWID
     """,
-    "CREATE TABLE snapshots (id TEXT PRIMARY KEY, made_at INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE snapshots (id TEXT PRIMARY KEY, tenant TEXT NOT NULL, made_at INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE VIRTUAL TABLE names USING fts5(folded, content='', tokenize='trigram case_sensitive 1')",
 )
 

@@ -213,12 +213,7 @@ class _Parser:
         name = self.name()
         operator = self.next
         if self.take_word("IS"):
-            negated = self.take_word("NOT")
-            if not self.take_word("NULL"):
-                raise self.expected("NULL or NOT NULL")
-            if name.field.type is Type.WORDS:
-                raise self.wrong("text is asked with MATCHES alone", operator)
-            return IsNull(name, negated)
+            return self.is_null(name, operator)
         if self.take_word("MATCHES"):
             if name.field.type is not Type.WORDS:
                 raise self.wrong(
@@ -227,19 +222,8 @@ class _Parser:
             return Words(name, self.words())
         negated = self.next.upper == "NOT"
         self.at += negated
-        if self.take_word("IN"):
-            self.fits(name, "IN", operator)
-            return In(name, self.listed(name), negated)
-        if self.take_word("BETWEEN"):
-            self.fits(name, "BETWEEN", operator)
-            low = self.literal(name, ordered=True)
-            if not self.take_word("AND"):
-                raise self.expected("AND and the upper end")
-            return Between(name, low, self.literal(name, ordered=True), negated)
-        for pattern in ("LIKE", "ILIKE"):
-            if self.take_word(pattern):
-                self.fits(name, pattern, operator)
-                return Compare(name, "NOT " * negated + pattern, self.literal(name, pattern=True))
+        if self.next.upper in {"IN", "BETWEEN", "LIKE", "ILIKE"}:
+            return self.by_word(name, operator, negated)
         if negated:
             raise self.expected("IN, LIKE, ILIKE or BETWEEN behind NOT")
         sign = self.next
@@ -248,6 +232,27 @@ class _Parser:
         self.fits(name, sign.text, sign)
         self.take()
         return Compare(name, sign.text, self.literal(name, ordered=sign.text in ORDERED))
+
+    def is_null(self, name: Name, operator: Token) -> Node:
+        negated = self.take_word("NOT")
+        if not self.take_word("NULL"):
+            raise self.expected("NULL or NOT NULL")
+        if name.field.type is Type.WORDS:
+            raise self.wrong("text is asked with MATCHES alone", operator)
+        return IsNull(name, negated)
+
+    def by_word(self, name: Name, begin: Token, negated: bool) -> Node:
+        """What comes behind IN, BETWEEN, LIKE and ILIKE, which come next."""
+        operator = self.take().upper
+        self.fits(name, operator, begin)
+        if operator == "IN":
+            return In(name, self.listed(name), negated)
+        if operator == "BETWEEN":
+            low = self.literal(name, ordered=True)
+            if not self.take_word("AND"):
+                raise self.expected("AND and the upper end")
+            return Between(name, low, self.literal(name, ordered=True), negated)
+        return Compare(name, "NOT " * negated + operator, self.literal(name, pattern=True))
 
     def fits(self, name: Name, operator: str, token: Token) -> None:
         """See that the field takes the operator."""
