@@ -106,8 +106,8 @@ approvals_cli.attach(cli)
 governance_cli.attach(cli)
 dossier_cli.attach(cli)
 security_cli.attach(cli)
-similar_cli.attach(cli)
 cli.add_command(search_cli.search)
+similar_cli.attach(cli)
 users_cli.attach(cli)
 
 

@@ -419,6 +419,7 @@ def _asset(
             recorder = Recorder(
                 log, tenant=options.tenant, run_id=context.run.run_id, step=step, tags=context.run.tags
             )
+            recorder.registry.warn = context.log.warning
             return work(context, recorder, call, function)
 
     _sign(compute, function, passed)
