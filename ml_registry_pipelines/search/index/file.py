@@ -173,7 +173,9 @@ class SearchIndex:
                 connection.execute("BEGIN")
                 for statement in (*TABLES, *INDEXES):
                     connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES ('position', 0), ('hash', ''), ('unread', 0)")
+                connection.execute(
+                    "INSERT INTO meta VALUES ('position', 0), ('hash', ''), ('unread', 0), ('begun', 0)"
+                )
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
                 connection.execute("COMMIT")
             finally:
@@ -276,6 +278,11 @@ class SearchIndex:
                 if not self._checked and meta["unread"] and self._readable(int(meta["unread"])):
                     raise IndexStale("an event can be read that could not be when it was made")
                 self._checked = True
+                if not position:
+                    # What had been erased before the index was begun was never in it.
+                    connection.execute("UPDATE meta SET value = ? WHERE key = 'begun'", (view.upto,))
+                elif any(_erases(event) for event in events if event.position > int(meta["begun"])):
+                    raise IndexStale("a person was erased since it was made")
                 self._take(connection, [event for event in events if event.position > position])
                 connection.execute("COMMIT")
             except BaseException:
@@ -344,6 +351,11 @@ class SearchIndex:
                     event.action,
                     text,
                 )
+
+
+def _erases(event: Event) -> bool:
+    """Whether the erasure of a person was completed, whose words an index on this machine may hold."""
+    return event.entity_type == "erasure_request" and '"status":"completed"' in event.payload
 
 
 def _writable(folder: Path) -> bool:
