@@ -103,12 +103,12 @@ class SearchIndex:
                 raise self._unusable(failure) from failure
         raise AssertionError
 
-    def rebuild(self) -> Standing:
+    def rebuild(self, view: View) -> Standing:
         """Make the index anew from the log."""
         started = time.perf_counter()
         with self._lock:
             self._put_aside(self._file())
-        connection = self.reading(self._log.view("default"))
+        connection = self.reading(view)
         (count,) = connection.execute(
             "SELECT (SELECT count(*) FROM model_states) + (SELECT count(*) FROM version_states)"
         ).fetchone()
@@ -116,6 +116,13 @@ class SearchIndex:
         size = sum(path.stat().st_size for path in self.folder.glob(f"{name}*"))
         seconds = time.perf_counter() - started
         return Standing(str(self.folder / name), self._position(connection), int(count), size, seconds)
+
+    def close(self) -> None:
+        """Close what this thread has open; the next reading opens it anew."""
+        held = getattr(self._local, "held", None)
+        self._local.held = None
+        if held is not None:
+            held[2].close()
 
     # -- the file --------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ class SearchIndex:
         """
         with self._lock:
             if self._folder is None:
-                self._folder = next((place for place in self._places() if _writable(place)), None)
+                self._folder = next((place for place in self._places() if writable(place)), None)
             if self._folder is None:
                 self._own = tempfile.TemporaryDirectory(prefix="mlreg-search-")
                 self._folder = Path(self._own.name)
@@ -138,7 +145,11 @@ class SearchIndex:
             yield Path(self._log.lake.root) / FOLDER
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         root = hashlib.sha256(self._log.lake.root.encode()).hexdigest()[:16]
-        yield Path(base) / "mlreg" / FOLDER / root
+        cache = Path(base) / "mlreg" / FOLDER / root
+        with contextlib.suppress(OSError):
+            # It holds names and descriptions, and others may use the machine.
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield cache
 
     def _file(self) -> str:
         """Name of the file that is the index now; it is made where there is none.
@@ -358,7 +369,7 @@ def _erases(event: Event) -> bool:
     return event.entity_type == "erasure_request" and '"status":"completed"' in event.payload
 
 
-def _writable(folder: Path) -> bool:
+def writable(folder: Path) -> bool:
     """Whether a file can be made, and one that is there changed, in a folder, which is made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -368,11 +379,13 @@ def _writable(folder: Path) -> bool:
         return False
     try:
         name = (folder / POINTER).read_text("ascii")
-    except FileNotFoundError:
-        return True
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
+        return True  # What names no index is replaced.
+    except OSError:
         return False
-    return all(os.access(f, os.R_OK | os.W_OK) for f in (folder / POINTER, folder / name) if f.exists())
+    return not _NAME.fullmatch(name) or all(
+        os.access(f, os.R_OK | os.W_OK) for f in (folder / POINTER, folder / name) if f.exists()
+    )
 
 
 def _is_damage(failure: sqlite3.Error) -> bool:
