@@ -115,7 +115,13 @@ class ModelRegistry(VersionArtifacts):
         from ml_registry_pipelines.search.registering import like_model, warn_in_python
 
         known = like_model(
-            self.log, made.name, actor=self.actor, tenant=self.tenant, description=description, tags=tags
+            self.log,
+            made.name,
+            actor=self.actor,
+            tenant=self.tenant,
+            description=description,
+            tags=tags,
+            patient=self.warn is not None,
         )
         for sentence in known:
             (self.warn or warn_in_python)(sentence)

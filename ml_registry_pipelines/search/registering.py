@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SETTING = "MLREG_NEAR_DUPLICATES"
 """`off` asks nothing, for who registers thousands one by one: a look takes some 10 ms."""
+LARGE = 20_000
+"""States of things up to which code that registers is held up for a look; of 100,000 it takes a quarter of a second."""
 MOST = 3
 """Models that are named."""
 _logger = logging.getLogger(__name__)
@@ -46,11 +48,18 @@ def like_model(
     tenant: str,
     description: str = "",
     tags: Mapping[str, TagValue] | None = None,
+    patient: bool = True,
 ) -> list[str]:
-    """A sentence for each model that one of this name and description may be the same as."""
+    """A sentence for each model that one of this name and description may be the same as.
+
+    Args:
+        patient: whether somebody waits for it, as at a shell; if not, a large registry is not looked through.
+    """
     if _off():
         return []
     try:
+        if not patient and log.view(tenant).snapshot.states("things") > LARGE:
+            return []
         found = near_duplicates(
             log, name, actor=actor, tenant=tenant, description=description, tags=tags, k=MOST
         )
