@@ -210,8 +210,7 @@ def duplicates() -> Iterator[str]:
     """How often a threshold finds a copy, and how often it warns of a model that is none."""
     draw = random.Random(8)
     embedder = make_embedder()
-    entries = hosted_entries()
-    others = [e for e in entries]
+    others = hosted_entries()
     vectors = embedder.embed([_card(e.name, e.description).text for e in others])
     near = vectors @ vectors.T
     np.fill_diagonal(near, -1.0)
