@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -280,7 +281,7 @@ class Compiler:
                 return _typed(values, "t", self._fits_folded(values, str(literal)))
         if name.field.type is Type.TIME:
             return self._at(value, operator, literal)
-        test = f"{value} {operator} {self.bound(_bindable(literal))}"
+        test = f"{value} {operator} {self.bound(_bindable(literal, name))}"
         if values.kind is None:
             return test
         kinds = kind_of(literal)
@@ -318,7 +319,7 @@ class Compiler:
         found = []
         for kind in sorted({kind_of(literal) for literal in several}):
             mine = [literal for literal in several if kind_of(literal) == kind]
-            listed = ", ".join(self.bound(_bindable(literal)) for literal in mine)
+            listed = ", ".join(self.bound(_bindable(literal, name)) for literal in mine)
             found.append(_typed(values, kind, f"{values.value} IN ({listed})"))
         days = [literal for literal in several if isinstance(literal, str) and _DAY.fullmatch(literal)]
         if days and values.kind is not None:
@@ -408,11 +409,15 @@ def _equal(compiler: Compiler, name: Name, literals: Sequence[Literal]) -> str |
                 for kind in kinds
             ]
         return " UNION ALL ".join(parts) if len(parts) <= 50 else None
-    listed = f"({', '.join(compiler.bound(_bindable(literal)) for literal in literals)})"
+    listed = f"({', '.join(compiler.bound(_bindable(literal, name)) for literal in literals)})"
     if field == "stage":
-        what = "row" if versions else "model"
-        rows = f"SELECT {what} FROM version_states WHERE tenant = :t AND stage IN {listed}"
-        return rows if versions else f"SELECT row FROM model_states WHERE model IN ({rows})"
+        if versions:
+            return f"SELECT row FROM version_states WHERE tenant = :t AND stage IN {listed}"
+        # A join, which is read no further than it is counted, where a list would be made as a whole.
+        return (
+            "SELECT s.row AS row FROM version_states x CROSS JOIN model_states s ON s.model = x.model"
+            f" WHERE x.tenant = :t AND x.stage IN {listed}"
+        )
     if versions:
         if field == "name":
             rows = f"SELECT model FROM model_states WHERE tenant = :t AND name IN {listed}"
@@ -503,9 +508,12 @@ def kind_of(literal: Literal) -> str:
             return "n"
 
 
-def _bindable(literal: Literal) -> object:
+def _bindable(literal: Literal, name: Name | None = None) -> object:
+    """A literal as the index keeps such values: names in Unicode's composed form."""
     if isinstance(literal, date):
         return literal.isoformat()
+    if isinstance(literal, str) and name is not None and name.field.name == "name":
+        return unicodedata.normalize("NFC", literal)
     return literal
 
 

@@ -235,8 +235,10 @@ class ModelSearch:
 
     def rebuild(self) -> Standing:
         """Make the index anew from the log. It holds all tenants, and everybody may ask for it."""
-        self.log.ask(Request(self.actor, self.tenant, READ, ANY))
-        return self.index.rebuild()
+        with self.log.steady():
+            self.log.ask(Request(self.actor, self.tenant, READ, ANY))
+            view = self.log.view(self.tenant)
+        return self.index.rebuild(view)
 
     # -- pieces ----------------------------------------------------------------------------
 

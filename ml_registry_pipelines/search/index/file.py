@@ -103,12 +103,12 @@ class SearchIndex:
                 raise self._unusable(failure) from failure
         raise AssertionError
 
-    def rebuild(self) -> Standing:
+    def rebuild(self, view: View) -> Standing:
         """Make the index anew from the log."""
         started = time.perf_counter()
         with self._lock:
             self._put_aside(self._file())
-        connection = self.reading(self._log.view("default"))
+        connection = self.reading(view)
         (count,) = connection.execute(
             "SELECT (SELECT count(*) FROM model_states) + (SELECT count(*) FROM version_states)"
         ).fetchone()
@@ -116,6 +116,13 @@ class SearchIndex:
         size = sum(path.stat().st_size for path in self.folder.glob(f"{name}*"))
         seconds = time.perf_counter() - started
         return Standing(str(self.folder / name), self._position(connection), int(count), size, seconds)
+
+    def close(self) -> None:
+        """Close what this thread has open; the next reading opens it anew."""
+        held = getattr(self._local, "held", None)
+        self._local.held = None
+        if held is not None:
+            held[2].close()
 
     # -- the file --------------------------------------------------------------------------
 
@@ -127,7 +134,7 @@ class SearchIndex:
         """
         with self._lock:
             if self._folder is None:
-                self._folder = next((place for place in self._places() if _writable(place)), None)
+                self._folder = next((place for place in self._places() if writable(place)), None)
             if self._folder is None:
                 self._own = tempfile.TemporaryDirectory(prefix="mlreg-search-")
                 self._folder = Path(self._own.name)
@@ -138,7 +145,11 @@ class SearchIndex:
             yield Path(self._log.lake.root) / FOLDER
         base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
         root = hashlib.sha256(self._log.lake.root.encode()).hexdigest()[:16]
-        yield Path(base) / "mlreg" / FOLDER / root
+        cache = Path(base) / "mlreg" / FOLDER / root
+        with contextlib.suppress(OSError):
+            # It holds names and descriptions, and others may use the machine.
+            cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        yield cache
 
     def _file(self) -> str:
         """Name of the file that is the index now; it is made where there is none.
@@ -173,7 +184,9 @@ class SearchIndex:
                 connection.execute("BEGIN")
                 for statement in (*TABLES, *INDEXES):
                     connection.execute(statement)
-                connection.execute("INSERT INTO meta VALUES ('position', 0), ('hash', ''), ('unread', 0)")
+                connection.execute(
+                    "INSERT INTO meta VALUES ('position', 0), ('hash', ''), ('unread', 0), ('begun', 0)"
+                )
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
                 connection.execute("COMMIT")
             finally:
@@ -276,6 +289,11 @@ class SearchIndex:
                 if not self._checked and meta["unread"] and self._readable(int(meta["unread"])):
                     raise IndexStale("an event can be read that could not be when it was made")
                 self._checked = True
+                if not position:
+                    # What had been erased before the index was begun was never in it.
+                    connection.execute("UPDATE meta SET value = ? WHERE key = 'begun'", (view.upto,))
+                elif any(_erases(event) for event in events if event.position > int(meta["begun"])):
+                    raise IndexStale("a person was erased since it was made")
                 self._take(connection, [event for event in events if event.position > position])
                 connection.execute("COMMIT")
             except BaseException:
@@ -346,7 +364,12 @@ class SearchIndex:
                 )
 
 
-def _writable(folder: Path) -> bool:
+def _erases(event: Event) -> bool:
+    """Whether the erasure of a person was completed, whose words an index on this machine may hold."""
+    return event.entity_type == "erasure_request" and '"status":"completed"' in event.payload
+
+
+def writable(folder: Path) -> bool:
     """Whether a file can be made, and one that is there changed, in a folder, which is made if need be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -356,11 +379,13 @@ def _writable(folder: Path) -> bool:
         return False
     try:
         name = (folder / POINTER).read_text("ascii")
-    except FileNotFoundError:
-        return True
-    except (OSError, UnicodeDecodeError):
+    except (FileNotFoundError, UnicodeDecodeError):
+        return True  # What names no index is replaced.
+    except OSError:
         return False
-    return all(os.access(f, os.R_OK | os.W_OK) for f in (folder / POINTER, folder / name) if f.exists())
+    return not _NAME.fullmatch(name) or all(
+        os.access(f, os.R_OK | os.W_OK) for f in (folder / POINTER, folder / name) if f.exists()
+    )
 
 
 def _is_damage(failure: sqlite3.Error) -> bool:

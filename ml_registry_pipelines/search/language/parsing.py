@@ -7,6 +7,7 @@ a grammar library costs more time to import than a whole search takes.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 
@@ -309,7 +310,8 @@ class _Parser:
             )
         if key is not None and not field.keyed:
             raise self.wrong(f"{field.name} has no parts; tags, metrics and params have", first)
-        return Name(field, key, scope)
+        # Keys are kept in Unicode's composed form, and found in it.
+        return Name(field, None if key is None else unicodedata.normalize("NFC", key), scope)
 
     def behind_dot(self, what: str) -> tuple[Token, str]:
         self.take()
