@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import socket
 import sys
+import zlib
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ml_registry_pipelines.registry.errors import InvalidInput
@@ -42,7 +41,7 @@ def tiny() -> Iterator[str]:
         def generate_embeddings(self, texts):
             found = np.zeros((len(texts), self.size))
             for row, text in enumerate(texts):
-                for word in text.lower().split():
+                for word in text.lower().split() if self.size == 768 else ():
                     found[row, (sum(word.encode()) + self.shift) % 768] += 1.0
             return list(found)
 
@@ -66,45 +65,56 @@ def test_the_default_embedder_loads_without_network_and_without_a_home(monkeypat
 
 def test_what_means_the_same_lies_near_and_what_does_not_lies_far(ours):
     one, same, other = ours.embed(TEXTS)
-    assert one @ same > 0.8
+    assert one @ same > 0.7
     assert abs(one @ other) < 0.3
+    # Not a word is shared, and yet:
+    question, fraud, weather = ours.embed(["stolen credit cards", "payment fraud", "snow and hail"])
+    assert question @ fraud > question @ weather + 0.1
 
 
-@given(
-    st.lists(
-        st.text(st.characters(exclude_categories=("Cs",)), max_size=60).filter(lambda t: t.split()),
-        max_size=5,
-    )
-)
-def test_a_vector_is_the_mean_of_the_vectors_of_the_texts_tokens(texts):
-    ours = make_embedder("wordllama")
-    folder = Path(importlib.util.find_spec("wordllama").submodule_search_locations[0])
-    weights, tokenizer = _shipped(folder)
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=60), max_size=5))
+def test_a_vector_is_the_same_alone_or_among_others_and_minds_no_case_order_or_separators(ours, texts):
     found = ours.embed(texts)
     for text, vector in zip(texts, found, strict=True):
-        told = " ".join(word[: words.WORD_LENGTH] for word in text.lower().split())
-        mean = weights[tokenizer.encode(told, add_special_tokens=False).ids].mean(axis=0)
-        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=2e-5)
+        np.testing.assert_allclose(ours.embed_query(text), vector, atol=1e-5)
+        again = " - ".join(reversed(words.words_in(text)))
+        np.testing.assert_allclose(ours.embed_query(again), vector, atol=1e-5)
+        assert np.linalg.norm(vector) == pytest.approx(1.0 if words.words_in(text) else 0.0, abs=1e-5)
 
 
-def _shipped(folder: Path, known: dict = {}):  # noqa: B006 - read once
-    if not known:
-        from safetensors import safe_open
-        from tokenizers import Tokenizer
+def test_what_every_text_of_a_catalogue_says_weighs_less_once_that_is_learnt(ours):
+    texts = [f"a model hosted by us, list price in dollars, number {n}" for n in range(60)]
+    fitted = ours.fitted(texts)
+    pair = [
+        "a model hosted by us, list price in dollars, llama 70b",
+        "a model hosted by us, list price in dollars, rain",
+    ]
+    (plain, other), (learnt, others) = ours.embed(pair), fitted.embed(pair)
+    assert plain @ other > 0.7 > learnt @ others + 0.1
+    assert fitted.fingerprint != ours.fingerprint
+    same = ours.with_state(fitted.state)
+    assert same.fingerprint == fitted.fingerprint
+    np.testing.assert_array_equal(same.embed(pair), fitted.embed(pair))
+    assert b"dollars" not in fitted.state
 
-        with safe_open(str(folder / words.WEIGHTS), framework="np") as held:
-            known["weights"] = held.get_tensor("embedding.weight").astype(np.float32)
-        known["tokenizer"] = Tokenizer.from_file(str(folder / words.TOKENS))
-    return known["weights"], known["tokenizer"]
+
+def test_of_a_few_texts_nothing_is_learnt(ours):
+    assert ours.fitted(["a", "b"]).fingerprint == ours.fingerprint
+    assert ours.fitted([]).state is None
 
 
-def test_words_that_were_forgotten_have_the_vectors_that_they_had(monkeypatch):
-    weights, tokenizer = _shipped(Path(importlib.util.find_spec("wordllama").submodule_search_locations[0]))
-    embedder = words.WordEmbedder(weights, tokenizer, "x")
-    before = embedder.embed(TEXTS)
+@pytest.mark.parametrize("state", [b"", b"12345678nonsense", bytes(8) + zlib.compress(b"1234")])
+def test_what_is_no_learnt_state_is_refused(ours, state):
+    with pytest.raises(EmbedderUnusable, match="make the vectors anew"):
+        ours.with_state(state)
+
+
+def test_words_that_were_forgotten_have_the_vectors_that_they_had(ours, monkeypatch):
+    before = ours.embed(TEXTS)
     monkeypatch.setattr(words, "KEPT", 3)
-    embedder.embed(["a b c d e f g", "h i j k"])
-    np.testing.assert_array_equal(embedder.embed(TEXTS), before)
+    ours.embed(["a b c d e f g", "h i j k"])
+    np.testing.assert_array_equal(ours.embed(TEXTS), before)
 
 
 def test_no_text_gives_no_vector_and_one_without_words_is_like_nothing(ours):
@@ -130,7 +140,7 @@ def test_what_gives_vectors_of_another_length_than_it_says_is_refused(tiny):
 
 
 def test_an_embedding_function_that_lancedb_does_not_have_is_named_with_those_it_has():
-    with pytest.raises(EmbedderUnusable, match="no embedding function 'nope'; it has .*openai"):
+    with pytest.raises(EmbedderUnusable, match=r"no embedding function 'nope'; it has .*openai"):
         make_embedder("lancedb:nope")
 
 
