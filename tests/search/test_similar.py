@@ -183,6 +183,7 @@ def test_near_duplicates_are_told_apart_from_relatives(log):
     )
     assert same.name == "fraud-cards"
     assert same.sentence.startswith("fraud-cards has nearly the same name")
+    assert found("rain", MODELS["weather"][0]) == {"weather": ("the same description",)}
     # The model itself is none.
     assert "churn" not in found("churn", MODELS["churn"][0])
 
