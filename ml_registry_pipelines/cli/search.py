@@ -36,6 +36,9 @@ def search() -> None:
 @search.command("find")
 @click.argument("query", default="")
 @click.option("--text", help="Words that occur in name, description or card; the most relevant come first.")
+@click.option(
+    "--hybrid", metavar="TEXT", help="Words and meaning together: full text and vectors, with reasons."
+)
 @click.option("--order", "order", multiple=True, metavar="FIELD [DESC]", help="What to sort by.")
 @click.option("--versions", is_flag=True, help="Find versions, not models.")
 @click.option("--deprecated", is_flag=True, help="Deprecated models too.")
@@ -47,6 +50,7 @@ def search() -> None:
 def find(
     query: str,
     text: str | None,
+    hybrid: str | None,
     order: tuple[str, ...],
     versions: bool,
     deprecated: bool,
@@ -59,6 +63,11 @@ def find(
     """List the models, or versions, that meet QUERY; without one, all."""
     from ml_registry_pipelines.search.models import Kind, ModelSearch
 
+    if hybrid is not None:
+        if text or order or versions or cursor or counted or as_of:
+            raise click.UsageError("--hybrid goes with QUERY, --limit, --deprecated and --json alone")
+        _find_hybrid(hybrid, query, limit, deprecated, as_json)
+        return
     what: dict[str, Any] = {
         "text": text,
         "include_deprecated": deprecated,
@@ -78,6 +87,15 @@ def find(
         click.echo(_line(hit))
     if page.cursor is not None:
         click.echo(f"there are more: --cursor {page.cursor}", err=True)
+
+
+def _find_hybrid(text: str, query: str, limit: int, deprecated: bool, as_json: bool) -> None:
+    from ml_registry_pipelines.cli.similar import show_answer
+    from ml_registry_pipelines.search.similar import Similarity
+
+    with open_log() as log:
+        found = Similarity(log, **desk()).search(text, query=query, k=limit, include_deprecated=deprecated)
+    show_answer(found, as_json=as_json)
 
 
 @search.command("rebuild")

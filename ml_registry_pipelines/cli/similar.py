@@ -47,7 +47,7 @@ def similar(model: str, query: str, k: int, deprecated: bool, as_json: bool) -> 
     """List the models that are most like MODEL, and why."""
     from ml_registry_pipelines.search.similar import Similarity
 
-    with open_log(open_to_all=True) as log:
+    with open_log() as log:
         found = Similarity(log, **desk()).find_similar(model, query=query, k=k, include_deprecated=deprecated)
     show_answer(found, as_json=as_json)
 
@@ -64,7 +64,7 @@ def recommend(
 
     if (dataset is None) == (task is None):
         raise click.UsageError("give either --dataset or --task")
-    with open_log(open_to_all=True) as log:
+    with open_log() as log:
         found = Similarity(log, **desk()).recommend(
             dataset=dataset, task=task, query=query, k=k, include_deprecated=deprecated
         )

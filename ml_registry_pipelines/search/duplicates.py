@@ -1,8 +1,8 @@
 """Near duplicates: models that are there already and look like one that is registered, for a warning at the door.
 
-Three signs, each measured in `benchmarks/retrieval.py`: the same content digest; the same name but for case and
+Four signs, measured in `benchmarks/retrieval.py`: the same content digest; the same name but for case and
 separators, or a name that is nearly the same with the same numbers in it (`llama-3-8b` and `llama-3-70b` are two
-models); and a vector that is nearly the same. A warning never keeps a model out.
+models); the same description; and a vector that is nearly the same. A warning never keeps a model out.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.view import View
     from ml_registry_pipelines.search.results import Matches
 
-ALIKE = 0.95
-"""Cosine from which on two models say nearly the same."""
+ALIKE = 0.92
+"""Cosine from which on two models say nearly the same: 73 % of copies with a word in fifty left out, 9 % of others."""
 NAMES_ALIKE = 0.95
 """Jaro-Winkler similarity from which on two names are nearly the same."""
+TELLING = 20
+"""Characters from which on a description is somebody's own."""
 _NUMBERS = re.compile(r"\d+")
 _LETTERS = re.compile(r"[\W_]+")
 
@@ -84,7 +86,7 @@ def near_duplicates(
         matches = similarity.readable()
         view = log.view(tenant)
         _by_content(view, content_digest, found)
-        _by_name(view, name, found)
+        _by_name(view, name, description, found)
     except RegistryError:
         return []
     _by_vector(similarity, matches, _card(tenant, name, description, tags or {}), k, found)
@@ -145,24 +147,31 @@ def _by_content(view: View, digest: str | None, found: dict[str, _Found]) -> Non
             reasons.append("the same content")
 
 
-def _by_name(view: View, name: str, found: dict[str, _Found]) -> None:
+def _by_name(view: View, name: str, description: str, found: dict[str, _Found]) -> None:
     """Names that are close, of all models: a scan of one column."""
     close = view.query(
         "search.close_names",
         "things",
         """
-        SELECT id, name FROM current
+        SELECT id, name, trim(description) = trim($description) AS same,
+          jaro_winkler_similarity(lower(name), lower($name)) >= $alike AS close
+        FROM current
         WHERE type = 'model' AND NOT deleted AND name <> $name
           AND (
-            regexp_replace(lower(name), '[^[:alnum:]]', '', 'g') = regexp_replace(lower($name), '[^[:alnum:]]', '', 'g')
+            length(trim($description)) >= $telling AND trim(description) = trim($description)
+            OR regexp_replace(lower(name), '[^[:alnum:]]', '', 'g')
+              = regexp_replace(lower($name), '[^[:alnum:]]', '', 'g')
             OR jaro_winkler_similarity(lower(name), lower($name)) >= $alike
           )
         """,
-        {"name": name, "alike": NAMES_ALIKE},
+        {"name": name, "description": description, "alike": NAMES_ALIKE, "telling": TELLING},
     ).to_pylist()
     for row in close:
-        if same_name(row["name"], name) or numbers_in(row["name"]) == numbers_in(name):
-            found.setdefault(row["id"], _Found()).reasons.append("nearly the same name")
+        reasons = found.setdefault(row["id"], _Found()).reasons
+        if same_name(row["name"], name) or (row["close"] and numbers_in(row["name"]) == numbers_in(name)):
+            reasons.append("nearly the same name")
+        if row["same"] and len(description.strip()) >= TELLING:
+            reasons.append("the same description")
 
 
 def _by_vector(

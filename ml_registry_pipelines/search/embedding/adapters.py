@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ml_registry_pipelines.search.embedding.embedder import EmbedderUnusable, of_unit_length
 
@@ -31,10 +31,21 @@ class _Foreign:
     spec: str
     dimension: int
     fingerprint: str
+    learns_from = None
 
     def __init__(self, spec: str, dimension: int) -> None:
         self.spec, self.dimension = spec, dimension
         self.fingerprint = hashlib.sha256(f"{spec} {dimension}".encode()).hexdigest()[:32]
+
+    @property
+    def state(self) -> None:
+        return None
+
+    def fitted(self, texts: Iterable[str]) -> Self:  # noqa: ARG002 - they learn nothing from a catalogue
+        return self
+
+    def with_state(self, state: bytes) -> Self:  # noqa: ARG002
+        return self
 
     def _checked(self, call: Callable[[list[str]], Any], texts: Sequence[str]) -> Vectors:
         import numpy as np

@@ -8,7 +8,7 @@ of embedding functions.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qsl
 
@@ -49,6 +49,24 @@ class Embedder(Protocol):
 
     def embed_query(self, text: str) -> Vectors:
         """The vector of a question: shape (dimension,). Some embedders put questions elsewhere than documents."""
+
+    @property
+    def learns_from(self) -> int | None:
+        """Texts from which on `fitted` learns something; None: it never does."""
+
+    def fitted(self, texts: Iterable[str]) -> Embedder:
+        """The embedder as it is best for a catalogue of these texts; itself, where it learns nothing from them."""
+
+    @property
+    def state(self) -> bytes | None:
+        """What it has learnt, for `with_state`; holds no words. None: nothing."""
+
+    def with_state(self, state: bytes) -> Embedder:
+        """The embedder that has learnt this before.
+
+        Raises:
+            EmbedderUnusable: that is no such state.
+        """
 
 
 def configured() -> str:

@@ -38,6 +38,8 @@ FOLDER = "vectors"
 RECORD = "current.json"
 LOCK = ".lock"
 PREFIX = "models-"
+STATE = ".state"
+"""Ends the name of the file beside a table that has what its embedder learnt from the catalogue."""
 PROBE = "a model that finds fraud in card payments, trained on transactions"
 ALIKE = 0.999
 """Cosine from which on two vectors of the probe are the same but for rounding on another machine."""
@@ -48,13 +50,17 @@ class Record:
     """Which table holds.
 
     Args:
+        base: fingerprint of the embedder before it learnt from the catalogue.
+        fitted_to: models that it learnt from.
         position: of the newest event of the log that the table knows.
         probe: the vector of `PROBE` by the embedder that made the table.
     """
 
     table: str
     spec: str
+    base: str
     fingerprint: str
+    fitted_to: int
     dimension: int
     position: int
     probe: tuple[float, ...]
@@ -69,7 +75,9 @@ class Record:
             record = cls(
                 str(held["table"]),
                 str(held["spec"]),
+                str(held["base"]),
                 str(held["fingerprint"]),
+                int(held["fitted_to"]),
                 int(held["dimension"]),
                 int(held["position"]),
                 tuple(float(number) for number in held["probe"]),
@@ -156,6 +164,7 @@ class VectorStore:
 
     def remove(self, name: str) -> None:
         """Remove a table with all its files, whether or not it can be read."""
+        self.folder.delete(f"{name}{STATE}")
         if isinstance(self.folder, LocalFolder):
             shutil.rmtree(self.folder.root / f"{name}.lance", ignore_errors=True)
             return
@@ -182,12 +191,39 @@ class VectorStore:
             EmbedderUnusable: it cannot be loaded here.
             VectorsDamaged: what goes by its name is another one now.
         """
-        embedder = make_embedder(record.spec)
-        if not is_same(embedder, record):
+        embedder = self.fitted(make_embedder(record.spec), record)
+        if embedder is None:
             raise VectorsDamaged(
                 f"the vectors in {self.base} were made by another {record.spec} than is installed here; {REBUILD}"
             )
         return embedder
+
+    def fitted(self, embedder: Embedder, record: Record) -> Embedder | None:
+        """The embedder with what it had learnt when it made a table; None where it is another one."""
+        if embedder.fingerprint != record.base:
+            return None
+        if record.fingerprint != record.base:
+            key = (self.base, record.table, record.fingerprint)
+            if key not in _fitted:
+                try:
+                    state = self.folder.read(f"{record.table}{STATE}")
+                except NoSuchFile:
+                    raise VectorsDamaged(
+                        f"{self.base}/{record.table}{STATE} is gone, without which no text can be compared; {REBUILD}"
+                    ) from None
+                _fitted.clear()
+                _fitted[key] = embedder.with_state(state)
+            embedder = _fitted[key]
+        return embedder if is_same(embedder, record) else None
+
+    def keep_state(self, name: str, embedder: Embedder) -> None:
+        """Keep what an embedder has learnt, beside its table."""
+        if embedder.state is not None:
+            self.folder.write(f"{name}{STATE}", embedder.state)
+
+
+_fitted: dict[tuple[str, str, str], Embedder] = {}
+"""The embedder of the table that was asked last, which keeps vectors of words."""
 
 
 def probe_of(embedder: Embedder) -> tuple[float, ...]:

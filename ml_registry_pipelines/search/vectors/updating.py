@@ -22,7 +22,6 @@ from ml_registry_pipelines.search.vectors.nearest import INDEX_FROM
 from ml_registry_pipelines.search.vectors.store import (
     Record,
     VectorStore,
-    is_same,
     probe_of,
     table_name,
 )
@@ -41,6 +40,8 @@ T = TypeVar("T")
 
 AT_ONCE = 4_000
 """Models that are embedded and written in one go."""
+GROWTH = 2
+"""Times as many models as the embedder learnt from, at which it learns again and all are embedded anew."""
 MOST_EVENTS = 20_000
 """Events since the last update beyond which all models are compared instead."""
 SCRUBBED = 64 << 20
@@ -143,16 +144,19 @@ def update(log: Log, *, embedder: Embedder | None = None, whole: bool = False) -
     store = VectorStore.of(log.lake)
     embedder = embedder or make_embedder(configured())
     with store.writing():
-        record = _usable(store, embedder)
-        if record is None:
-            return _fill(log, store, embedder, table_name(embedder), started)
+        usable = _usable(store, embedder)
+        if usable is None:
+            return _fill(log, store, embedder, started)
+        record, fitted = usable
         position, counts = log.position(), _Counts()
         table = store.table_of(record)
         touched = None if whole else _touched(log, record.position, position)
         if touched is None:
-            _compare_all(log, table, embedder, position, counts)
+            _compare_all(log, table, fitted, position, counts)
         else:
-            _follow(log, table, embedder, position, touched, counts)
+            _follow(log, table, fitted, position, touched, counts)
+        if _outgrown(fitted, record, table.count() - len(counts.gone)):
+            return _fill(log, store, embedder, started)
         indexed = _settle(table, counts, whole=touched is None)
         record = store.advance(record, position)
         replaced = store.drop_others(record) if touched is None else []
@@ -165,27 +169,54 @@ def rebuild(log: Log, *, embedder: Embedder | None = None) -> Updated:
     store = VectorStore.of(log.lake)
     embedder = embedder or make_embedder(configured())
     with store.writing():
-        name, taken = table_name(embedder), {_holds(store)}
-        number = next(n for n in range(len(taken) + 1) if _numbered(name, n) not in taken)
-        store.remove(_numbered(name, number))
-        return _fill(log, store, embedder, _numbered(name, number), started)
+        return _fill(log, store, embedder, started, anew=True)
 
 
-def _fill(log: Log, store: VectorStore, embedder: Embedder, name: str, started: float) -> Updated:
+def _fill(log: Log, store: VectorStore, embedder: Embedder, started: float, *, anew: bool = False) -> Updated:
     """Embed every model into a table that does not hold yet, then let it hold; goes on where one broke off."""
-    table = store.table(name, embedder.dimension)
-    if table.exists and not _is_sound(table):
+    fitted, models = _fitted_to(log, embedder)
+    name = table_name(fitted)
+    name = next(one for one in (name, f"{name}-1") if one != _holds(store))
+    table = store.table(name, fitted.dimension)
+    if anew or (table.exists and not _is_sound(table)):
         store.remove(name)
     table.create()
+    store.keep_state(name, fitted)
     position, counts = log.position(), _Counts()
-    _compare_all(log, table, embedder, position, counts)
+    _compare_all(log, table, fitted, position, counts)
     indexed = _settle(table, counts, whole=True)
     record = Record(
-        name, embedder.spec, embedder.fingerprint, embedder.dimension, position, probe_of(embedder)
+        name,
+        fitted.spec,
+        embedder.fingerprint,
+        fitted.fingerprint,
+        models,
+        fitted.dimension,
+        position,
+        probe_of(fitted),
     )
     store.keep(record)
     replaced = store.drop_others(record)
     return _updated(record, table, counts, started, indexed, replaced, whole=True, backfilled=True)
+
+
+def _fitted_to(log: Log, embedder: Embedder) -> tuple[Embedder, int]:
+    """The embedder that has learnt from all models, and how many these were."""
+    models = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal models
+        for card in _cards(log):
+            models += 1
+            yield card.text
+
+    return embedder.fitted(texts()), models
+
+
+def _outgrown(embedder: Embedder, record: Record, models: int) -> bool:
+    """Whether so many models came since that what words are rare is to be learnt again."""
+    least = embedder.learns_from
+    return least is not None and models >= max(GROWTH * record.fitted_to, least)
 
 
 def _updated(
@@ -222,10 +253,6 @@ def _is_sound(table: VectorTable) -> bool:
     except (VectorsDamaged, VectorsMissing):
         return False
     return True
-
-
-def _numbered(name: str, number: int) -> str:
-    return f"{name}-{number}" if number else name
 
 
 @dataclass(frozen=True)
@@ -289,16 +316,17 @@ def status(log: Log) -> Status:
     )
 
 
-def _usable(store: VectorStore, embedder: Embedder) -> Record | None:
-    """The record that an update goes on from; None where a table has to be filled first."""
+def _usable(store: VectorStore, embedder: Embedder) -> tuple[Record, Embedder] | None:
+    """The record that an update goes on from, and its embedder; None where a table has to be filled first."""
     try:
         record = store.record()
-        if not is_same(embedder, record):
+        fitted = store.fitted(embedder, record)
+        if fitted is None:
             return None
         store.table_of(record).count()
     except VectorsMissing:
         return None
-    return record
+    return record, fitted
 
 
 def _holds(store: VectorStore) -> str | None:
