@@ -72,7 +72,8 @@ class SearchIndex:
     """The index of one lake, for one process. Thread-safe: every thread has a connection of its own."""
 
     def __init__(self, log: Log) -> None:
-        self._log = log
+        # Held weakly: indices are kept by their log, and one that held it would keep both for ever.
+        self._log: Log = weakref.proxy(log)
         self._lock = threading.RLock()
         self._local = threading.local()
         self._own: tempfile.TemporaryDirectory[str] | None = None
