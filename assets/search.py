@@ -9,7 +9,6 @@ from resources import RegistryResource
 
 ROOM = "search"
 KEY = dg.AssetKey([ROOM, "model_embeddings"])
-SEARCH_PAGE = "/mlreg/search"
 LISTED = 20
 """Models that a check names."""
 
@@ -34,7 +33,7 @@ class Embedding(dg.Config):
     "its own, which holds when it is whole.",
 )
 def model_embeddings(config: Embedding, registry: RegistryResource) -> dg.MaterializeResult[None]:
-    from ml_registry_pipelines.search.relatives import keep_relatives, map_picture
+    from ml_registry_pipelines.search.relatives import SEARCH_PAGE, keep_relatives, map_picture
     from ml_registry_pipelines.search.vectors import updating
 
     log = registry.log()
@@ -42,6 +41,8 @@ def model_embeddings(config: Embedding, registry: RegistryResource) -> dg.Materi
     related, picture = keep_relatives(log), map_picture(log)
     return dg.MaterializeResult(
         metadata={
+            **({} if picture is None else {"map": _shown(picture)}),
+            "search": dg.MetadataValue.url(SEARCH_PAGE),
             "dagster/row_count": done.vectors,
             "dagster/uri": f"{registry.root}/vectors/{done.table}.lance",
             "embedder": done.embedder,
@@ -56,8 +57,6 @@ def model_embeddings(config: Embedding, registry: RegistryResource) -> dg.Materi
             "seconds": round(done.seconds, 3),
             "models per second": round(done.embedded / done.seconds, 1),
             "models with relatives on their pages": related,
-            "search": dg.MetadataValue.url(SEARCH_PAGE),
-            **({} if picture is None else {"map": _shown(picture)}),
         }
     )
 

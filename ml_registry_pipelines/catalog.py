@@ -18,7 +18,6 @@ from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 import dagster as dg
 from dagster._core.definitions.definitions_load_context import DefinitionsLoadContext, DefinitionsLoadType
@@ -51,8 +50,6 @@ LONGEST_TEXT = 2_000
 LONGEST_JSON = 8_000
 MOST_FACTS = 120
 OWNERS = ["team:ml-platform"]
-SEARCH_PAGE = "/mlreg/search"
-"""On our web server, beside the asset pages."""
 
 _logger = logging.getLogger(__name__)
 
@@ -173,8 +170,9 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
 def _ways(entry: Entry) -> dict[str, dg.MetadataValue[Any]]:
     """Where to go from a model's or version's page."""
     if entry.kind == "model":
-        asked = urlencode({"tenant": entry.tenant, "model": entry.id})
-        return {"search": dg.MetadataValue.url(f"{SEARCH_PAGE}?{asked}")}
+        from ml_registry_pipelines.search.relatives import search_address
+
+        return {"search": dg.MetadataValue.url(search_address(entry.tenant, entry.id))}
     if entry.kind != "model_version":
         return {}
     ways: dict[str, dg.MetadataValue[Any]] = {}

@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
+from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.files import FilesError
 from ml_registry_pipelines.lineage.catalogue import Entry, read_catalogue
 from ml_registry_pipelines.registry.states import MODEL
-from ml_registry_pipelines.search.vectors.nearest import nearest_in
 from ml_registry_pipelines.search.vectors.store import VectorStore
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
+    from ml_registry_pipelines.registry.actors import Actor
     from ml_registry_pipelines.registry.log import Log
 
+SEARCH_PAGE = "/mlreg/search"
+"""On our web server, beside the asset pages."""
 RELATIVES_FILE = "relatives.json"
 MAP_FILE = "map.png"
 KEPT = 8
@@ -34,6 +40,8 @@ LEAST_ALIKE = 0.3
 MOST_MAPPED = 200_000
 """Vectors that are read for a map, of which it draws the same sample every time."""
 
+_logger = logging.getLogger(__name__)
+
 Kept = Mapping[str, list[tuple[str, float]]]
 
 
@@ -43,6 +51,9 @@ def keep_relatives(log: Log) -> int:
     Raises:
         VectorsMissing, VectorsDamaged: there are no vectors to compare.
     """
+    # Not for a code location, which only reads what is kept.
+    from ml_registry_pipelines.search.vectors.nearest import nearest_in
+
     store = VectorStore.of(log.lake)
     record = store.record()
     nearest = nearest_in(store, record)
@@ -83,10 +94,32 @@ def with_relatives(log: Log, entries: Iterable[Entry]) -> Iterator[Entry]:
             else []
         )
         if near:
-            told = ", ".join(f"{name} ({alike:.2f})" for name, alike in near[:SHOWN])
-            yield replace(entry, facts={"nearest relatives": told, **entry.facts})
+            yield replace(entry, facts={"nearest relatives": _listed(near[:SHOWN]), **entry.facts})
         else:
             yield entry
+
+
+def nearest_told(log: Log, model: str, *, actor: Actor, tenant: str) -> str:
+    """The nearest relatives of one model that the actor may read, as they are now; empty where none are known."""
+    from ml_registry_pipelines.search.similar import Similarity
+
+    if not relatives_mark(log.lake):
+        return ""  # Without vectors nothing is opened to learn that there are none.
+    try:
+        answer = Similarity(log, actor=actor, tenant=tenant).find_similar(model, k=SHOWN)
+    except (MlregError, OSError, sqlite3.Error) as failure:
+        _logger.warning("the nearest relatives of %s are not known: %s", model, failure)
+        return ""
+    return _listed((hit.name, hit.score) for hit in answer.hits if hit.score >= LEAST_ALIKE)
+
+
+def search_address(tenant: str, model: str) -> str:
+    """Where the search page of our web server shows a model."""
+    return f"{SEARCH_PAGE}?{urlencode({'tenant': tenant, 'model': model})}"
+
+
+def _listed(near: Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} ({alike:.2f})" for name, alike in near)
 
 
 def map_picture(log: Log) -> bytes | None:
