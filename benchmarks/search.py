@@ -21,6 +21,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,85 +169,74 @@ def build(home: str) -> None:
     )
 
 
-def asked(models: int, count: int) -> dict[str, tuple[list[dict[str, Any]], str | None]]:
-    """Predicates by name: calls of ours, and the filter of MLflow's that asks the same; None where it has none."""
+@dataclass(frozen=True)
+class Predicate:
+    """One kind of search. The values of a model, or the number of the call, are put in its texts."""
+
+    what: str
+    query: str = ""
+    text: str | None = None
+    order_by: str = ""
+    kind: str = "model"
+    mlflow: str | None = None
+    """The filter of MLflow's that asks the same; None where it has none."""
+
+    def call(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of our search."""
+        text = None if self.text is None else self.text.format(**values)
+        query = self.query.format(**values)
+        return {"query": query, "text": text, "order_by": self.order_by, "kind": self.kind, "limit": LIMIT}
+
+
+TAGS = "tags.team = '{team}' AND tags.region = '{region}' AND tags.tier = "
+PREDICATES = (
+    Predicate("name =", "name = '{name}'", mlflow="name = '{name}'"),
+    Predicate("name LIKE 'x%'", "name LIKE '{first}%'", mlflow="name LIKE '{first}%'"),
+    Predicate("name ILIKE '%x%'", "name ILIKE '%{inner}%'", mlflow="name ILIKE '%{inner}%'"),
+    Predicate("tag = (1 of 200)", "tags.team = '{team}'", mlflow="tags.team = '{team}'"),
+    Predicate("tag = (1 of 8)", "tags.region = '{region}'", mlflow="tags.region = '{region}'"),
+    Predicate("alias = (1 of 1,000)", "alias = 'pin{pin}'"),
+    Predicate("alias = (all have it)", "alias = 'champion'"),
+    Predicate("stage = production", "stage = 'production'"),
+    Predicate("owner = (1 of 200)", "owner = '{owner}'"),
+    Predicate("3 tags", TAGS + "{tier}", mlflow=TAGS + "'{tier}'"),
+    Predicate("3 tags with full text", TAGS + "{tier}", text="{words}"),
+    Predicate("2 broad tags, text", "tags.region = '{region}' AND tags.tier = {tier}", text="{words}"),
+    Predicate("full text alone, 3 words", text="{words}"),
+    Predicate("text MATCHES 2 words", "text MATCHES '{two}'"),
+    Predicate("latest metric > 0.9", "metrics.auc > 0.9{digit}"),
+    Predicate("any metric > 0.99", "any.metrics.auc > 0.99{digit}"),
+    Predicate("stage and metric of one version", "any(stage = 'production' AND metrics.auc > 0.9{digit})"),
+    Predicate("framework (latest)", "framework = '{framework}'"),
+    Predicate("a tag, sorted by metric", "tags.team = '{team}'", order_by="metrics.auc DESC"),
+    Predicate("all, sorted by metric", order_by="metrics.auc DESC"),
+    Predicate("versions of a model", "name = '{name}'", kind="version", mlflow="name = '{name}'"),
+)
+
+
+def asked(models: int, count: int) -> list[dict[str, Any]]:
+    """Values for so many calls: of models that are there."""
     chance = random.Random(3)
-    known = {n: model for n, model in enumerate(made_models(models)) if n % max(1, models // 2_000) == 0}
-    picked = [known[chance.choice(list(known))] for _ in range(count)]
-    rare = [m["name"].split()[0] for m in picked]
-
-    def each(make: Callable[[dict[str, Any], int], dict[str, Any]]) -> list[dict[str, Any]]:
-        return [make(model, n) for n, model in enumerate(picked)]
-
-    three = "tags.team = '{team}' AND tags.region = '{region}' AND tags.tier = {tier}"
-    return {
-        "name =": (each(lambda m, _: {"query": f"name = '{m['name']}'"}), "name = '{name}'"),
-        "name LIKE 'x%'": (each(lambda m, n: {"query": f"name LIKE '{rare[n]}%'"}), "name LIKE '{first}%'"),
-        "name ILIKE '%x%'": (
-            each(lambda m, n: {"query": f"name ILIKE '%{rare[n][3:].upper()}%'"}),
-            "name ILIKE '%{inner}%'",
-        ),
-        "tag = (1 of 200)": (
-            each(lambda m, _: {"query": f"tags.team = '{m['tags']['team']}'"}),
-            "tags.team = '{team}'",
-        ),
-        "tag = (1 of 8)": (
-            each(lambda m, _: {"query": f"tags.region = '{m['tags']['region']}'"}),
-            "tags.region = '{region}'",
-        ),
-        "alias = (a third of 1,000)": (each(lambda m, n: {"query": f"alias = 'pin{n * 7 % 1000}'"}), None),
-        "alias = champion (all)": (each(lambda m, n: {"query": "alias = 'champion'"}), None),
-        "stage = production": (each(lambda m, n: {"query": "stage = 'production'"}), None),
-        "owner =": (each(lambda m, _: {"query": f"owner = '{m['owners'][0]}'"}), None),
-        "3 tags": (
-            each(lambda m, _: {"query": three.format(**m["tags"])}),
-            "tags.team = '{team}' AND tags.region = '{region}' AND tags.tier = '{tier}'",
-        ),
-        "3 tags with full text": (
-            each(
-                lambda m, _: {
-                    "query": three.format(**m["tags"]),
-                    "text": " ".join(m["description"].split()[2:5]),
-                }
-            ),
-            None,
-        ),
-        "2 broad tags with full text": (
-            each(
-                lambda m, _: {
-                    "query": f"tags.region = '{m['tags']['region']}' AND tags.tier = {m['tags']['tier']}",
-                    "text": " ".join(m["description"].split()[2:5]),
-                }
-            ),
-            None,
-        ),
-        "full text alone, 3 words": (
-            each(lambda m, _: {"text": " ".join(m["description"].split()[2:5])}),
-            None,
-        ),
-        "text MATCHES 2 words": (
-            each(lambda m, _: {"query": f"text MATCHES '{' '.join(m['description'].split()[2:4])}'"}),
-            None,
-        ),
-        "latest metric > 0.9": (each(lambda m, n: {"query": f"metrics.auc > 0.9{n % 10}"}), None),
-        "any metric > 0.99": (each(lambda m, n: {"query": f"any.metrics.auc > 0.99{n % 10}"}), None),
-        "production and metric of one version": (
-            each(lambda m, n: {"query": f"any(stage = 'production' AND metrics.auc > 0.9{n % 10})"}),
-            None,
-        ),
-        "framework (latest)": (each(lambda m, n: {"query": f"framework = '{FRAMEWORKS[n % 5]}'"}), None),
-        "a tag, by metric": (
-            each(
-                lambda m, _: {"query": f"tags.team = '{m['tags']['team']}'", "order_by": "metrics.auc DESC"}
-            ),
-            None,
-        ),
-        "all, by metric": (each(lambda m, n: {"order_by": "metrics.auc DESC"})[:20], None),
-        "versions of a model": (
-            each(lambda m, _: {"query": f"name = '{m['name']}'", "kind": "version"}),
-            "versions: name = '{name}'",
-        ),
-    }
+    step = max(1, models // 2_000)
+    known = [model for n, model in enumerate(made_models(models)) if n % step == 0]
+    found = []
+    for n, model in enumerate(chance.choices(known, k=count)):
+        words = model["description"].split()
+        found.append(
+            {
+                "name": model["name"],
+                "first": model["name"].split()[0],
+                "inner": model["name"].split()[0][3:].upper(),
+                "owner": model["owners"][0],
+                "words": " ".join(words[2:5]),
+                "two": " ".join(words[2:4]),
+                "pin": n * 7 % 1000,
+                "digit": n % 10,
+                "framework": FRAMEWORKS[n % len(FRAMEWORKS)],
+                **model["tags"],
+            }
+        )
+    return found
 
 
 def ask(home: str, models: int, count: int) -> None:
@@ -254,10 +244,10 @@ def ask(home: str, models: int, count: int) -> None:
     with Lake(home) as lake, Log(lake) as log:
         search = ModelSearch(log, actor=ACTOR)
         search.search("")
-        for name, (calls, _) in asked(models, count).items():
-            first = dict(calls[0])
-            search.search(first.pop("query", ""), limit=LIMIT, **first)
-            _show("ours", name, [partial(search.search, limit=LIMIT, **call) for call in calls])
+        values = asked(models, count)
+        for predicate in PREDICATES:
+            search.search(**predicate.call(values[0]))
+            _show("ours", predicate.what, [partial(search.search, **predicate.call(v)) for v in values])
         cursor: str | None = None
 
         def turn() -> Page:
@@ -301,27 +291,16 @@ def mlflow(models: int, versions: int, count: int) -> None:
         store: Any = SqlAlchemyStore(f"sqlite:///{path}")
         _fill_mlflow(path, models, versions)
         print(f"MLflow {library.__version__} on SQLite: {models:,} models, {versions:,} versions")
-        chance = random.Random(3)
-        known = {n: model for n, model in enumerate(made_models(models)) if n % max(1, models // 2_000) == 0}
-        picked = [known[chance.choice(list(known))] for _ in range(count)]
-        for name, (_, condition) in asked(models, count).items():
-            if condition is None:
-                print(f"MLflow  {name:<38} has no such filter")
+        values = asked(models, count)
+        for predicate in PREDICATES:
+            if predicate.mlflow is None:
+                print(f"MLflow  {predicate.what:<38} has no such filter")
                 continue
-            calls: list[Callable[[], Any]] = []
-            for model in picked[: 10 if condition.count("tags.") > 1 else 30]:
-                first = model["name"].split()[0]
-                values = {"name": model["name"], "first": first, "inner": first[3:], **model["tags"]}
-                text = condition.format(**values)
-                if text.startswith("versions: "):
-                    calls.append(
-                        partial(
-                            store.search_model_versions, text.removeprefix("versions: "), max_results=LIMIT
-                        )
-                    )
-                else:
-                    calls.append(partial(store.search_registered_models, text, max_results=LIMIT))
-            _show("MLflow", name, calls)
+            find = (
+                store.search_model_versions if predicate.kind == "version" else store.search_registered_models
+            )
+            filters = [predicate.mlflow.format(**one) for one in values]
+            _show("MLflow", predicate.what, [partial(find, text, max_results=LIMIT) for text in filters])
 
 
 def _fill_mlflow(path: Path, models: int, versions: int) -> None:

@@ -393,48 +393,52 @@ def _equal(compiler: Compiler, name: Name, literals: Sequence[Literal]) -> str |
     """Rows of which a field equals one of the values, where an index is sorted by it."""
     if name.scope:
         return None
-    versions = compiler.kind is Kind.VERSION
-    about_version = of_version(name, compiler.scope)
-    field = name.field.name
-    if field == "tags":
-        table, key = ("version_tags" if about_version else "model_tags"), compiler.bound(name.key)
-        if versions and not about_version:
-            return None
-        parts = []
-        for literal in literals:
-            kinds = ["t", "d"] if isinstance(literal, str) and _DAY.fullmatch(literal) else [kind_of(literal)]
-            parts += [
-                f"SELECT row FROM {table} WHERE tenant = :t AND key = {key} AND kind = '{kind}'"
-                f" AND value = {compiler.bound(_bindable(literal))}"
-                for kind in kinds
-            ]
-        return " UNION ALL ".join(parts) if len(parts) <= 50 else None
+    if name.field.name == "tags":
+        return _tagged(compiler, name, literals)
     listed = f"({', '.join(compiler.bound(_bindable(literal, name)) for literal in literals)})"
-    if field == "stage":
-        if versions:
-            return f"SELECT row FROM version_states WHERE tenant = :t AND stage IN {listed}"
-        # A join, which is read no further than it is counted, where a list would be made as a whole.
-        return (
-            "SELECT s.row AS row FROM version_states x CROSS JOIN model_states s ON s.model = x.model"
-            f" WHERE x.tenant = :t AND x.stage IN {listed}"
-        )
-    if versions:
-        if field == "name":
-            rows = f"SELECT model FROM model_states WHERE tenant = :t AND name IN {listed}"
-            return f"SELECT row FROM version_states WHERE model IN ({rows})"
+    known = _DRIVES_VERSIONS if compiler.kind is Kind.VERSION else _DRIVES_MODELS
+    statement = known.get(name.field.name)
+    return None if statement is None else statement.replace("(?)", listed)
+
+
+_DRIVES_VERSIONS = {
+    "stage": "SELECT row FROM version_states WHERE tenant = :t AND stage IN (?)",
+    "name": (
+        "SELECT x.row AS row FROM model_states s CROSS JOIN version_states x ON x.model = s.model"
+        " WHERE s.tenant = :t AND s.name IN (?)"
+    ),
+}
+# Joins, which are read no further than they are counted, where lists would be made as a whole.
+_DRIVES_MODELS = {
+    "stage": (
+        "SELECT s.row AS row FROM version_states x CROSS JOIN model_states s ON s.model = x.model"
+        " WHERE x.tenant = :t AND x.stage IN (?)"
+    ),
+    "name": "SELECT row FROM model_states WHERE tenant = :t AND name IN (?)",
+    "id": "SELECT row FROM model_states WHERE tenant = :t AND id IN (?)",
+    "owner": "SELECT row FROM model_owners WHERE tenant = :t AND value IN (?)",
+    "alias": "SELECT row FROM model_aliases WHERE tenant = :t AND value IN (?)",
+    "environment": (
+        "SELECT s.row AS row FROM deployments y CROSS JOIN versions x ON x.tenant = :t AND x.id = y.version"
+        " CROSS JOIN model_states s ON s.model = x.model WHERE y.tenant = :t AND y.environment IN (?)"
+    ),
+}
+
+
+def _tagged(compiler: Compiler, name: Name, literals: Sequence[Literal]) -> str | None:
+    about_version = of_version(name, compiler.scope)
+    if about_version != (compiler.kind is Kind.VERSION) or len(literals) > 20:
         return None
-    match field:
-        case "name" | "id":
-            return f"SELECT row FROM model_states WHERE tenant = :t AND {field} IN {listed}"
-        case "owner":
-            return f"SELECT row FROM model_owners WHERE tenant = :t AND value IN {listed}"
-        case "alias":
-            return f"SELECT row FROM model_aliases WHERE tenant = :t AND value IN {listed}"
-        case "environment":
-            rows = f"SELECT version FROM deployments WHERE tenant = :t AND environment IN {listed}"
-            models = f"SELECT model FROM versions WHERE tenant = :t AND id IN ({rows})"
-            return f"SELECT row FROM model_states WHERE model IN ({models})"
-    return None
+    table, key = ("version_tags" if about_version else "model_tags"), compiler.bound(name.key)
+    parts = []
+    for literal in literals:
+        day = isinstance(literal, str) and _DAY.fullmatch(literal)
+        parts += [
+            f"SELECT row FROM {table} WHERE tenant = :t AND key = {key} AND kind = '{kind}'"
+            f" AND value = {compiler.bound(_bindable(literal))}"
+            for kind in (["t", "d"] if day else [kind_of(literal)])
+        ]
+    return " UNION ALL ".join(parts)
 
 
 def _named(compiler: Compiler, operator: str, pattern: str) -> str | None:

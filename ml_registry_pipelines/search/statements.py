@@ -25,6 +25,8 @@ SATURATION, LENGTHS = 1.2, 0.75
 """BM25's k1 and b, as Robertson and Zaragoza (2009) give them and most engines have them."""
 IN_NAME, IN_DESCRIPTION, IN_CARD = 3.0, 1.0, 0.5
 """How often a word counts, by where it stands; BM25F's weights of fields, by judgement."""
+BILLION = 1_000_000_000
+"""Parts of a score's unit in which scores are added."""
 COUNTED = 5_000
 """Up to how many rows of a condition are counted to choose a way."""
 MOST_WORDS = 100
@@ -67,6 +69,7 @@ class Statement:
         self.order = _completed(asked)
         self._last: tuple[Any, ...] | None = None
         self._only: str | None = None
+        self._words_way: str | None = None
         self.weights = self._weighed() if asked.text is not None else Weights({}, 1.0)
 
     def go_on(self, sequence: int, last: tuple[Any, ...], weights: Weights) -> None:
@@ -88,48 +91,42 @@ class Statement:
         """The first hits, behind the last one of the page before."""
         compiler, where, ways = self._conditions()
         columns, sort, beyond = self._sorting(compiler)
-        way = self._way(compiler, ways, limit, by_name=self._by_name)
+        source, score = self._source(compiler, self._way(compiler, ways, limit))
         compiler.parameters["most"] = limit
+        if self._by_name and self._last is not None:
+            # The index of names is entered behind the last one, rather than read from its begin.
+            where = f"m.name >= :k0 AND {where}"
         statement = f"""
             SELECT * FROM (
               SELECT {self._row} AS row, m.model AS model, m.id AS id,
-                {"w.number" if self._versions else "NULL"} AS version, {self._score(compiler)} AS score, {columns}
-              {self._source(way)} WHERE {where}
+                {"w.number" if self._versions else "NULL"} AS version, {score} AS score, {columns}
+              {source} WHERE {where}
             )
             WHERE {beyond} {"AND score IS NOT NULL" if self._asked.text is not None else ""}
             ORDER BY {sort} LIMIT :most
         """
-        if self._by_name and self._last is not None:
-            # The index of names is entered behind the last one, rather than read from its begin.
-            statement = statement.replace(f"WHERE {where}", f"WHERE m.name >= :k0 AND {where}", 1)
-        rows = self._db.execute(statement, compiler.parameters).fetchall()
         relevant = [key.name.field is RELEVANT for key in self.order]
-        return [
-            Row(
-                r[0],
-                r[1],
-                r[2],
-                r[3],
-                tuple(r[4] if by else k for by, k in zip(relevant, r[5:], strict=True)),
-                r[4],
-            )
-            for r in rows
-        ]
+        found = []
+        for row, model, identity, version, score, *keys in self._db.execute(statement, compiler.parameters):
+            sorted_by = (score if by else key for by, key in zip(relevant, keys, strict=True))
+            relevance = None if score is None else score / BILLION
+            found.append(Row(row, model, identity, version, tuple(sorted_by), relevance))
+        return found
 
     def count(self) -> int:
         """How many hits there are."""
         compiler, where, ways = self._conditions()
-        way = self._way(compiler, ways, None, by_name=False)
-        statement = f"SELECT count(*) {self._source(way)} WHERE {where}"
+        source, score = self._source(compiler, self._way(compiler, ways, None))
+        statement = f"SELECT count(*) {source} WHERE {where}"
         if self._asked.text is not None:
-            statement += f" AND {self._score(compiler)} IS NOT NULL"
+            statement += f" AND {score} IS NOT NULL"
         return int(self._db.execute(statement, compiler.parameters).fetchone()[0])
 
     def ids(self) -> list[str]:
         """Ids of all models that are hits, in their order."""
         compiler, where, ways = self._conditions()
-        way = self._way(compiler, ways, None, by_name=False)
-        statement = f"SELECT m.id {self._source(way)} WHERE {where} ORDER BY m.id"
+        source, _ = self._source(compiler, self._way(compiler, ways, None))
+        statement = f"SELECT m.id {source} WHERE {where} ORDER BY m.id"
         return [row[0] for row in self._db.execute(statement, compiler.parameters)]
 
     def living(self) -> int:
@@ -200,8 +197,11 @@ class Statement:
             tests.append(self._given(compiler, None, ways))
         if self._asked.query is not None:
             tests.append(f"({compiler.condition(self._asked.query, compiler.scope)})")
-        if self._asked.text is not None:
-            ways.append(self._worded(compiler))
+        if self._asked.text is not None and not self.weights.words:
+            tests.append("FALSE")
+        elif self._asked.text is not None:
+            self._words_way = self._worded(compiler)
+            ways.append(self._words_way)
         return compiler, joined("AND", tests), ways
 
     def _given(self, compiler: Compiler, ids: Sequence[str] | None, ways: list[str]) -> str:
@@ -219,25 +219,27 @@ class Statement:
         ways.append(rows)
         return f"m.id IN {listed}"
 
-    def _source(self, way: str | None) -> str:
-        """The relations of a search, and where its rows come from."""
+    def _source(self, compiler: Compiler, way: str | None) -> tuple[str, str]:
+        """The relations of a search, and the score of each row."""
+        versions = " CROSS JOIN versions w ON w.no = v.version CROSS JOIN model_states m ON m.model = v.model"
+        if not self.weights.words:
+            score = "NULL"
+        elif way is not None and way == self._words_way:
+            table = f"version_states v ON v.model = r.model{versions}" if self._versions else "model_states m"
+            on = "" if self._versions else " ON m.model = r.model"
+            return f"FROM ({self._by_words(compiler)}) r CROSS JOIN {table}{on}", "r.score"
+        else:
+            score = self._score(compiler)
         if self._versions:
-            start = (
-                "version_states v"
-                if way is None
-                else f"(SELECT DISTINCT row FROM ({way})) r CROSS JOIN version_states v ON v.row = r.row"
-            )
-            return (
-                f"FROM {start} CROSS JOIN versions w ON w.no = v.version"
-                " CROSS JOIN model_states m ON m.model = v.model"
-            )
+            start = "version_states v"
+            if way is not None:
+                start = f"(SELECT DISTINCT row FROM ({way})) r CROSS JOIN version_states v ON v.row = r.row"
+            return f"FROM {start}{versions}", score
         if way is None:
-            return "FROM (SELECT 1) CROSS JOIN model_states m INDEXED BY model_names ON m.tenant = :t"
-        return f"FROM (SELECT DISTINCT row FROM ({way})) r CROSS JOIN model_states m ON m.row = r.row"
+            return "FROM (SELECT 1) CROSS JOIN model_states m INDEXED BY model_names ON m.tenant = :t", score
+        return f"FROM (SELECT DISTINCT row FROM ({way})) r CROSS JOIN model_states m ON m.row = r.row", score
 
-    def _way(
-        self, compiler: Compiler, ways: Sequence[str], limit: int | None, *, by_name: bool
-    ) -> str | None:
+    def _way(self, compiler: Compiler, ways: Sequence[str], limit: int | None) -> str | None:
         """The statement whose rows to go through; None: all, by name."""
         if not ways:
             return None
@@ -249,7 +251,10 @@ class Statement:
         ]
         fewest = min(counted)
         best = ways[counted.index(fewest)]
-        if not by_name or limit is None or fewest < COUNTED // 5:
+        if fewest == COUNTED and self._words_way is not None:
+            # Of many and many, those that a text is about: their scores come with them.
+            return self._words_way
+        if not self._by_name or limit is None or limit < 0 or fewest < COUNTED // 5:
             return best
         total = max(1, self._total())
         share = math.prod(min(1.0, count / total) for count in counted)
@@ -306,33 +311,46 @@ class Statement:
 
     def _worded(self, compiler: Compiler) -> str:
         """Rows whose models have some of the words."""
-        kind = "SELECT x.row FROM version_states x" if self._versions else "SELECT x.row FROM model_states x"
-        listed = ", ".join(compiler.bound(word) for word in self.weights.words) or "NULL"
+        table = "version_states" if self._versions else "model_states"
+        listed = ", ".join(compiler.bound(word) for word in self.weights.words)
         return (
-            f"{kind} WHERE x.model IN (SELECT d.model FROM terms k CROSS JOIN postings q ON q.term = k.no"
+            "SELECT x.row AS row FROM terms k CROSS JOIN postings q ON q.term = k.no"
             f" CROSS JOIN docs d ON d.no = q.doc AND {compiler.holds('d')}"
-            f" WHERE k.tenant = :t AND k.term IN ({listed}))"
+            f" CROSS JOIN {table} x ON x.model = d.model WHERE k.tenant = :t AND k.term IN ({listed})"
+        )
+
+    def _by_words(self, compiler: Compiler) -> str:
+        """Models that have some of the words, each with its score: every posting is read once."""
+        return (
+            f"SELECT d.model AS model, {self._summed(compiler)} AS score FROM {self._words(compiler)}"
+            f" CROSS JOIN docs d ON d.no = q.doc AND {compiler.holds('d')} GROUP BY d.model"
         )
 
     def _score(self, compiler: Compiler) -> str:
-        """BM25 of a model's document; NULL where none of the words occurs."""
-        if self._asked.text is None:
-            return "NULL"
-        if not self.weights.words:
-            return "NULL"
+        """BM25 of one model's document, in billionths; NULL where none of the words occurs."""
+        return (
+            f"(SELECT {self._summed(compiler)} FROM docs d CROSS JOIN {self._words(compiler)} AND q.doc = d.no"
+            f" WHERE d.model = m.model AND {compiler.holds('d')})"
+        )
+
+    def _words(self, compiler: Compiler) -> str:
+        """The words with their weights, and where they occur."""
         values = ", ".join(
             f"({compiler.bound(word)}, {compiler.bound(weight)})"
             for word, weight in self.weights.words.items()
         )
+        return (
+            f"(VALUES {values}) g CROSS JOIN terms k ON k.tenant = :t AND k.term = g.column1"
+            " CROSS JOIN postings q ON q.term = k.no"
+        )
+
+    def _summed(self, compiler: Compiler) -> str:
+        """The sum of BM25 over words, as a whole number: it is the same in whichever order they are added."""
         average = compiler.bound(self.weights.average)
         times = f"({IN_NAME} * q.name + {IN_DESCRIPTION} * q.description + {IN_CARD} * q.card)"
         length = f"{SATURATION} * ({1 - LENGTHS} + {LENGTHS} * d.length / {average})"
-        return (
-            f"(SELECT sum(g.column2 * {times} * {SATURATION + 1} / ({times} + {length})) FROM docs d"
-            f" CROSS JOIN (VALUES {values}) g CROSS JOIN terms k ON k.tenant = :t AND k.term = g.column1"
-            f" CROSS JOIN postings q ON q.term = k.no AND q.doc = d.no"
-            f" WHERE d.model = m.model AND {compiler.holds('d')})"
-        )
+        score = f"g.column2 * {times} * {SATURATION + 1} / ({times} + {length})"
+        return f"sum(CAST({score} * {BILLION} AS INTEGER))"
 
 
 def _completed(asked: Prepared) -> tuple[Order, ...]:

@@ -114,6 +114,8 @@ def names(known: Mapping[str, Any], scope: str, any_text: bool, *, measures: boo
 
 def leaves(name: Name, any_text: bool) -> st.SearchStrategy[Node]:
     """Conditions about a field."""
+    equal: st.SearchStrategy[Any]
+    ordered: st.SearchStrategy[Any]
     closed = st.sampled_from(name.field.values) if name.field.values else texts(any_text)
     match name.field.type:
         case Type.TEXT:
@@ -127,7 +129,7 @@ def leaves(name: Name, any_text: bool) -> st.SearchStrategy[Node]:
         case _:
             ordered = texts(any_text) | numbers(any_text) | st.sampled_from(DAYS)
             equal = ordered | st.booleans()
-    found = [
+    found: list[st.SearchStrategy[Any]] = [
         st.builds(Compare, st.just(name), st.sampled_from(["=", "!="]), equal),
         st.builds(Compare, st.just(name), st.sampled_from(["<", "<=", ">", ">="]), ordered),
         st.builds(In, st.just(name), st.lists(equal, min_size=1, max_size=3).map(tuple), st.booleans()),
@@ -254,7 +256,9 @@ def _of_version(name: Name, model: Mapping[str, Any], version: Mapping[str, Any]
         case "environment":
             yield from version["environments"]
         case "tags" | "metrics" | "params" as family:
-            yield from [version[family][name.key]] if name.key in version[family] else []
+            # A parameter that is a list or an object is no single value, and cannot be asked about.
+            there = name.key in version[family] and not isinstance(version[family][name.key], list | dict)
+            yield from [version[family][name.key]] if there else []
         case other:
             yield from [version[other]] if version.get(other) is not None else []
 
@@ -271,6 +275,8 @@ def _meets(node: Any, found: list[Any]) -> bool:
             negated = operator in {"!=", "NOT LIKE", "NOT ILIKE"}
             plain = {"!=": "=", "NOT LIKE": "LIKE", "NOT ILIKE": "ILIKE"}.get(operator, operator)
             met = any(_compared(name, value, plain, literal) for value in found)
+        case _:
+            raise AssertionError(node)
     return bool(found) and not met if negated else met
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,8 +37,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
         yield log
 
 
-def names(log: Log, query: str = "", **options: object) -> list[str]:
-    return [hit.name for hit in ModelSearch(log, actor=ACTOR).search(query, **options).hits]
+def names(log: Log, query: str = "") -> list[str]:
+    return [hit.name for hit in ModelSearch(log, actor=ACTOR).search(query).hits]
 
 
 def folder_of(log: Log) -> Path:
@@ -219,7 +220,7 @@ print("done", flush=True)
 
 
 @pytest.fixture
-def longer(own) -> Log:
+def longer(own: Log) -> Log:
     """A log of many events."""
     registry = ModelRegistry(own, actor=ACTOR)
     for n in range(3):
@@ -266,12 +267,13 @@ def test_pages_neither_skip_nor_repeat_while_another_writes(own):
     registry = ModelRegistry(own, actor=ACTOR)
     search = ModelSearch(own, actor=ACTOR)
     registry.register_many(NewThing(f"x{n:02}", tags={"n": n % 7}, description="word") for n in range(20))
-    for options in (
+    asked: list[dict[str, Any]] = [
         {"order_by": "tags.n DESC"},
         {"order_by": "name"},
         {"text": "word x05"},
         {"order_by": "updated"},
-    ):
+    ]
+    for options in asked:
         whole = [hit.id for hit in search.search(**options).hits]
         pages, cursor, n = [], None, 0
         while True:

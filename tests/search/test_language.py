@@ -62,12 +62,14 @@ def test_not_binds_tighter_than_and_and_and_tighter_than_or():
 
 
 def test_values_keep_their_types():
-    assert [parse(f"tags.x = {text}").value for text in ("1", "1.0", "'1'", "TRUE", "DATE '2026-01-31'")] == [
-        1,
-        1.0,
-        "1",
-        True,
-        date(2026, 1, 31),
+    tree = parse("tags.x IN (1, 1.0, '1', TRUE, DATE '2026-01-31')")
+    assert isinstance(tree, In)
+    assert [(type(v), v) for v in tree.values] == [
+        (int, 1),
+        (float, 1.0),
+        (str, "1"),
+        (bool, True),
+        (date, date(2026, 1, 31)),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -82,7 +83,7 @@ def made(log: Log) -> Made:
     return Made(ModelSearch(log, actor=ACTOR, tenant=TENANT), registry, World(list(_world(registry))))
 
 
-def _world(registry: ModelRegistry) -> Iterator[dict]:
+def _world(registry: ModelRegistry) -> Iterator[dict[str, Any]]:
     """The models as the registry itself tells them."""
     environments = {("alpha", 1): ["alpha"], ("γάμμα", 1): ["beta_1"]}
     tiers = {c.model: c.recorded_tier.value for c in AiAct(registry.log, actor=ACTOR, tenant=TENANT).all()}

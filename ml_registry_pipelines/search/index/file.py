@@ -392,11 +392,12 @@ def _is_damage(failure: sqlite3.Error) -> bool:
     """Whether the file itself is at fault, rather than the disk, its owner or somebody who holds it."""
     code = getattr(failure, "sqlite_errorcode", None)
     if code is None:
-        return isinstance(failure, sqlite3.DatabaseError)
+        return False
+    if code == sqlite3.SQLITE_ERROR:
+        return str(failure).startswith("no such table")
     return code & 0xFF in {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_ERROR,  # such as a table that is not there
         sqlite3.SQLITE_CANTOPEN,
         sqlite3.SQLITE_CONSTRAINT,
         sqlite3.SQLITE_IOERR,  # a file that is shorter than it says
