@@ -61,7 +61,7 @@ class Drawn:
 
 
 def identity(number: int) -> str:
-    return f"{number:032x}"
+    return f"{number:026d}"
 
 
 def tenant_of(number: int) -> str:

@@ -10,6 +10,7 @@ until k of the models are among its answers.
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,16 +18,17 @@ from typing import TYPE_CHECKING, Any
 from ml_registry_pipelines.search.vectors.store import Record, VectorStore
 from ml_registry_pipelines.search.vectors.table import (
     PROBES,
+    REBUILD,
     REFINE,
     VectorsDamaged,
     VectorTable,
-    key_of,
     quoted,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
 
     Floats = npt.NDArray[np.float32]
     Numbers = npt.NDArray[np.int64]
@@ -58,31 +60,53 @@ class Neighbour:
     similarity: float
 
 
-@dataclass(frozen=True)
 class _Held:
     """Rows of one version of a table by key, and their vectors where these fit into memory.
 
     `keys` is sorted, and all else is in its order; rows of one tenant lie side by side.
     """
 
-    version: int
-    keys: Any
-    row_ids: Numbers
-    digests: Any
-    vectors: Floats | None
+    def __init__(
+        self,
+        version: int,
+        keys: pa.StringArray,
+        row_ids: Numbers,
+        digests: pa.StringArray,
+        vectors: Floats | None,
+    ) -> None:
+        self.version, self.keys, self.row_ids, self.digests = version, keys, row_ids, digests
+        self.vectors = vectors
+        self._by_id: dict[str, dict[str, int]] = {}
+
+    def range_of(self, tenant: str) -> tuple[int, int]:
+        """Where the rows of a tenant begin and end."""
+        first, last = (  # "0" follows "/"
+            bisect_left(range(len(self.keys)), end, key=lambda n: self.keys[n].as_py())
+            for end in (f"{tenant}/", f"{tenant}0")
+        )
+        return first, last
 
     def places(self, tenant: str, ids: Collection[str] | None) -> Numbers:
-        """Where the rows of a tenant are, or those of some of its models that have one."""
+        """Where the rows of a tenant are, or those of some of its models that have one; in order."""
         import numpy as np
 
         if ids is None:
-            first, last = np.searchsorted(self.keys, [f"{tenant}/", f"{tenant}0"])  # "0" follows "/"
-            return np.arange(first, last, dtype=np.int64)
-        if not len(self.keys) or not ids:
-            return np.zeros(0, np.int64)
-        wanted = np.array([key_of(tenant, one) for one in set(ids)])
-        found = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.sort(found[self.keys[found] == wanted]).astype(np.int64)
+            return np.arange(*self.range_of(tenant), dtype=np.int64)
+        known = self.by_id(tenant)
+        found = np.fromiter((known[one] for one in set(ids) if one in known), np.int64)
+        found.sort()
+        return found
+
+    def by_id(self, tenant: str) -> dict[str, int]:
+        """The place of each model of a tenant, by its id. Made with the first question that names models."""
+        if tenant not in self._by_id:
+            first, last = self.range_of(tenant)
+            keys, begin = self.keys[first:last].to_pylist(), len(tenant) + 1
+            self._by_id[tenant] = {key[begin:]: n for n, key in enumerate(keys, start=first)}
+        return self._by_id[tenant]
+
+    def id_at(self, place: int) -> str:
+        return _id_of(self.keys[place].as_py())
 
 
 class Nearest:
@@ -149,7 +173,7 @@ class Nearest:
                 places = held.places(tenant, [model_id])
                 if not len(places):
                     return None
-                return self._vectors(held, places)[0], str(held.digests[places[0]])
+                return self._vectors(held, places)[0], str(held.digests[places[0]].as_py())
             except _Moved:
                 self._forget()
         raise VectorsDamaged(f"{self.table.base} keeps changing while it is read; ask again")
@@ -190,22 +214,23 @@ class Nearest:
         all_near = np.concatenate([near for _, near in best])
         order = np.lexsort((all_places, -all_near))[:k]
         return [
-            Neighbour(_id_of(held.keys[place]), min(float(near), 1.0))
+            Neighbour(held.id_at(int(place)), min(float(near), 1.0))
             for place, near in zip(all_places[order], all_near[order], strict=True)
         ]
 
     def _vectors(self, held: _Held, places: Numbers) -> Floats:
         """Shape (places, dimension), in the order of the places."""
-        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
         if held.vectors is not None:
             return held.vectors[places]
         taken = self.table.vectors_at(held.row_ids[places].tolist())
-        keys = np.array(taken["key"].to_pylist())
-        order = np.argsort(keys)
-        if not np.array_equal(keys[order], held.keys[places]):
+        order = pc.sort_indices(taken["key"]).to_numpy()
+        if not taken["key"].combine_chunks().take(pa.array(order)).equals(held.keys.take(pa.array(places))):
             raise _Moved
-        return _matrix(taken["vector"], self.table.dimension)[order]
+        found: Floats = _matrix(taken["vector"], self.table.dimension)[order]
+        return found
 
     # -- by the index ---------------------------------------------------------------------------
 
@@ -215,19 +240,25 @@ class Nearest:
         """The k nearest of the places that the index finds; None where it does not find so many."""
         import numpy as np
 
-        of_tenant = held.places(tenant, None)
-        allowed = None if len(places) == len(of_tenant) else set(held.keys[places].tolist())
-        wanted = k if allowed is None else int(np.ceil(k * len(of_tenant) / len(places) * 1.5))
+        first, last = held.range_of(tenant)
+        allowed = None
+        if len(places) < last - first:
+            allowed = np.zeros(len(held.keys), bool)
+            allowed[places] = True
+        wanted = k if allowed is None else int(np.ceil(k * (last - first) / len(places) * 1.5))
         probes = self._probes
         for _ in range(WIDEST):
             found = self.table.nearest(
                 vector, wanted, where=f"tenant = {quoted(tenant)}", probes=probes, refine=self._refine
             )
-            kept = {near.key: near.similarity for near in found if allowed is None or near.key in allowed}
+            kept = {_id_of(near.key): near.similarity for near in found}
+            if allowed is not None:
+                known = held.by_id(tenant)
+                kept = {one: near for one, near in kept.items() if one in known and allowed[known[one]]}
             if len(kept) >= k:
                 best = sorted(kept.items(), key=lambda item: (-item[1], item[0]))[:k]
-                return [Neighbour(_id_of(key), min(near, 1.0)) for key, near in best]
-            if wanted >= len(of_tenant):
+                return [Neighbour(one, min(near, 1.0)) for one, near in best]
+            if wanted >= last - first:
                 break
             wanted, probes = wanted * 2, probes * 2
         return None
@@ -235,26 +266,31 @@ class Nearest:
     # -- reading --------------------------------------------------------------------------------
 
     def _read(self, version: int, before: _Held | None) -> _Held:
-        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
 
         rows = self.table.columns("key", "digest", with_row_id=True)
-        keys, digests = np.array(rows["key"].to_pylist(), str), np.array(rows["digest"].to_pylist(), str)
-        row_ids = rows["_rowid"].to_numpy().astype(np.int64)
-        keys, first = np.unique(keys, return_index=True)
-        digests, row_ids = digests[first], row_ids[first]
+        rows = rows.take(pc.sort_indices(rows["key"]))
+        keys = _one(rows["key"], pa.string())
+        if len(pc.unique(keys)) < len(keys):
+            raise VectorsDamaged(f"a model has two vectors in {self.table.base}; {REBUILD}")
+        digests, row_ids = _one(rows["digest"], pa.string()), rows["_rowid"].to_numpy().astype("int64")
         if len(keys) * self.table.dimension * 4 > self._in_memory:
             return _Held(version, keys, row_ids, digests, None)
         return _Held(version, keys, row_ids, digests, self._matrix_of(keys, digests, row_ids, before))
 
-    def _matrix_of(self, keys: Any, digests: Any, row_ids: Numbers, before: _Held | None) -> Floats:
+    def _matrix_of(
+        self, keys: pa.StringArray, digests: pa.StringArray, row_ids: Numbers, before: _Held | None
+    ) -> Floats:
         """Vectors in the order of the keys; those whose text is the same are taken from before."""
         import numpy as np
 
         vectors = np.zeros((len(keys), self.table.dimension), np.float32)
         new = np.ones(len(keys), bool)
         if before is not None and before.vectors is not None and len(before.keys) and len(keys):
-            at = np.minimum(np.searchsorted(before.keys, keys), len(before.keys) - 1)
-            new = (before.keys[at] != keys) | (before.digests[at] != digests)
+            at = _places_in(before.keys, keys)
+            same = before.digests.take(_arrow(np.maximum(at, 0))).to_numpy(zero_copy_only=False)
+            new = (at < 0) | (same != digests.to_numpy(zero_copy_only=False))
             if new.mean() <= CHANGED:
                 vectors[~new] = before.vectors[at[~new]]
             else:
@@ -264,11 +300,9 @@ class Nearest:
         everything = bool(new.all())
         read, ids = self.table, row_ids[new].tolist()
         taken = read.columns("key", "vector") if everything else read.vectors_at(ids)
-        names = np.array(taken["key"].to_pylist(), str)
-        at = np.minimum(np.searchsorted(keys, names), max(len(keys) - 1, 0))
-        known = keys[at] == names
-        vectors[at[known]] = _matrix(taken["vector"], self.table.dimension)[known]
-        if not np.isin(np.flatnonzero(new), at[known]).all():
+        at = _places_in(keys, taken["key"].combine_chunks())
+        vectors[at[at >= 0]] = _matrix(taken["vector"], self.table.dimension)[at >= 0]
+        if not np.isin(np.flatnonzero(new), at).all():
             raise _Moved
         return vectors
 
@@ -294,6 +328,28 @@ def _matrix(column: Any, dimension: int) -> Floats:
     held = column.combine_chunks()
     flat = held.flatten() if hasattr(held, "flatten") else held.values
     return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float32).reshape(-1, dimension)
+
+
+def _one(column: Any, kind: Any) -> Any:
+    """A column as one array."""
+    import pyarrow as pa
+
+    held = column.combine_chunks()
+    return pa.concat_arrays(held.chunks).cast(kind) if isinstance(held, pa.ChunkedArray) else held.cast(kind)
+
+
+def _arrow(numbers: Numbers) -> Any:
+    import pyarrow as pa
+
+    return pa.array(numbers)
+
+
+def _places_in(keys: pa.StringArray, sought: Any) -> Numbers:
+    """The place of each sought key among `keys`; -1 where it is not there."""
+    import pyarrow.compute as pc
+
+    found: Numbers = pc.index_in(sought, value_set=keys).fill_null(-1).to_numpy(zero_copy_only=False)
+    return found.astype("int64")
 
 
 def _id_of(key: Any) -> str:
