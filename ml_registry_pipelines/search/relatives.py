@@ -138,19 +138,19 @@ def map_picture(log: Log) -> bytes | None:
     table = store.table_of(store.record())
     if table.count() > MOST_MAPPED:
         return None
-    rows = table.columns("key", "id", "digest", with_row_id=True).sort_by("key")
+    rows = table.columns("key", "id", with_row_id=True).sort_by("key")
     told = _told(log, set(rows["id"].to_pylist()))
     own = [one in told and told[one][2] for one in rows["id"].to_pylist()]
     drawn = rows.take(sample(rows["key"].to_pylist(), own))
     points = [Point(*told.get(one, ("", "", False))) for one in drawn["id"].to_pylist()]
-    spelled = json.dumps([drawn["digest"].to_pylist(), [vars(p) for p in points], rows.num_rows])
-    mark = hashlib.sha256(spelled.encode()).hexdigest().encode()
-    before = _read(store, MAP_FILE) or b""
-    if before[: len(mark)] == mark:
-        return before[len(mark) :] or None
     found = table.vectors_at(drawn["_rowid"].to_pylist())
     places = {key: n for n, key in enumerate(found["key"].to_pylist())}
     vectors = np.stack(found["vector"].to_numpy())[[places[key] for key in drawn["key"].to_pylist()]]
+    told_of = json.dumps([[vars(point) for point in points], rows.num_rows]).encode()
+    mark = hashlib.sha256(told_of + vectors.tobytes()).hexdigest().encode()
+    before = _read(store, MAP_FILE) or b""
+    if before[: len(mark)] == mark:
+        return before[len(mark) :] or None
     picture = map_png(vectors, points, of=rows.num_rows)
     store.folder.write(MAP_FILE, mark + (picture or b""))
     return picture
