@@ -235,9 +235,11 @@ class Compiler:
                     f" CROSS JOIN versions {w} ON {w}.no = {v}.version"
                     f" WHERE {v}.model = {scope.m}.model AND {self.holds(v)} AND NOT {v}.deleted)"
                 )
+            # The newest living version has a state; it is only looked up where the value is in it.
+            state = f" CROSS JOIN version_states {v} ON {v}.version = {w}.no AND {self.holds(v)}"
             return (
                 f"(SELECT {value} FROM latest {latest} CROSS JOIN versions {w} ON {w}.no = {latest}.version"
-                f" CROSS JOIN version_states {v} ON {v}.version = {w}.no AND {self.holds(v)}"
+                f"{state if f'{v}.' in value else ''}"
                 f" WHERE {latest}.model = {scope.m}.model AND {self.holds(latest)})"
             )
         return _first(self.values(name, scope), descending)

@@ -169,6 +169,16 @@ def test_where_nothing_can_be_written_the_index_goes_with_the_process(own, tmp_p
     assert not list(tmp_path.rglob("*.sqlite"))
 
 
+def test_a_search_makes_no_registry_where_there_is_none(tmp_path):
+    root = tmp_path / "lake"
+    with Lake(str(root)) as lake, Log(lake) as log:
+        assert names(log) == []
+        assert not root.exists()
+        ModelRegistry(log, actor=ACTOR).register_model("first")
+        assert names(log) == ["first"]
+        assert folder_of(log).is_dir()
+
+
 def test_an_index_that_others_hold_is_not_thrown_away(own, monkeypatch):
     monkeypatch.setattr(index_file, "PATIENCE_SECONDS", 0.05)
     names(own)

@@ -134,12 +134,19 @@ class SearchIndex:
         Where neither can be written, in a folder that goes with the process.
         """
         with self._lock:
+            if self._folder is not None:
+                return self._folder
+            if self._log.lake.is_local and not Path(self._log.lake.root).is_dir():
+                return self._temporary()  # There is no registry yet, and a search makes none.
+            self._folder = next((place for place in self._places() if writable(place)), None)
             if self._folder is None:
-                self._folder = next((place for place in self._places() if writable(place)), None)
-            if self._folder is None:
-                self._own = tempfile.TemporaryDirectory(prefix="mlreg-search-")
-                self._folder = Path(self._own.name)
+                self._folder = self._temporary()
             return self._folder
+
+    def _temporary(self) -> Path:
+        if self._own is None:
+            self._own = tempfile.TemporaryDirectory(prefix="mlreg-search-")
+        return Path(self._own.name)
 
     def _places(self) -> Iterator[Path]:
         if self._log.lake.is_local:
