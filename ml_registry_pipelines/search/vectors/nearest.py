@@ -246,11 +246,10 @@ class Nearest:
             allowed = np.zeros(len(held.keys), bool)
             allowed[places] = True
         wanted = k if allowed is None else int(np.ceil(k * (last - first) / len(places) * 1.5))
+        where = None if last - first == len(held.keys) else f"tenant = {quoted(tenant)}"
         probes = self._probes
         for _ in range(WIDEST):
-            found = self.table.nearest(
-                vector, wanted, where=f"tenant = {quoted(tenant)}", probes=probes, refine=self._refine
-            )
+            found = self.table.nearest(vector, wanted, where=where, probes=probes, refine=self._refine)
             kept = {_id_of(near.key): near.similarity for near in found}
             if allowed is not None:
                 known = held.by_id(tenant)
