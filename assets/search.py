@@ -1,5 +1,7 @@
 """The vectors of models as an asset, and whether they are what the models are now. How, is in the search room."""
 
+import base64
+
 import dagster as dg
 
 from assets.tables import DAILY, OWNERS
@@ -31,12 +33,16 @@ class Embedding(dg.Config):
     "its own, which holds when it is whole.",
 )
 def model_embeddings(config: Embedding, registry: RegistryResource) -> dg.MaterializeResult[None]:
+    from ml_registry_pipelines.search.relatives import SEARCH_PAGE, keep_relatives, map_picture
     from ml_registry_pipelines.search.vectors import updating
 
     log = registry.log()
     done = updating.rebuild(log) if config.rebuild else updating.update(log, whole=config.whole)
+    related, picture = keep_relatives(log), map_picture(log)
     return dg.MaterializeResult(
         metadata={
+            **({} if picture is None else {"map": _shown(picture)}),
+            "search": dg.MetadataValue.url(SEARCH_PAGE),
             "dagster/row_count": done.vectors,
             "dagster/uri": f"{registry.root}/vectors/{done.table}.lance",
             "embedder": done.embedder,
@@ -50,8 +56,14 @@ def model_embeddings(config: Embedding, registry: RegistryResource) -> dg.Materi
             "position": done.position,
             "seconds": round(done.seconds, 3),
             "models per second": round(done.embedded / done.seconds, 1),
+            "models with relatives on their pages": related,
         }
     )
+
+
+def _shown(picture: bytes) -> dg.MarkdownMetadataValue:
+    encoded = base64.b64encode(picture).decode()
+    return dg.MetadataValue.md(f"![models by likeness](data:image/png;base64,{encoded})")
 
 
 @dg.asset_check(

@@ -180,6 +180,8 @@ class Predicate:
     kind: str = "model"
     mlflow: str | None = None
     """The filter of MLflow's that asks the same; None where it has none."""
+    most: int = 1_000
+    """Calls at most: of what takes seconds, fewer."""
 
     def call(self, values: dict[str, Any]) -> dict[str, Any]:
         """Arguments of our search."""
@@ -209,7 +211,7 @@ PREDICATES = (
     Predicate("stage and metric of one version", "any(stage = 'production' AND metrics.auc > 0.9{digit})"),
     Predicate("framework (latest)", "framework = '{framework}'"),
     Predicate("a tag, sorted by metric", "tags.team = '{team}'", order_by="metrics.auc DESC"),
-    Predicate("all, sorted by metric", order_by="metrics.auc DESC"),
+    Predicate("all, sorted by metric", order_by="metrics.auc DESC", most=10),
     Predicate("versions of a model", "name = '{name}'", kind="version", mlflow="name = '{name}'"),
 )
 
@@ -247,7 +249,11 @@ def ask(home: str, models: int, count: int) -> None:
         values = asked(models, count)
         for predicate in PREDICATES:
             search.search(**predicate.call(values[0]))
-            _show("ours", predicate.what, [partial(search.search, **predicate.call(v)) for v in values])
+            _show(
+                "ours",
+                predicate.what,
+                [partial(search.search, **predicate.call(v)) for v in values[: predicate.most]],
+            )
         cursor: str | None = None
 
         def turn() -> Page:

@@ -146,11 +146,7 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
     made: dict[str, Any] = {"name": dg.MetadataValue.text(_cut(entry.name, 500))}
     if entry.tenant != "default":
         made["tenant"] = dg.MetadataValue.text(entry.tenant)
-    if entry.kind == "model_version":
-        reference = f"{entry.name}@v{entry.number}"
-        if facts.get("form") in {"file", "folder"}:
-            made["download"] = dg.MetadataValue.url(f"/mlreg/artifacts/{entry.tenant}/{entry.id}")
-        made["fetch it verified"] = dg.MetadataValue.text(f"mlreg get {shlex.quote(reference)} PATH")
+    made |= _ways(entry)
     if entry.kind == "dataset":
         if isinstance(columns := facts.pop("columns", None), list):
             made["dagster/column_schema"] = _schema(columns)
@@ -169,6 +165,22 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
             label = _cut(name, 200)
             made.setdefault(f"given {label}" if label.startswith(("dagster/", "__")) else label, shown)
     return made
+
+
+def _ways(entry: Entry) -> dict[str, dg.MetadataValue[Any]]:
+    """Where to go from a model's or version's page."""
+    if entry.kind == "model":
+        from ml_registry_pipelines.search.relatives import search_address
+
+        return {"search": dg.MetadataValue.url(search_address(entry.tenant, entry.id))}
+    if entry.kind != "model_version":
+        return {}
+    ways: dict[str, dg.MetadataValue[Any]] = {}
+    if entry.facts.get("form") in {"file", "folder"}:
+        ways["download"] = dg.MetadataValue.url(f"/mlreg/artifacts/{entry.tenant}/{entry.id}")
+    reference = shlex.quote(f"{entry.name}@v{entry.number}")
+    ways["fetch it verified"] = dg.MetadataValue.text(f"mlreg get {reference} PATH")
+    return ways
 
 
 def metadata_value(value: object) -> dg.MetadataValue[Any] | None:
@@ -443,6 +455,7 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             MlregError: it cannot be read.
         """
         from ml_registry_pipelines.lineage.catalogue import read_catalogue
+        from ml_registry_pipelines.search.relatives import with_relatives
 
         if log is None:
             with open_log(self.root) as opened:
@@ -450,7 +463,8 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         # Before the catalogue: what comes in between is read again, never missed.
         position = log.position()
         read = read_catalogue(log, most=self.most, newest=self.newest_versions)
-        return _read(position, replace(read, entries=catalog_checks.with_checks(log, read.entries)))
+        entries = catalog_checks.with_checks(log, with_relatives(log, read.entries))
+        return _read(position, replace(read, entries=entries))
 
     def keep(self, read: Read, storage: DefsStateStorage) -> bool:
         """Keep what was read as the state of now; whether it differs from the last one."""

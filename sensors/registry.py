@@ -12,6 +12,7 @@ import dagster as dg
 
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.lineage.mirroring import Report, reports
+from ml_registry_pipelines.search.relatives import relatives_mark
 from resources import RegistryResource, WebServersResource
 from resources.instigators import SENSOR_SECONDS
 
@@ -42,12 +43,16 @@ UNFINISHED = {
 
 @dataclass(frozen=True)
 class _Shown:
-    """Cursor of `registry_changes`: up to where the log was read, what is shown and checked, and a rest."""
+    """Cursor of `registry_changes`: up to where the log was read, what is shown and checked, and a rest.
+
+    `relatives` is the mark of the models' nearest relatives, which follow the vectors and not the log.
+    """
 
     position: int = -1
     shown: str = ""
     checked: str = ""
     rest_until: float = 0.0
+    relatives: str = ""
 
     @classmethod
     def parse(cls, cursor: str | None) -> _Shown:
@@ -76,7 +81,8 @@ def registry_changes(
         return dg.SkipReason(EMPTY)
     before = _Shown.parse(context.cursor)
     log, now = registry.log(), time.time()
-    if log.last_position() == before.position and before.shown == before.checked:
+    relatives = relatives_mark(log.lake)
+    if (log.last_position(), before.shown, relatives) == (before.position, before.checked, before.relatives):
         return dg.SkipReason("the graph shows what the registry holds")
     if now < before.rest_until:
         return dg.SkipReason(f"a change waits {before.rest_until - now:.0f} seconds for others")
@@ -96,7 +102,9 @@ def registry_changes(
         )
     rest = RETRY_SECONDS if problems else min(time.perf_counter() - started, LONGEST_REST)
     shown = before.shown if problems else read.digest
-    after = replace(before, position=read.position, shown=shown, rest_until=time.time() + rest)
+    after = replace(
+        before, position=read.position, shown=shown, rest_until=time.time() + rest, relatives=relatives
+    )
     if problems:
         after = replace(after, position=-1)
     reported, complete = _report_checks(

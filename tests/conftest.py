@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 settings.register_profile("ours", max_examples=examples(100), derandomize=not ALL)
 settings.load_profile("ours")
 
+# A look at what is like a model takes twice as long as registering it; tests that are about it turn it on.
+os.environ["MLREG_NEAR_DUPLICATES"] = "off"
+
 put_off()  # before modules of tests import jsonschema
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

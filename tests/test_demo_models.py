@@ -89,7 +89,7 @@ def test_it_is_broken_off_before_every_step_and_goes_on_where_it_ended(
     stages = {
         version.reference: version.stage.value
         for model in registry.list_models()
-        if "hosted" not in model.tags
+        if "hosted" not in model.metadata
         for version in registry.list_versions(model.name)
     }
     assert stages == {

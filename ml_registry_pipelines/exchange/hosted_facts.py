@@ -28,7 +28,6 @@ __all__ = ["CATALOG", "HostedEntry", "family_of", "hosted_entries", "library_ver
 
 TAGS = frozenset(
     {
-        "hosted",
         "provider",
         "family",
         "maker",
@@ -150,7 +149,7 @@ def _entry(provider: Provider, model: ModelInfo, day: date) -> HostedEntry:
     prices = list(_prices(model))
     now = _in_force(prices, day)
     family, maker = family_of(model.id), maker_of(model.id)
-    tags: dict[str, TagValue] = {"hosted": True, "provider": provider.id}
+    tags: dict[str, TagValue] = {"provider": provider.id}
     if family:
         tags["family"] = family
     if maker:

@@ -6,7 +6,7 @@ Stages, aliases and promotion are in `promotion.py`, what versions are made of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -59,6 +59,8 @@ class ModelRegistry(VersionArtifacts):
         tenant: the organisation.
         run_id: the Dagster run that the commands come from.
         s3: reaches the bucket of the artifacts; by default a client made from the lake's settings.
+        warn: told, as a sentence each, of models that one that is registered may be the same as; by default
+            they become Python's `NearDuplicateWarning`.
 
     Example:
         >>> registry = ModelRegistry(Log(Lake("lake")), actor=Actor("p1"))  # doctest: +SKIP
@@ -73,11 +75,13 @@ class ModelRegistry(VersionArtifacts):
         tenant: str = "default",
         run_id: str | None = None,
         s3: S3Client | None = None,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
         self.things = Things(log, actor=actor, tenant=tenant, run_id=run_id)
         self.artifacts = ArtifactStore(log.lake, client=s3)
         self.links = Links(self.artifacts, tenant)
+        self.warn = warn
 
     # -- models ------------------------------------------------------------------------
 
@@ -92,13 +96,13 @@ class ModelRegistry(VersionArtifacts):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Thing:
-        """Register a model, still without a version.
+        """Register a model, still without a version; warn of those that it may be the same as.
 
         Raises:
             NameTaken: a living model has the name.
             InvalidInput: a name, tag or owner cannot be recorded.
         """
-        return self.things.register(
+        made = self.things.register(
             MODEL,
             name,
             description=description,
@@ -108,6 +112,20 @@ class ModelRegistry(VersionArtifacts):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
+        from ml_registry_pipelines.search.registering import like_model, warn_in_python
+
+        known = like_model(
+            self.log,
+            made.name,
+            actor=self.actor,
+            tenant=self.tenant,
+            description=description,
+            tags=tags,
+            patient=self.warn is not None,
+        )
+        for sentence in known:
+            (self.warn or warn_in_python)(sentence)
+        return made
 
     def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
         """Register many models in one atomic command; return how many."""
@@ -306,7 +324,8 @@ class ModelRegistry(VersionArtifacts):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Version:
-        """Store the content and record the next version of a model; both never change.
+        """Store the content and record the next version of a model; both never change. Warns where another
+        model has the same content.
 
         Bytes are stored before the command: if that fails, they are in nobody's way, and
         storing them again costs nothing.
@@ -371,7 +390,19 @@ class ModelRegistry(VersionArtifacts):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.now(), state_of(done))
+        made = self._version(self.now(), state_of(done))
+        from ml_registry_pipelines.search.registering import like_version, warn_in_python
+
+        for sentence in like_version(
+            self.log,
+            made.reference,
+            made.model_id,
+            made.content_digest,
+            actor=self.actor,
+            tenant=self.tenant,
+        ):
+            (self.warn or warn_in_python)(sentence)
+        return made
 
     def list_versions(
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MOST_POINTS = 1_500
 """More are not told apart on a picture of this size, and take longer to lay out: 2 s for these."""
 FEW = 8
-"""Up to so many points each bears its name."""
+"""Up to so many own models each bears its name."""
 MOST_FAMILIES = 12
 DIMENSIONS = 30
 SEED = 7
@@ -32,26 +32,36 @@ SIDE = 620
 
 @dataclass(frozen=True)
 class Point:
-    """One model: what it is called and its family, empty where it has none."""
+    """One model: what it is called and its family, empty where it has none. `own`: not of an imported catalogue."""
 
     name: str
     family: str = ""
+    own: bool = False
 
 
-def map_png(vectors: Floats, points: Sequence[Point]) -> bytes | None:
+def sample(names: Sequence[str], first: Sequence[bool] = ()) -> list[int]:
+    """Which of the points are drawn: all, or a choice by the digests of their names, so that it is steady.
+
+    Args:
+        first: which of them come before all others.
+    """
+    later = [not wanted for wanted in first] or [False] * len(names)
+    order = sorted(range(len(names)), key=lambda i: (later[i], hashlib.sha256(names[i].encode()).digest()))
+    return sorted(order[:MOST_POINTS])
+
+
+def map_png(vectors: Floats, points: Sequence[Point], *, of: int | None = None) -> bytes | None:
     """The map as a picture; None where there are not two models to hold against each other.
 
     Args:
-        vectors: one row per point; they need not be of unit length.
+        vectors: one row per point, of which there are `MOST_POINTS` at most; they need not be of unit length.
+        of: how many models there are, where the points are a sample.
     """
     if len(vectors) != len(points):
         raise ValueError(f"{len(vectors)} vectors for {len(points)} points")
-    chosen = _sample(points)
-    if len(chosen) < 2:
+    if len(points) < 2:
         return None
-    drawn = [points[i] for i in chosen]
-    left_out = len(points) - len(chosen)
-    return charts.as_png(_chart(projected(vectors[chosen]), drawn, left_out))
+    return charts.as_png(_chart(projected(vectors), points, (of or len(points)) - len(points)))
 
 
 def projected(vectors: Floats) -> Floats:
@@ -67,29 +77,23 @@ def projected(vectors: Floats) -> Floats:
     kept = min(DIMENSIONS, width, count - 1)
     if not np.ptp(units, axis=0).any():
         return np.full((count, 2), 0.5, dtype=np.float32)
-    fewer = PCA(kept, svd_solver="full").fit_transform(units)
-    if count > 5:
+    # Their threads wait for each other by spinning: one takes 2 s of processor time, two take 13.
+    with threadpool_limits(1):
+        fewer = PCA(kept, svd_solver="full").fit_transform(units)
+        main = fewer[:, :2] if kept > 1 else np.pad(fewer, ((0, 0), (0, 1)))
         # Begun with the main axes, so that nothing but the vectors decides; the seed is for its ties.
-        perplexity = min(30.0, (count - 1) / 3)
-        start = fewer[:, :2] if kept > 1 else np.pad(fewer, ((0, 0), (0, 1)))
-        start = start / (start[:, 0].std() or 1.0) * 1e-4
         layout = TSNE(
-            2, perplexity=perplexity, init=start, random_state=SEED, max_iter=500, n_iter_without_progress=120
+            2,
+            perplexity=min(30.0, (count - 1) / 3),
+            init=main / (main[:, 0].std() or 1.0) * 1e-4,
+            random_state=SEED,
+            max_iter=500,
+            n_iter_without_progress=120,
         )
-        # Its threads wait for each other by spinning: one takes 2 s of processor time, two take 13.
-        with threadpool_limits(1):
-            placed = layout.fit_transform(fewer)
-    else:
-        placed = fewer[:, :2] if kept > 1 else np.pad(fewer, ((0, 0), (0, 1)))
+        placed = layout.fit_transform(fewer) if count > 5 else main
     low, high = placed.min(axis=0), placed.max(axis=0)
     span = np.where(high > low, high - low, 1)
     return np.asarray((placed - low) / span, dtype=np.float32)
-
-
-def _sample(points: Sequence[Point]) -> list[int]:
-    """Which points are drawn: all, or those whose names' digests are the smallest, so the choice is steady."""
-    order = sorted(range(len(points)), key=lambda i: hashlib.sha256(points[i].name.encode()).digest())
-    return sorted(order[:MOST_POINTS])
 
 
 def _chart(places: Floats, points: Sequence[Point], left_out: int) -> charts.Drawing:
@@ -101,65 +105,74 @@ def _chart(places: Floats, points: Sequence[Point], left_out: int) -> charts.Dra
         {
             "x": round(float(x), 3),
             "y": round(float(y), 3),
-            "name": point.name,
             "family": point.family if point.family in largest else "",
+            "own": point.own,
         }
         for (x, y), point in zip(places, points, strict=True)
     ]
-    colours = [_colour(n) for n in range(len(largest))]
-    title = f"{len(points):,} models by likeness" + (f", of {len(points) + left_out:,}" if left_out else "")
-    base = _base(rows)
     size = 14 if len(rows) > 400 else 40
-    others = base.transform_filter("datum.family === ''").mark_circle(
-        size=size, color=charts.OTHERS_COLOUR, opacity=0.55
+    base = _base(rows)
+    scale = alt.Scale(domain=largest, range=[_PALETTE[n % len(_PALETTE)] for n in range(len(largest))])
+    layers: list[Any] = [
+        base.transform_filter("!datum.own && datum.family === ''").mark_circle(
+            size=size, color=charts.OTHERS_COLOUR, opacity=0.55
+        ),
+        base.transform_filter("!datum.own && datum.family !== ''")
+        .mark_circle(size=size * 1.6, opacity=0.85)
+        .encode(color=alt.Color("family:N", scale=scale, legend=None)),
+        base.transform_filter("datum.own").mark_point(
+            shape="diamond", size=110, filled=True, color=INK, stroke="white", opacity=1
+        ),
+    ]
+    if labels := _labels(places, points, largest):
+        for halo in (True, False):
+            edge = {"color": "white", "stroke": "white", "strokeWidth": 4} if halo else {"color": INK}
+            layers.append(
+                _base(labels).mark_text(fontSize=12, fontWeight=600, dy=-10, **edge).encode(text="label:N")
+            )
+    told = f"{len(points):,} models by likeness" + (
+        f", of {len(points) + left_out:,}" if left_out > 0 else ""
     )
-    scale = alt.Scale(domain=largest, range=colours)
-    families = base.transform_filter("datum.family !== ''").mark_circle(size=size * 1.6, opacity=0.85)
-    families = families.encode(color=alt.Color("family:N", scale=scale, legend=None))
-    layers: list[Any] = [others, families]
-    labels = (
-        _labels(places, points, largest)
-        if len(rows) > FEW
-        else [{**row, "label": row["name"]} for row in rows]
-    )
-    if labels:
-        named = _base(labels).encode(text="label:N")
-        layers.append(
-            named.mark_text(fontSize=12, fontWeight=600, dy=-9, color="white", stroke="white", strokeWidth=4)
-        )
-        layers.append(named.mark_text(fontSize=12, fontWeight=600, dy=-9, color="#1c2430"))
-    return alt.layer(*layers, title=alt.TitleParams(title, anchor="start", fontSize=13)).properties(
-        width=SIDE * 1.3, height=SIDE
-    )
+    if any(p.own for p in points) and not all(p.own for p in points):
+        told += "; diamonds are own models, dots those of an imported catalogue"
+    title = alt.TitleParams(told, anchor="start", fontSize=13)
+    return alt.layer(*layers, title=title).properties(width=SIDE * 1.3, height=SIDE)
 
 
 def _base(rows: Sequence[dict[str, Any]]) -> Any:
     import altair as alt
 
-    axis = {"axis": None, "scale": alt.Scale(domain=[-0.03, 1.03])}
+    whole = alt.Scale(domain=[-0.03, 1.03])
     return alt.Chart({"values": list(rows)}).encode(
-        x=alt.X(field="x", type="quantitative", **axis), y=alt.Y(field="y", type="quantitative", **axis)
+        x=alt.X(field="x", type="quantitative", axis=None, scale=whole),
+        y=alt.Y(field="y", type="quantitative", axis=None, scale=whole),
     )
 
 
 def _labels(places: Floats, points: Sequence[Point], families: Sequence[str]) -> list[dict[str, Any]]:
-    """A name per family, on that point of it which has most of its kin around; none upon another."""
+    """Names of few own models, and one per family, where most of its kin is around; none upon another."""
     import numpy as np
 
     found: list[dict[str, Any]] = []
+
+    def put(place: Floats, label: str) -> bool:
+        x, y = float(place[0]), float(place[1])
+        if any(abs(x - o["x"]) < 0.13 and abs(y - o["y"]) < 0.035 for o in found):
+            return False
+        found.append({"x": round(x, 3), "y": round(y, 3), "label": label[: charts.LONGEST_NAME]})
+        return True
+
+    own = [n for n, point in enumerate(points) if point.own]
+    for n in own if len(own) <= FEW else []:
+        put(places[n], points[n].name)
     for family in families:
-        own = places[[n for n, point in enumerate(points) if point.family == family]]
-        near = (np.linalg.norm(own[:, None] - own[None], axis=2) < 0.06).sum(axis=1)
+        kin = places[[n for n, point in enumerate(points) if point.family == family]]
+        near = (np.linalg.norm(kin[:, None] - kin[None], axis=2) < 0.06).sum(axis=1)
         for i in np.argsort(-near, kind="stable"):
-            x, y = float(own[i][0]), float(own[i][1])
-            if all(abs(x - o["x"]) > 0.13 or abs(y - o["y"]) > 0.035 for o in found):
-                found.append({"x": round(x, 3), "y": round(y, 3), "label": family})
+            if put(kin[i], family):
                 break
     return found
 
 
+INK = "#1c2430"
 _PALETTE = (*charts.SERIES, "#c2513d", "#6b8e23", "#00838f", "#b0578d", "#7a5c3e")
-
-
-def _colour(number: int) -> str:
-    return _PALETTE[number % len(_PALETTE)]

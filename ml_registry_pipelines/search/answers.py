@@ -7,7 +7,7 @@ and who may come are in `websearch.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -18,10 +18,13 @@ from ml_registry_pipelines.lineage.catalogue import is_shown
 from ml_registry_pipelines.lineage.keys import model_key
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.references import versions_of
+from ml_registry_pipelines.search.embedding.embedder import EmbedderUnusable
 from ml_registry_pipelines.search.language.errors import QueryError
 from ml_registry_pipelines.search.language.fields import Kind
 from ml_registry_pipelines.search.language.parsing import parse_order
 from ml_registry_pipelines.search.models import ModelSearch
+from ml_registry_pipelines.search.similar import Similarity
+from ml_registry_pipelines.search.vectors.table import VectorsDamaged, VectorsMissing
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
@@ -32,10 +35,13 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.search.results import Hit
 
 PAGE = 40
+BEST = 100
+"""Hits for words. Beyond them no order means much."""
 RELATIVES = 8
 LONGEST_DESCRIPTION = 600
 MOST_TAGS = 20
 MOST_VERSIONS = 12
+MOST_PRICES = 12
 DEFAULT = "default"
 
 
@@ -76,6 +82,8 @@ def hits_told(log: Log, actor: Actor, asked: Asked) -> dict[str, Any]:
         except QueryError as wrong:
             raise WrongOrder(wrong.reason, asked.order, wrong.position) from wrong
     text = asked.text.strip() or None
+    if text is not None and not asked.order.strip():
+        return _best(Similarity(log, actor=actor, tenant=asked.tenant, search=search), text, asked)
     page = search.search(
         asked.query,
         text=text,
@@ -93,17 +101,54 @@ def hits_told(log: Log, actor: Actor, asked: Asked) -> dict[str, Any]:
     }
 
 
+def _best(similarity: Similarity, text: str, asked: Asked) -> dict[str, Any]:
+    """The best hits for words, all at once: a later page of two fused lists could repeat what an earlier one held."""
+    answer = similarity.search(text, query=asked.query, k=BEST, include_deprecated=asked.deprecated)
+    return {
+        "hits": [
+            {
+                **_common(hit.id, hit.name, hit.description, hit.status, hit.owners, hit.tags),
+                "aliases": [],
+                "latest_version": hit.latest_version,
+                "why": hit.why.sentence.split("; "),
+            }
+            for hit in answer.hits
+        ],
+        "cursor": None,
+        "sequence": answer.sequence,
+        "total": None if len(answer.hits) == BEST else len(answer.hits),
+        "note": answer.note or _lag(answer.behind),
+    }
+
+
+def _lag(events: int) -> str:
+    return f"vectors are {events:,} events behind" if events else ""
+
+
 def _hit(hit: Hit) -> dict[str, Any]:
     return {
-        "id": hit.id,
-        "name": hit.name,
-        "description": _cut(hit.description, LONGEST_DESCRIPTION),
-        "status": hit.status,
+        **_common(hit.id, hit.name, hit.description, hit.status, hit.owners, hit.tags),
         "aliases": sorted(hit.aliases),
-        "owners": list(hit.owners),
         "latest_version": hit.latest_version,
-        "tags": [tag_shown(name, value) for name, value in sorted(hit.tags.items())][:MOST_TAGS],
         "why": list(hit.matched),
+    }
+
+
+def _common(
+    identity: str,
+    name: str,
+    description: str,
+    status: str,
+    owners: Sequence[str],
+    tags: Mapping[str, TagValue],
+) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "name": name,
+        "description": _cut(description, LONGEST_DESCRIPTION),
+        "status": status,
+        "owners": list(owners),
+        "tags": [tag_shown(key, value) for key, value in sorted(tags.items())][:MOST_TAGS],
     }
 
 
@@ -153,7 +198,27 @@ def model_told(log: Log, actor: Actor, tenant: str, given: str, *, pages: bool) 
         "version": None if newest is None else newest.data["version"],
         "links": links,
         "facts": [[name, _cut(text, 400)] for name, text in _facts(model, newest)],
+        **_relatives(log, actor, tenant, model.id),
         "versions": [_version(state, model) for state in reversed(versions[-MOST_VERSIONS:])],
+    }
+
+
+def _relatives(log: Log, actor: Actor, tenant: str, model: str) -> dict[str, Any]:
+    try:
+        answer = Similarity(log, actor=actor, tenant=tenant).find_similar(model, k=RELATIVES)
+    except (VectorsMissing, VectorsDamaged, EmbedderUnusable) as failure:
+        return {"similar": [], "note": f"{failure}."}
+    return {
+        "similar": [
+            {
+                "id": hit.id,
+                "name": hit.name,
+                "score": f"{hit.score:.2f}",
+                "why": replace(hit.why, similarity=None).sentence.split("; "),
+            }
+            for hit in answer.hits
+        ],
+        "note": _lag(answer.behind),
     }
 
 
@@ -169,7 +234,7 @@ def _facts(model: Thing, newest: State | None) -> list[tuple[str, str]]:
             (name.replace("_", " "), str(data[name])) for name in ("framework", "licence") if data.get(name)
         ]
         facts += [(f"metric {name}", f"{value:.6g}") for name, value in sorted(data["metrics"].items())[:20]]
-    facts.append(("registered", f"{model.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M}Z (last change)"))
+    facts.append(("last change", f"{model.recorded_at.astimezone(UTC):%Y-%m-%d %H:%M}Z"))
     return facts
 
 
@@ -177,24 +242,36 @@ def _prices(listed: Any) -> list[str]:
     """Dated prices of a hosted model, one line each."""
     lines = []
     for price in listed if isinstance(listed, Sequence) else ():
-        if isinstance(price, Mapping):
-            when = " ".join(f"{word} {price[word]}" for word in ("from", "until", "hours") if word in price)
-            tier = f"tier {price['service_tier']}" if "service_tier" in price else ""
-            amounts = ", ".join(
-                f"{name.replace('_', ' ')} {_amount(value)}"
-                for name, value in price.items()
-                if name not in {"from", "until", "hours", "service_tier"}
-            )
-            lines.append("; ".join(part for part in (amounts, when, tier) if part))
-    return lines[:12]
+        if not isinstance(price, Mapping):
+            continue
+        when = " ".join(f"{word} {price[word]}" for word in ("from", "until", "hours") if word in price)
+        tier = f"tier {price['service_tier']}" if "service_tier" in price else ""
+        amounts: dict[str, list[str]] = {}
+        for name, value in price.items():
+            if name not in {"from", "until", "hours", "service_tier"}:
+                what, _, unit = name.rpartition("_")
+                what, unit = (what, _PER[unit]) if unit in _PER else (name, "each")
+                amounts.setdefault(unit, []).append(f"{what.replace('_', ' ')} {_amount(value)}")
+        priced = [f"{', '.join(listed)} USD {unit}" for unit, listed in amounts.items()]
+        lines.append("; ".join(part for part in (*priced, when, tier) if part))
+    return lines[:MOST_PRICES]
+
+
+_PER = {
+    "mtok": "per million tokens",
+    "mchars": "per million characters",
+    "kcount": "per thousand",
+    "kpages": "per thousand pages",
+    "hours": "per hour",
+}
 
 
 def _amount(value: Any) -> str:
     if not isinstance(value, Mapping):
         return str(value)
-    return ", ".join(
-        f"{amount}{f' above {start}' if start != '0' else ''}" for start, amount in value.items()
-    )
+    first, *others = ((int(start), amount) for start, amount in value.items())
+    steps = ", ".join(f"{amount} above {start:,} tokens" for start, amount in others)
+    return f"{first[1]} ({steps})" if steps else str(first[1])
 
 
 def _version(state: State, model: Thing) -> list[str]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from ml_registry_pipelines.search.index.text import folded, prefix, runs, words
+from ml_registry_pipelines.search.index.text import folded, prefix, words
 from ml_registry_pipelines.search.language.ast import (
     NEGATED,
     And,
@@ -33,8 +33,6 @@ from ml_registry_pipelines.search.language.ast import (
 from ml_registry_pipelines.search.language.fields import VERSIONS_OWN, Kind, Of, Type, measure_of, measured
 from ml_registry_pipelines.search.language.parsing import stretch
 
-TRIGRAM = 3
-"""Characters of the shortest run that the index of names finds."""
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 _COLUMNS = {
     # A field's column in the facts or states of a version, or in the states of a model.
@@ -281,7 +279,7 @@ class Compiler:
                 return _typed(values, "t", self._fits_folded(values, str(literal)))
         if name.field.type is Type.TIME:
             return self._at(value, operator, literal)
-        test = f"{value} {operator} {self.bound(_bindable(literal, name))}"
+        test = f"{value} {operator} {self.bound(bindable(literal, name))}"
         if values.kind is None:
             return test
         kinds = kind_of(literal)
@@ -319,7 +317,7 @@ class Compiler:
         found = []
         for kind in sorted({kind_of(literal) for literal in several}):
             mine = [literal for literal in several if kind_of(literal) == kind]
-            listed = ", ".join(self.bound(_bindable(literal, name)) for literal in mine)
+            listed = ", ".join(self.bound(bindable(literal, name)) for literal in mine)
             found.append(_typed(values, kind, f"{values.value} IN ({listed})"))
         days = [literal for literal in several if isinstance(literal, str) and _DAY.fullmatch(literal)]
         if days and values.kind is not None:
@@ -345,128 +343,6 @@ class Compiler:
             f"EXISTS (SELECT 1 FROM docs {doc} WHERE {doc}.model = {scope.m}.model AND {self.holds(doc)}"
             f" AND {joined('AND', tests)})"
         )
-
-
-# -- what drives a search ----------------------------------------------------------------------
-
-
-def drives(compiler: Compiler, node: Node | None) -> list[str]:
-    """For each condition that all hits meet and an index finds: a statement of its rows.
-
-    Rows of `model_states` or, in a search of versions, of `version_states`; more than the hits, and
-    never fewer.
-    """
-    items = node.items if isinstance(node, And) else () if node is None else (node,)
-    found = []
-    for item in items:
-        if isinstance(item, Or):
-            parts = [_drive(compiler, part) for part in item.items]
-            if len(parts) <= 8 and all(part is not None for part in parts):
-                found.append(" UNION ALL ".join(str(part) for part in parts))
-        elif isinstance(item, And):
-            found += drives(compiler, item)
-        elif (statement := _drive(compiler, item)) is not None:
-            found.append(statement)
-    return found
-
-
-def _drive(compiler: Compiler, node: Node) -> str | None:
-    match node:
-        case Compare(name, "=", literal):
-            return _equal(compiler, name, [literal])
-        case In(name, literals, False):
-            return _equal(compiler, name, literals)
-        case Compare(name, "LIKE" | "ILIKE" as operator, pattern) if name.field.name == "name":
-            return _named(compiler, operator, str(pattern))
-        case Words(_, text) if compiler.kind is Kind.MODEL:
-            return _worded(compiler, text)
-        case OfVersion("any", Compare(name, "=", literal)) if name.field.name == "stage":
-            return _equal(compiler, Name(name.field), [literal])
-        case OfVersion("any", And(items)):
-            return next(
-                (found for item in items if (found := _drive(compiler, OfVersion("any", item)))), None
-            )
-    return None
-
-
-def _equal(compiler: Compiler, name: Name, literals: Sequence[Literal]) -> str | None:
-    """Rows of which a field equals one of the values, where an index is sorted by it."""
-    if name.scope:
-        return None
-    if name.field.name == "tags":
-        return _tagged(compiler, name, literals)
-    listed = f"({', '.join(compiler.bound(_bindable(literal, name)) for literal in literals)})"
-    known = _DRIVES_VERSIONS if compiler.kind is Kind.VERSION else _DRIVES_MODELS
-    statement = known.get(name.field.name)
-    return None if statement is None else statement.replace("(?)", listed)
-
-
-_DRIVES_VERSIONS = {
-    "stage": "SELECT row FROM version_states WHERE tenant = :t AND stage IN (?)",
-    "name": (
-        "SELECT x.row AS row FROM model_states s CROSS JOIN version_states x ON x.model = s.model"
-        " WHERE s.tenant = :t AND s.name IN (?)"
-    ),
-}
-# Joins, which are read no further than they are counted, where lists would be made as a whole.
-_DRIVES_MODELS = {
-    "stage": (
-        "SELECT s.row AS row FROM version_states x CROSS JOIN model_states s ON s.model = x.model"
-        " WHERE x.tenant = :t AND x.stage IN (?)"
-    ),
-    "name": "SELECT row FROM model_states WHERE tenant = :t AND name IN (?)",
-    "id": "SELECT row FROM model_states WHERE tenant = :t AND id IN (?)",
-    "owner": "SELECT row FROM model_owners WHERE tenant = :t AND value IN (?)",
-    "alias": "SELECT row FROM model_aliases WHERE tenant = :t AND value IN (?)",
-    "environment": (
-        "SELECT s.row AS row FROM deployments y CROSS JOIN versions x ON x.tenant = :t AND x.id = y.version"
-        " CROSS JOIN model_states s ON s.model = x.model WHERE y.tenant = :t AND y.environment IN (?)"
-    ),
-}
-
-
-def _tagged(compiler: Compiler, name: Name, literals: Sequence[Literal]) -> str | None:
-    about_version = of_version(name, compiler.scope)
-    if about_version != (compiler.kind is Kind.VERSION) or len(literals) > 20:
-        return None
-    table, key = ("version_tags" if about_version else "model_tags"), compiler.bound(name.key)
-    parts = []
-    for literal in literals:
-        day = isinstance(literal, str) and _DAY.fullmatch(literal)
-        parts += [
-            f"SELECT row FROM {table} WHERE tenant = :t AND key = {key} AND kind = '{kind}'"
-            f" AND value = {compiler.bound(_bindable(literal))}"
-            for kind in (["t", "d"] if day else [kind_of(literal)])
-        ]
-    return " UNION ALL ".join(parts)
-
-
-def _named(compiler: Compiler, operator: str, pattern: str) -> str | None:
-    if compiler.kind is Kind.VERSION:
-        return None
-    if operator == "LIKE" and (begins := prefix(pattern)):
-        test = between_prefix(compiler, "name", begins)
-        return f"SELECT row FROM model_states WHERE tenant = :t AND {test}"
-    parts = [run for run in runs(folded(pattern)) if len(run) >= TRIGRAM]
-    if not parts:
-        return None
-    match = " AND ".join('"' + part.replace('"', '""') + '"' for part in parts)
-    # What is bound is a phrase of trigrams in quotes; the whole condition is asked of each row anyhow.
-    return f"SELECT rowid AS row FROM names WHERE names MATCH {compiler.bound(match)}"
-
-
-def _worded(compiler: Compiler, text: str) -> str | None:
-    """Models whose words hold the rarest word of a text."""
-    wanted = list(dict.fromkeys(words(text)))
-    if not wanted:
-        return None
-    listed = ", ".join(compiler.bound(word) for word in wanted)
-    return (
-        "SELECT s.row AS row FROM (SELECT no FROM terms WHERE tenant = :t AND term IN"
-        f" ({listed}) ORDER BY docs LIMIT 1) k CROSS JOIN postings q ON q.term = k.no"
-        " CROSS JOIN docs d ON d.no = q.doc AND d.since <= :s AND d.until > :s"
-        " CROSS JOIN model_states s ON s.model = d.model AND s.since <= :s AND s.until > :s"
-    )
 
 
 # -- small pieces ------------------------------------------------------------------------------
@@ -512,7 +388,7 @@ def kind_of(literal: Literal) -> str:
             return "n"
 
 
-def _bindable(literal: Literal, name: Name | None = None) -> object:
+def bindable(literal: Literal, name: Name | None = None) -> object:
     """A literal as the index keeps such values: names in Unicode's composed form."""
     if isinstance(literal, date):
         return literal.isoformat()

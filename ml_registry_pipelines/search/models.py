@@ -222,6 +222,10 @@ class ModelSearch:
         """The models among `matches` that fit a text best: some of its words occur in them."""
         if type(k) is not int or k < 1:
             raise InvalidInput(f"the number of hits is a whole number from 1 on, not {k!r}")
+        if matches.tenant != self.tenant:
+            raise InvalidInput(
+                f"those matches are of tenant {matches.tenant!r}, and this search is in {self.tenant!r}"
+            )
         asked, view, _ = self._asked(None, text, (), Kind.MODEL, True, None)
 
         def answer(connection: sqlite3.Connection) -> list[TextHit]:

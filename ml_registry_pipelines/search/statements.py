@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ml_registry_pipelines.search.compiling import Compiler, drives, joined
+from ml_registry_pipelines.search.compiling import Compiler, joined
+from ml_registry_pipelines.search.driving import drives
 from ml_registry_pipelines.search.index.text import words
 from ml_registry_pipelines.search.language.ast import Name, Order, names_in
 from ml_registry_pipelines.search.language.fields import OF_MODELS, OF_VERSIONS, Kind

@@ -39,7 +39,7 @@ from tests.exchange.conftest import ACTOR, Here
 
 
 def entry(model: str = "gpt-x", provider: str = "openai", **changes: object) -> HostedEntry:
-    made = HostedEntry(provider, model, f"{model} of {provider}.", {"hosted": True, "provider": provider})
+    made = HostedEntry(provider, model, f"{model} of {provider}.", {"provider": provider})
     return replace(made, **changes)  # type: ignore[arg-type]
 
 

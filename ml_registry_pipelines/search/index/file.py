@@ -32,7 +32,7 @@ from ml_registry_pipelines.registry.states import State, begun
 from ml_registry_pipelines.registry.view import View
 from ml_registry_pipelines.search.index.cards import card_reader
 from ml_registry_pipelines.search.index.folding import Folder, searched
-from ml_registry_pipelines.search.index.schema import FORMAT, INDEXES, TABLES
+from ml_registry_pipelines.search.index.schema import FORMAT, INDEXES, META, TABLES
 from ml_registry_pipelines.search.index.text import like
 
 FOLDER = "search_index"
@@ -72,7 +72,8 @@ class SearchIndex:
     """The index of one lake, for one process. Thread-safe: every thread has a connection of its own."""
 
     def __init__(self, log: Log) -> None:
-        self._log = log
+        # Held weakly: indices are kept by their log, and one that held it would keep both for ever.
+        self._log: Log = weakref.proxy(log)
         self._lock = threading.RLock()
         self._local = threading.local()
         self._own: tempfile.TemporaryDirectory[str] | None = None
@@ -184,9 +185,7 @@ class SearchIndex:
                 connection.execute("BEGIN")
                 for statement in (*TABLES, *INDEXES):
                     connection.execute(statement)
-                connection.execute(
-                    "INSERT INTO meta VALUES ('position', 0), ('hash', ''), ('unread', 0), ('begun', 0)"
-                )
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", META.items())
                 connection.execute(f"PRAGMA user_version = {FORMAT}")
                 connection.execute("COMMIT")
             finally:
@@ -268,7 +267,8 @@ class SearchIndex:
     # -- growing ---------------------------------------------------------------------------
 
     def _position(self, connection: sqlite3.Connection) -> int:
-        return int(connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()[0])
+        found = connection.execute("SELECT value FROM meta WHERE key = 'position'").fetchone()
+        return -1 if found is None else int(found[0])
 
     def _catch_up(self, connection: sqlite3.Connection, view: View) -> None:
         """Take in what the log holds up to a view, some events at a time."""
@@ -276,6 +276,8 @@ class SearchIndex:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 meta = dict(connection.execute("SELECT key, value FROM meta"))
+                if meta.keys() != META.keys():
+                    raise IndexStale("it does not say how far it is")
                 position = int(meta["position"])
                 if position >= view.upto and self._checked:
                     connection.execute("COMMIT")

@@ -4,8 +4,11 @@ A state holds for a tenant from event `since` on, up to, not including, event `u
 now has `until` = `NOW`. Facts of a version that never change stand once, beside its states.
 """
 
-FORMAT = 1
+FORMAT = 2
 """Of the file; one of another format is made anew."""
+META = {"position": 0, "hash": "", "unread": 0, "begun": 0}
+"""What an index says of itself: position and hash of the newest event in it, an event that could not be read, and
+where the log was when it was begun."""
 NOW = 2**62
 """End of a state that has not ended."""
 

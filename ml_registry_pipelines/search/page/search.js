@@ -89,11 +89,10 @@ function arrived(said, further) {
   }
   cursor = said.cursor;
   more.hidden = !cursor;
-  const total = said.total === null ? `${hits.length.toLocaleString("en")}${cursor ? " or more" : ""}` : said.total.toLocaleString("en");
+  const total = said.total === null ? `the best ${hits.length}` : said.total.toLocaleString("en");
   summary.textContent = `${total} ${said.total === 1 ? "model" : "models"}, as of event ${said.sequence.toLocaleString("en")}`;
   if (said.note) summary.textContent += `; ${said.note}`;
   const empty = !given().text && !given().q && !order.value;
-  at("examples").hidden = !empty;
   if (!hits.length) {
     list.append(make("li", "none", empty ? "There is no model yet that you may read."
       : "No model meets all of this. A deprecated one is shown when you tick “deprecated, too”."));
@@ -102,6 +101,7 @@ function arrived(said, further) {
   if (further && hits.length > first) choose(first, true);
   // A narrow page shows a model when it is opened, and a link to one opens it.
   if (!further && !shownId && hits.length && !empty) choose(0, false);
+  offerExamples();
 }
 
 function offer(tenants, current) {
@@ -112,8 +112,13 @@ function offer(tenants, current) {
   at("tenancy").hidden = tenants.length < 2;
 }
 
+function offerExamples() {
+  at("examples").hidden = Boolean(shownId);
+}
+
 function complain(error) {
   const wrong = at("wrong"), pointer = at("pointer");
+  document.body.classList.toggle("refused", Boolean(error));
   wrong.hidden = !error;
   wrong.textContent = error ? error.message : "";
   const inOrder = Boolean(error) && error.field === "order";
@@ -209,6 +214,7 @@ async function show(id, into) {
   }
   if (shownId === id && details.childElementCount) return;
   shownId = id;
+  offerExamples();
   remember();
   let answer;
   try {
@@ -277,6 +283,7 @@ function clear() {
   details.replaceChildren();
   details.classList.remove("open");
   complain(null);
+  offerExamples();
   words.focus();
   search();
 }
@@ -287,7 +294,7 @@ document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   const typing = event.target.matches("input, select");
   const inDetails = details.contains(event.target);
-  if (event.key === "/" && !typing) {
+  if (event.key === "/" && (!typing || (event.target === words && !words.value))) {
     event.preventDefault();
     words.focus();
     words.select();
@@ -335,7 +342,7 @@ function begin() {
   deprecated.checked = query.get("deprecated") === "1";
   if (query.get("tenant")) tenant.replaceChildren(new Option(query.get("tenant"), query.get("tenant")));
   const examples = at("examples");
-  examples.append(make("h2", "", "For example"));
+  examples.open = matchMedia("(min-width: 861px)").matches;
   for (const [text, condition, by, meaning] of EXAMPLES) {
     const example = make("button");
     example.type = "button";
