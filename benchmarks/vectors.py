@@ -219,7 +219,9 @@ def embed(count: int = 50_000) -> str:
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     words = sum(len(text.split()) for text in texts) / count
     return (
-        f"{embedder.spec}: {count / seconds:,.0f} models a second of {words:.0f} words each, {count / cpu:,.0f} a second of one core; learning how rare "
+        f"{embedder.spec}: {count / seconds:,.0f} models a second of {words:.0f} words each, "
+        f"{count / cpu:,.0f} a second of "
+        f"one core; learning how rare "
         f"words are: {count / learnt:,.0f} a second; both: {count / (seconds + learnt):,.0f}"
     )
 

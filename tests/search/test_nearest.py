@@ -86,6 +86,9 @@ def test_a_large_table_is_asked_by_its_index_for_more_until_enough_of_its_answer
     found = too_large.to("a", vector, 10, ids=[IDS[n] for n in allowed])
     assert [near.id for near in found] == exactly(vector, 10, allowed)
     assert {where for _, where in asked} == {"tenant = 'a'"}
+    (best,) = exactly(vector, 1, np.arange(MODELS))
+    others = too_large.to("a", vector, 10, but=[best])
+    assert [near.id for near in others] == exactly(vector, 11, np.arange(MODELS))[1:]
     # The farthest of all are found too: what the index does not give is compared one by one.
     worst = np.argsort(VECTORS @ vector)[:25]
     found = too_large.to("a", vector, 10, ids=[IDS[n] for n in worst])

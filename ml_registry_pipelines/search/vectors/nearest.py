@@ -154,6 +154,12 @@ class Nearest:
         ids: Collection[str] | None,
         but: Iterable[str],
     ) -> list[Neighbour]:
+        first, last = held.range_of(tenant)
+        if held.vectors is None and ids is None and last - first > TAKEN:
+            left = set(but)
+            found = self._by_index(held, tenant, vector, k + len(left), None)
+            if found is not None:
+                return [near for near in found if near.id not in left][:k]
         places = held.places(tenant, ids)
         if left := set(but):
             import numpy as np
@@ -235,22 +241,23 @@ class Nearest:
     # -- by the index ---------------------------------------------------------------------------
 
     def _by_index(
-        self, held: _Held, tenant: str, vector: Floats, k: int, places: Numbers
+        self, held: _Held, tenant: str, vector: Floats, k: int, places: Numbers | None
     ) -> list[Neighbour] | None:
-        """The k nearest of the places that the index finds; None where it does not find so many."""
+        """The k nearest of the places, or of all of the tenant, that the index finds; None where these are fewer."""
         import numpy as np
 
         first, last = held.range_of(tenant)
         allowed = None
-        if len(places) < last - first:
+        if places is not None and len(places) < last - first:
             allowed = np.zeros(len(held.keys), bool)
             allowed[places] = True
-        wanted = k if allowed is None else int(np.ceil(k * (last - first) / len(places) * 1.5))
+        wanted = (
+            k if places is None or allowed is None else int(np.ceil(k * (last - first) / len(places) * 1.5))
+        )
+        where = None if last - first == len(held.keys) else f"tenant = {quoted(tenant)}"
         probes = self._probes
         for _ in range(WIDEST):
-            found = self.table.nearest(
-                vector, wanted, where=f"tenant = {quoted(tenant)}", probes=probes, refine=self._refine
-            )
+            found = self.table.nearest(vector, wanted, where=where, probes=probes, refine=self._refine)
             kept = {_id_of(near.key): near.similarity for near in found}
             if allowed is not None:
                 known = held.by_id(tenant)
