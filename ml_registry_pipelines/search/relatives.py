@@ -136,7 +136,9 @@ def map_picture(log: Log) -> bytes | None:
 
     store = VectorStore.of(log.lake)
     table = store.table_of(store.record())
-    if table.count() > MOST_MAPPED:
+    if not 2 <= table.count() <= MOST_MAPPED:
+        if store.folder.exists(MAP_FILE):
+            store.folder.delete(MAP_FILE)
         return None
     rows = table.columns("key", "id", with_row_id=True).sort_by("key")
     told = _told(log, set(rows["id"].to_pylist()))

@@ -104,6 +104,20 @@ def test_the_map_is_drawn_again_only_when_a_vector_of_it_is_another(log: Log) ->
     assert kept.stat().st_mtime_ns > written
 
 
+def test_a_registry_with_no_model_or_one_has_no_map_and_loses_the_one_it_had(lake: Lake) -> None:
+    with Log(lake) as log:
+        models = ModelRegistry(log, actor=Actor("p1"))
+        for name, related, drawn in (("", 0, False), ("one", 1, False), ("two", 2, True), ("-", 1, False)):
+            if name == "-":
+                models.delete_model("two")
+            elif name:
+                models.register_model(name)
+            update(log)
+            assert keep_relatives(log) == related
+            assert (map_picture(log) is not None) == drawn
+        assert not (Path(lake.root) / "vectors" / MAP_FILE).exists()
+
+
 def test_the_same_vectors_give_the_same_places_and_alike_ones_lie_together() -> None:
     made = np.random.default_rng(3)
     centres = np.eye(3, 16, dtype=np.float32)
