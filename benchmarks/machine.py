@@ -7,6 +7,9 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
+# Commands are measured by themselves, without the look at what a model that is registered is like.
+os.environ.setdefault("MLREG_NEAR_DUPLICATES", "off")
+
 
 def describe_machine() -> str:
     """Cores, memory, load and the versions that matter, in one line."""

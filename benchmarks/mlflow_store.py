@@ -67,19 +67,19 @@ def _fill(path: Path, models: int, versions: int) -> None:
     """Rows past MLflow's API, which takes 6 ms each: its own tables, columns and defaults."""
     now = time.time_ns() // 1_000_000
     with sqlite3.connect(path) as database:
-        _insert(
+        insert_rows(
             database,
             "registered_models",
             ("name", "creation_time", "last_updated_time", "description"),
             ((f"model {n}", now, now, "scores") for n in range(models)),
         )
-        _insert(
+        insert_rows(
             database,
             "registered_model_tags",
             ("key", "value", "name"),
             (("n", str(n % 100), f"model {n}") for n in range(models)),
         )
-        _insert(
+        insert_rows(
             database,
             "model_versions",
             ("name", "version", "creation_time", "last_updated_time", "current_stage", "source", "status"),
@@ -92,7 +92,8 @@ def _fill(path: Path, models: int, versions: int) -> None:
         database.execute("ANALYZE")
 
 
-def _insert(database: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: Any) -> None:
+def insert_rows(database: sqlite3.Connection, table: str, columns: tuple[str, ...], rows: Any) -> None:
+    """Rows into a table of MLflow's, in its default workspace where it has workspaces."""
     known = {column[1]: column for column in database.execute(f"PRAGMA table_info({table})")}
     assert known, f"MLflow has no table {table} here"
     names = (*columns, "workspace") if "workspace" in known else columns

@@ -164,7 +164,7 @@ def read(home: str, things: int, count: int) -> None:
             if n == 300:
                 _join_loading()
         for n in range(10):
-            search.run(partial(registry.search_models, "scores", tags={"n": n}, limit=50))
+            search.run(partial(registry.search_models, text="scores", tags={"n": n}, limit=50))
         by_name.show("lookup by name, each another")
         by_id.show("lookup by id, each another")
         first_listing.show("list the versions of a model, first 300 asked")

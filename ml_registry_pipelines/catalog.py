@@ -37,7 +37,7 @@ from ml_registry_pipelines.settings import Settings
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
 
-FORMAT = 4
+FORMAT = 5
 """Of the kept state; another one is read from the registry anew."""
 KEPT_STATES = 10
 """States that stay in storage: runs in flight were planned on older ones. Without its own, a run reads anew."""
@@ -146,11 +146,7 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
     made: dict[str, Any] = {"name": dg.MetadataValue.text(_cut(entry.name, 500))}
     if entry.tenant != "default":
         made["tenant"] = dg.MetadataValue.text(entry.tenant)
-    if entry.kind == "model_version":
-        reference = f"{entry.name}@v{entry.number}"
-        if facts.get("form") in {"file", "folder"}:
-            made["download"] = dg.MetadataValue.url(f"/mlreg/artifacts/{entry.tenant}/{entry.id}")
-        made["fetch it verified"] = dg.MetadataValue.text(f"mlreg get {shlex.quote(reference)} PATH")
+    made |= _ways(entry)
     if entry.kind == "dataset":
         if isinstance(columns := facts.pop("columns", None), list):
             made["dagster/column_schema"] = _schema(columns)
@@ -169,6 +165,22 @@ def _metadata(entry: Entry, tags: Mapping[str, Any], owners: Sequence[str]) -> d
             label = _cut(name, 200)
             made.setdefault(f"given {label}" if label.startswith(("dagster/", "__")) else label, shown)
     return made
+
+
+def _ways(entry: Entry) -> dict[str, dg.MetadataValue[Any]]:
+    """Where to go from a model's or version's page."""
+    if entry.kind == "model":
+        from ml_registry_pipelines.search.relatives import search_address
+
+        return {"search": dg.MetadataValue.url(search_address(entry.tenant, entry.id))}
+    if entry.kind != "model_version":
+        return {}
+    ways: dict[str, dg.MetadataValue[Any]] = {}
+    if entry.facts.get("form") in {"file", "folder"}:
+        ways["download"] = dg.MetadataValue.url(f"/mlreg/artifacts/{entry.tenant}/{entry.id}")
+    reference = shlex.quote(f"{entry.name}@v{entry.number}")
+    ways["fetch it verified"] = dg.MetadataValue.text(f"mlreg get {reference} PATH")
+    return ways
 
 
 def metadata_value(value: object) -> dg.MetadataValue[Any] | None:
@@ -231,6 +243,7 @@ class Shown:
     entries: Mapping[dg.AssetKey, Entry]
     dropped: tuple[Dropped, ...]
     left_out: Mapping[str, int]
+    unused: int = 0
 
     @property
     def everything(self) -> bool:
@@ -246,7 +259,14 @@ class Shown:
         if self.left_out:
             counts = ", ".join(f"{n:,} of kind {kind}" for kind, n in self.left_out.items())
             missing.append(f"no room for {counts}: raise `most` in defs/catalog/defs.yaml")
-        return "; ".join(missing) or f"{len(self.specs):,} assets show all that is to be shown."
+        if missing:
+            return "; ".join(missing)
+        shown = f"{len(self.specs):,} assets show all that is to be shown."
+        if not self.unused:
+            return shown
+        return (
+            f"{shown} {self.unused:,} hosted models of imported catalogues become assets once they are used."
+        )
 
 
 def show(catalogue: Catalogue, *, besides: Collection[dg.AssetKey] = ()) -> Shown:
@@ -284,7 +304,9 @@ def show(catalogue: Catalogue, *, besides: Collection[dg.AssetKey] = ()) -> Show
         _logger.warning("not shown in the asset graph: %s", one.sentence)
     kept = {spec.key for spec in specs} | own
     whole = [spec.replace_attributes(deps=[d for d in spec.deps if d.asset_key in kept]) for spec in specs]
-    return Shown(tuple(whole if dropped else specs), taken, tuple(dropped), catalogue.left_out)
+    return Shown(
+        tuple(whole if dropped else specs), taken, tuple(dropped), catalogue.left_out, catalogue.unused
+    )
 
 
 def live_deployments(catalogue: Catalogue) -> dict[dg.AssetKey, str]:
@@ -302,7 +324,8 @@ def check_specs(shown: Shown) -> list[dg.AssetCheckSpec]:
         dg.AssetCheckSpec(
             EVERY_ROW,
             asset=LOG_KEY,
-            description="Every dataset, model, live version and deployment of the registry is an asset.",
+            description="Every dataset, model, live version and deployment of the registry is an asset, and so is "
+            "every hosted model of an imported catalogue that is used.",
         )
     ]
     described = (
@@ -432,6 +455,7 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             MlregError: it cannot be read.
         """
         from ml_registry_pipelines.lineage.catalogue import read_catalogue
+        from ml_registry_pipelines.search.relatives import with_relatives
 
         if log is None:
             with open_log(self.root) as opened:
@@ -439,7 +463,8 @@ class RegistryCatalog(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         # Before the catalogue: what comes in between is read again, never missed.
         position = log.position()
         read = read_catalogue(log, most=self.most, newest=self.newest_versions)
-        return _read(position, replace(read, entries=catalog_checks.with_checks(log, read.entries)))
+        entries = catalog_checks.with_checks(log, with_relatives(log, read.entries))
+        return _read(position, replace(read, entries=entries))
 
     def keep(self, read: Read, storage: DefsStateStorage) -> bool:
         """Keep what was read as the state of now; whether it differs from the last one."""

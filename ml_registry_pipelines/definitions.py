@@ -26,6 +26,7 @@ from assets import (
     operations,
     outside,
     reports,
+    search,
     sources,
     telemetry,
 )
@@ -38,6 +39,7 @@ from ml_registry_pipelines.jobs.checks import checks_jobs
 from ml_registry_pipelines.jobs.costs import costs_jobs
 from ml_registry_pipelines.jobs.dossier import dossier_jobs
 from ml_registry_pipelines.jobs.erasure import erasure_jobs
+from ml_registry_pipelines.jobs.exchange import exchange_jobs
 from ml_registry_pipelines.jobs.experiments import experiments_jobs
 from ml_registry_pipelines.jobs.gdpr import gdpr_jobs
 from ml_registry_pipelines.jobs.platform import all_jobs
@@ -55,6 +57,7 @@ from sensors import bills as bill_sensors
 from sensors import experiments as experiments_sensors
 from sensors import outside as outside_sensors
 from sensors import registry as registry_sensors
+from sensors import search as search_sensors
 
 # By its owner a reviewer may launch a job. Dagster says in every process, at every load, that this is beta.
 warnings.filterwarnings("ignore", "Parameter `owners` of initializer `JobDefinition")
@@ -95,6 +98,7 @@ def build_defs(
         lineage.lineage_index,
         operations.table_upkeep,
         governance.governance_pages,
+        search.model_embeddings,
         outside.mlflow_models,
         outside.log_anchors,
         artifacts.artifact_store,
@@ -103,7 +107,7 @@ def build_defs(
     shown = registry.definitions(catalog.show(catalogued, besides=keys))
     location = dg.Definitions(
         assets=own,
-        asset_checks=[*checks.all_checks(), bills.bill_checks],
+        asset_checks=[*checks.all_checks(), bills.bill_checks, search.vectors_are_current],
         jobs=[
             *all_jobs(),
             *registry_jobs(),
@@ -112,6 +116,7 @@ def build_defs(
             *gdpr_jobs(),
             *erasure_jobs(),
             *costs_jobs(),
+            *exchange_jobs(),
             *experiments_jobs(),
             *checks_jobs(),
             *value_jobs(),
@@ -139,6 +144,7 @@ def build_defs(
             alerting.check_failures,
             alerting.evaluate_alert_rules,
             watching.watch,
+            search_sensors.changed_models,
             outside_sensors.deliver_webhooks,
             outside_sensors.mlflow_changes,
         ],

@@ -100,7 +100,15 @@ def run() -> int:
             )
             _work(settings, lake, sources, models)
         click.echo()
-        for line in (*summarise(lake).lines(), "", *models.lines(), "", *models.governance_lines()):
+        for line in (
+            *summarise(lake).lines(),
+            "",
+            *models.lines(),
+            "",
+            models.hosted_line(),
+            "",
+            *models.governance_lines(),
+        ):
             click.echo(line)
         click.echo()
         if not left:

@@ -63,6 +63,7 @@ WHY_APPROVED = (
     "Error rates and selection rates of women and men keep the thresholds. For people of 25 or younger the data are "
     "too few to say, which is a warning and stands on the page; for a demonstration that is enough (assumed)."
 )
+HOSTED_KEY = "demo/hosted-models"
 RULE_FILE = '{"rule": "high if decile_score >= 5"}\n'
 
 
@@ -204,6 +205,11 @@ class DemoModels:
                 f"{RECIDIVISM}@v2",
                 partial(self._stage, f"{RECIDIVISM}@v2", Stage.STAGING),
             ),
+            _Step(
+                "importing the models that providers host",
+                lambda: bool(self._log.done_under(TENANT, "import_hosted_models", HOSTED_KEY)),
+                self._import_hosted,
+            ),
             _Step("writing the pages of governance", governance.pages_written, governance.write_pages),
         ]
 
@@ -257,6 +263,12 @@ class DemoModels:
 
     def _stage(self, version: str, stage: Stage, key: str) -> object:
         return self._registry.set_stage(version, stage, idempotency_key=key)
+
+    def _import_hosted(self) -> object:
+        from ml_registry_pipelines.exchange.hosted_import import HostedImport
+
+        engineer = self.people.actor(Role.ENGINEER)
+        return HostedImport(self._log, actor=engineer, tenant=TENANT).run(idempotency_key=HOSTED_KEY)
 
     def _deploy(self, model: str, environment: str, key: str) -> object:
         return self._tracker.track_deployment(
@@ -358,6 +370,15 @@ class DemoModels:
             + "  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3]])
             for n, row in enumerate(rows)
         ]
+
+    def hosted_line(self) -> str:
+        """How many models of the catalogue of hosted models there are."""
+        from ml_registry_pipelines.exchange.hosted_import import imported_models
+
+        reading = ModelRegistry(self._log, actor=READER, tenant=TENANT)
+        providers = imported_models(reading)
+        models = f"{sum(providers.values()):,} models of {len(providers)} providers"
+        return f"{'hosted':<10}{models} to search, by family, context window and list price"
 
     def governance_lines(self) -> list[str]:
         """What was checked, refused and approved, by whom, and how to act as one of them."""

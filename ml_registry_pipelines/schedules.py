@@ -141,6 +141,14 @@ def all_schedules() -> list[dg.ScheduleDefinition]:
             description="Erases rows whose retention is over; what it did is in retention_runs.",
         ),
         dg.ScheduleDefinition(
+            name="embed_models_daily",
+            job_name="embed_models",
+            cron_schedule="25 4 * * *",
+            default_status=RUNNING,
+            run_config={"ops": {"search__model_embeddings": {"config": {"whole": True}}}},
+            description="Compares all models with their vectors, and lets no file keep what was removed.",
+        ),
+        dg.ScheduleDefinition(
             name="maintain_tables_hourly",
             job_name="maintain_tables",
             cron_schedule="40 * * * *",

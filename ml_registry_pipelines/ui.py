@@ -66,6 +66,7 @@ def run(*, host: str = "127.0.0.1", port: int = 3000) -> int:
                 click.echo(
                     f"Dagster is at {address} - files dropped into {settings.below('landing')} are taken as they come"
                 )
+                click.echo(f"models are searched at {address}/mlreg/search")
                 click.echo(f"logs: {home}/daemon.log and webserver.log; Ctrl-C ends it")
                 while True:
                     daemon.check()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.registry.view import View
 
 GOVERNANCE = "/mlreg/governance/"
+SEARCH = "/mlreg/search"
 MOST_MODELS = 200
 NEWEST = 5
 """Versions of a model that are linked to."""
@@ -33,7 +34,7 @@ def landing(log: Log, actor: Actor, *, prefix: str, sign_out: str) -> str:
     tenants = sorted({grant.tenant for grant in grants} - {EVERY_TENANT})
     sections = [_tenant(log, actor, tenant, prefix) for tenant in tenants]
     if any(sections):
-        seen = "".join(sections)
+        seen = f"<p><a href='{escape(prefix + SEARCH)}'>Search models</a></p>{''.join(sections)}"
     else:
         seen = "<p>You have no grant yet. An admin gives one: <code>mlreg users grant USER TENANT</code></p>"
     return (

@@ -30,7 +30,7 @@ from ml_registry_pipelines.access.sessions import (
 from ml_registry_pipelines.access.users import KeyRefused
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.registry.actors import Actor
-from ml_registry_pipelines.weblanding import GOVERNANCE, landing
+from ml_registry_pipelines.weblanding import GOVERNANCE, SEARCH, landing
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.log import Log
@@ -40,7 +40,7 @@ LONGEST_FORM = 8_192
 UNKNOWN = Actor("unknown")
 SHOWS_ALL = (
     "Dagster's pages show every tenant, and this user has no grant for every one; an admin can give it "
-    "(`mlreg users grant USER '*'`), and `mlreg` works without"
+    f"(`mlreg users grant USER '*'`), and `mlreg` and the search at {SEARCH} work without"
 )
 HEADERS = {
     "Cache-Control": "no-store",
@@ -134,7 +134,7 @@ class Door:
         if visitor.by_cookie and not same_origin(scope, connection):
             self._note(visitor.actor, path, Outcome.REFUSED, "the request came from another site's page")
             return JSONResponse({"error": "this request came from a page of another site"}, 403, HEADERS)
-        if not visitor.sees_all and not path.startswith((ARTIFACTS, GOVERNANCE)):
+        if not visitor.sees_all and not _asks_the_policy(path):
             self._note(visitor.actor, path, Outcome.REFUSED, "no grant for every tenant")
             return await self._landing(scope, connection, visitor)
         scope["state"] |= {"visitor": visitor, "actor": visitor.actor}
@@ -243,7 +243,8 @@ class Door:
             head = f'\n<meta http-equiv="refresh" content="0;url={escape(address)}">'
         if signed_in is not None:
             body = (
-                f"<h1>Signed in</h1><p>As {escape(signed_in)}. <a href='{escape(self._prefix)}/'>To Dagster</a></p>"
+                f"<h1>Signed in</h1><p>As {escape(signed_in)}. <a href='{escape(self._prefix)}/'>To Dagster</a> or "
+                f"<a href='{escape(self._prefix + SEARCH)}'>search models</a></p>"
                 f"<form method='post' action='{escape(self._prefix + LOGOUT)}'><button>Sign out</button></form>"
             )
         else:
@@ -268,6 +269,11 @@ class Door:
         AccessLog(self._log().lake).note(
             actor, action, subject, tenant=None, outcome=outcome, reason=reason, door="web"
         )
+
+
+def _asks_the_policy(path: str) -> bool:
+    """Whether what lies there looks at the grants of who asks, for everything that it shows."""
+    return path.startswith((ARTIFACTS, GOVERNANCE, f"{SEARCH}/")) or path == SEARCH
 
 
 def same_origin(scope: Scope, connection: HTTPConnection, *, forms: bool = False) -> bool:

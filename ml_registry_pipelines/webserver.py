@@ -1,4 +1,4 @@
-"""Dagster's web server with one route more: the artifacts of versions, to which the asset pages link.
+"""Dagster's web server with our own routes: the artifacts of versions, to which the asset pages link, and the search.
 
 Dagster's own has no way to serve a file, a browser opens no `file://` from a page, and a
 presigned link in metadata would outlive its reader's rights or its own hour. As soon as there are
@@ -45,6 +45,7 @@ from ml_registry_pipelines.registry.actors import READ
 from ml_registry_pipelines.settings import Environment, Settings
 from ml_registry_pipelines.weblogin import HEADERS, Door
 from ml_registry_pipelines.webpermissions import RESTAMPS, ProcessContext, RequestContext, refused
+from ml_registry_pipelines.websearch import search_routes
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.registry.actors import Actor
@@ -180,6 +181,7 @@ class WebServer(DagsterWebserver[Any, Any]):
         return [
             Route("/mlreg/artifacts/{tenant}/{version}", self.artifact),
             Route("/mlreg/governance/{tenant}", self.governance),
+            *search_routes(self._opened, visitor_of),
             *super().build_routes(),  # type: ignore[no-untyped-call]
         ]
 

@@ -16,6 +16,7 @@ from dagster_shared.record import replace as replace_record
 
 from ml_registry_pipelines import catalog
 from ml_registry_pipelines.lineage.mirroring import Report, reports
+from ml_registry_pipelines.search.relatives import relatives_mark
 from resources import RegistryResource, WebServersResource
 from resources.instigators import SENSOR_SECONDS
 
@@ -48,6 +49,7 @@ UNFINISHED = {
 class _Shown:
     """Cursor of `registry_changes`: up to where the log was read, what is shown and checked, and a rest.
 
+    `relatives` is the mark of the models' nearest relatives, which follow the vectors and not the log.
     `made`: the newest materialization of which is known whether it is one of the registry's assets.
     """
 
@@ -56,6 +58,7 @@ class _Shown:
     checked: str = ""
     rest_until: float = 0.0
     made: int = 0
+    relatives: str = ""
 
     @classmethod
     def parse(cls, cursor: str | None) -> _Shown:
@@ -85,7 +88,9 @@ def registry_changes(
     before = _Shown.parse(context.cursor)
     log, now = registry.log(), time.time()
     made, ours = _made(context.instance, before.made)
-    if log.last_position() == before.position and before.shown == before.checked and not ours:
+    relatives = relatives_mark(log.lake)
+    seen = (before.position, before.checked, before.relatives)
+    if (log.last_position(), before.shown, relatives) == seen and not ours:
         if made != before.made:
             context.update_cursor(replace(before, made=made).text())
         return dg.SkipReason("the graph shows what the registry holds")
@@ -107,7 +112,14 @@ def registry_changes(
         )
     rest = RETRY_SECONDS if problems else min(time.perf_counter() - started, LONGEST_REST)
     shown = before.shown if problems else read.digest
-    after = replace(before, position=read.position, shown=shown, rest_until=time.time() + rest, made=made)
+    after = replace(
+        before,
+        position=read.position,
+        shown=shown,
+        rest_until=time.time() + rest,
+        made=made,
+        relatives=relatives,
+    )
     if problems:
         after = replace(after, position=-1)
     reported, complete = _report_checks(

@@ -36,6 +36,8 @@ settings.load_profile("ours")
 
 # A commit at the end of each lake, which is there in every test; tests of timings switch them on.
 os.environ["MLREG_QUERY_TIMINGS"] = "off"
+# A look at what is like a model takes twice as long as registering it; tests that are about it turn it on.
+os.environ["MLREG_NEAR_DUPLICATES"] = "off"
 
 put_off()  # before modules of tests import jsonschema
 

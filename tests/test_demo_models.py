@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -89,6 +90,7 @@ def test_it_is_broken_off_between_steps_and_goes_on_where_it_ended(
     stages = {
         version.reference: version.stage.value
         for model in registry.list_models()
+        if "hosted" not in model.metadata
         for version in registry.list_versions(model.name)
     }
     assert stages == {
@@ -155,6 +157,9 @@ def test_it_is_broken_off_between_steps_and_goes_on_where_it_ended(
     assert "asked for by the engineer, approved by the reviewer; in production" in told
     assert not any(file.read_text().strip() in told for file in keys.iterdir())
 
+    assert re.fullmatch(
+        r"hosted    \d,\d{3} models of \d\d providers to search, .*", models(log).hosted_line()
+    )
     said = models(log).lines()
     assert said[0].startswith("training  recidivism@v1")
     assert "stale: trained on compas@v1, which is at v2" in said[0]

@@ -103,6 +103,23 @@ def tenants_of(log: Log, actor: Actor) -> frozenset[str] | None:
     return frozenset(g.tenant for g in user.grants if g.model_id is None)
 
 
+def tenants_with_something(log: Log, actor: Actor) -> frozenset[str] | None:
+    """The tenants in which an actor may read something, be it one model; None: every one."""
+    whole = tenants_of(log, actor)
+    if whole is None:
+        return None
+    user = _user(log, actor)
+    return whole if isinstance(user, Decision) else whole | {g.tenant for g in user.grants}
+
+
+def granted_models(log: Log, actor: Actor, tenant: str) -> frozenset[str]:
+    """Ids of the models of a tenant for which alone an actor has a grant, be it of any role."""
+    user = _user(log, actor)
+    if isinstance(user, Decision):
+        return frozenset()
+    return frozenset(g.model_id for g in user.grants if g.tenant == tenant and g.model_id is not None)
+
+
 def admit(log: Log, actor: Actor, tenant: str | None, *, operates: bool = False, what: str) -> None:
     """Ask, at a door, whether an actor may read the measurements of a tenant, or of all; or operate on all.
 

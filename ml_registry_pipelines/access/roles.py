@@ -48,6 +48,7 @@ ACTIONS: Mapping[str, frozenset[Role]] = {
     # Models and versions.
     "create_model_version": _BUILDS,
     "import_model_version": _BUILDS,
+    "import_hosted_models": _BUILDS,
     "add_artifact": _BUILDS,
     "describe_version": _BUILDS,
     "tag_version": _BUILDS,
@@ -188,6 +189,7 @@ PLATFORM: frozenset[str] = frozenset(
         READ,
         "create_model_version",
         "import_model_version",
+        "import_hosted_models",
         "add_artifact",
         "describe_version",
         "tag_version",

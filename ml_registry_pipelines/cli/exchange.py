@@ -50,6 +50,25 @@ def import_mlflow(uri: str, server_name: str | None, without_artifacts: bool, qu
         sys.exit(1)
 
 
+@import_group.command("hosted")
+@click.option(
+    "--provider", "providers", multiple=True, help="Only this one, such as openai; may be given again."
+)
+@tenant_option
+def import_hosted(providers: tuple[str, ...]) -> None:
+    """Record the models that providers host, as the genai-prices library lists them.
+
+    Again: only what changed, such as a price or a context window.
+    """
+    from ml_registry_pipelines.exchange.hosted_import import HostedImport
+
+    with open_log() as log:
+        done = HostedImport(log, **desk()).run(providers)
+    click.echo(done.sentence)
+    for sentence in done.left:
+        click.echo(f"left as it is: {sentence}")
+
+
 def attach(cli: click.Group) -> None:
     """Add these commands to `mlreg`."""
     cli.add_command(import_group)

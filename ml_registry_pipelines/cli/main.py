@@ -33,7 +33,9 @@ from ml_registry_pipelines.cli import governance as governance_cli
 from ml_registry_pipelines.cli import performance as performance_cli
 from ml_registry_pipelines.cli import registry as registry_cli
 from ml_registry_pipelines.cli import reports as reports_cli
+from ml_registry_pipelines.cli import search as search_cli
 from ml_registry_pipelines.cli import security as security_cli
+from ml_registry_pipelines.cli import similar as similar_cli
 from ml_registry_pipelines.cli import statements as statements_cli
 from ml_registry_pipelines.cli import users as users_cli
 from ml_registry_pipelines.cli import webhooks as webhooks_cli
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
-LEAN = frozenset({"get", "diff", "rollback", "models", "artifacts"})
+LEAN = frozenset({"get", "diff", "rollback", "models", "artifacts", "search"})
 """Commands that are waited for and need no pandas, whose import is a third of their time."""
 
 
@@ -115,6 +117,8 @@ approvals_cli.attach(cli)
 governance_cli.attach(cli)
 dossier_cli.attach(cli)
 security_cli.attach(cli)
+cli.add_command(search_cli.search)
+similar_cli.attach(cli)
 users_cli.attach(cli)
 
 

@@ -96,7 +96,7 @@ def models_list(
 
     with open_log() as log:
         found = registry_of(log).search_models(
-            text,
+            text=text,
             tags=parsed_tags(tags),
             owner=owner,
             stage=Stage(stage) if stage else None,
@@ -104,6 +104,7 @@ def models_list(
             after=after,
             limit=limit + 1,
             as_of=utc(as_of),
+            include_deprecated=True,
         )
     for model in found[:limit]:
         aliases = " ".join(f"{name}=v{number}" for name, number in sorted(model.aliases.items()))

@@ -53,6 +53,9 @@ OPERATING = frozenset(
         "alerts deliver",
         "performance record",
         "audit rebuild",
+        "embeddings status",
+        "embeddings update",
+        "embeddings rebuild",
         "artifacts gc",
     }
 )
@@ -300,7 +303,7 @@ def show_lines(values: Mapping[str, object]) -> None:
 def registry_of(log: Log) -> ModelRegistry:
     from ml_registry_pipelines.registry.models import ModelRegistry
 
-    return ModelRegistry(log, **desk())
+    return ModelRegistry(log, **desk(), warn=lambda told: click.echo(f"warning: {told}", err=True))
 
 
 def tracker_of(log: Log) -> LineageTracker:

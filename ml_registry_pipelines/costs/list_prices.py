@@ -102,17 +102,17 @@ def list_prices() -> tuple[Price, ...]:
 
 def model_prices(provider: str, model: ModelInfo, registry: UnitRegistry) -> Iterator[Price]:
     """The prices of one model: standard first, then those of tiers, where they differ from it."""
-    for span, offer in _schedule(model, None):
+    for span, offer in schedule(model, None):
         yield from _price(provider, model, span, offer, registry, None)
     if not model.price_variants:
         return  # Nothing but a variant heeds a tier.
     for tier, context in SERVICE_TIERS.items():
-        for span, offer in _schedule(model, context):
+        for span, offer in schedule(model, context):
             yield from _price(provider, model, span, offer, registry, tier)
 
 
 @dataclass(frozen=True)
-class _Span:
+class Span:
     """Days from and to (exclusive), and the daily window, of one offer."""
 
     first: date | None
@@ -120,7 +120,7 @@ class _Span:
     window: tuple[time, time] | None
 
 
-def _schedule(model: ModelInfo, context: Mapping[str, str] | None) -> list[tuple[_Span, ModelPrice]]:
+def schedule(model: ModelInfo, context: Mapping[str, str] | None) -> list[tuple[Span, ModelPrice]]:
     """What the library charges, as spans that do not overlap.
 
     The library decides which of its prices applies at a moment; it is asked once for every
@@ -128,7 +128,7 @@ def _schedule(model: ModelInfo, context: Mapping[str, str] | None) -> list[tuple
     in which that context changes the price are kept; without, there is no gap.
     """
     days, hours = _boundaries(model)
-    schedule: list[tuple[_Span, ModelPrice]] = []
+    schedule: list[tuple[Span, ModelPrice]] = []
     for first, last in zip([None, *days], [*days, None], strict=True):
         day = first or (last or date(2000, 1, 2)) - timedelta(days=1)
         answers: list[ModelPrice | None] = []
@@ -138,7 +138,7 @@ def _schedule(model: ModelInfo, context: Mapping[str, str] | None) -> list[tuple
             answer = standard if context is None else model.get_prices(moment, context)
             answers.append(None if context is not None and answer == standard else answer)
         schedule += [
-            (_Span(first, last, window), answer)
+            (Span(first, last, window), answer)
             for window, answer in _windows(hours, answers)
             if answer is not None
         ]
@@ -184,9 +184,9 @@ def _windows(
     return [((start, end), answer) for (start, answer), end in zip(runs, ends, strict=True)]
 
 
-def _joined(schedule: list[tuple[_Span, ModelPrice]]) -> list[tuple[_Span, ModelPrice]]:
+def _joined(schedule: list[tuple[Span, ModelPrice]]) -> list[tuple[Span, ModelPrice]]:
     """Spans that follow each other at one price, put together."""
-    joined: list[tuple[_Span, ModelPrice]] = []
+    joined: list[tuple[Span, ModelPrice]] = []
     for span, offer in schedule:
         for position, (before, same) in enumerate(joined):
             if before.window == span.window and before.last == span.first and same == offer:
@@ -198,7 +198,7 @@ def _joined(schedule: list[tuple[_Span, ModelPrice]]) -> list[tuple[_Span, Model
 
 
 def _price(
-    provider: str, model: ModelInfo, span: _Span, offer: ModelPrice, registry: UnitRegistry, tier: str | None
+    provider: str, model: ModelInfo, span: Span, offer: ModelPrice, registry: UnitRegistry, tier: str | None
 ) -> Iterator[Price]:
     """The offer as a price of ours; none where it charges only for what no log of ours counts."""
     priced: _Priced = [

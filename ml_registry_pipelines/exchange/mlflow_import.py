@@ -114,7 +114,8 @@ class MlflowImport:
     ) -> None:
         self.server = server
         self.name = name or server.uri
-        self.registry = ModelRegistry(log, actor=actor, tenant=tenant, run_id=run_id)
+        # What another registry holds is wanted here, whatever it is like.
+        self.registry = ModelRegistry(log, actor=actor, tenant=tenant, run_id=run_id, warn=lambda _: None)
         self._copier = VersionCopier(
             server,
             self.name,

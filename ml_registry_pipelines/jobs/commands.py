@@ -95,6 +95,7 @@ def command_job(
     def command(context: dg.OpExecutionContext, config: form, registry: RegistryResource) -> None:  # type: ignore[valid-type]
         given: InTenant = config
         run = context.run
+        warnings_of: list[str] = []
         try:
             refuse_variables(form, run.run_config)
             at = Desks(
@@ -104,11 +105,15 @@ def command_job(
                 registry.edges(given.tenant, run.run_id),
                 f"run/{run.root_run_id or run.run_id}",
             )
+            at.models.warn = warnings_of.append
             done = does(given, at)
         except MlregError as wrong:
             # Asked again, it would be as wrong.
             raise dg.Failure(str(wrong), allow_retries=False) from None
-        context.add_output_metadata(_told(done))
+        for sentence in warnings_of:
+            context.log.warning(sentence)
+        warned = {"near duplicates": "; ".join(warnings_of)} if warnings_of else {}
+        context.add_output_metadata({**_told(done), **warned})
 
     @dg.config_mapping
     def as_form(config: form) -> dict[str, Any]:  # type: ignore[valid-type]

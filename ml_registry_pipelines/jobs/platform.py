@@ -194,5 +194,11 @@ def all_jobs() -> "list[UnresolvedAssetJobDefinition]":
             ["operations/artifact_store"],
             "Removes files that no model version has ever needed; with `dry_run`, says which.",
         ),
+        _job(
+            "embed_models",
+            ["search/model_embeddings"],
+            "Embeds models that changed, so that likeness and hybrid search know them. `whole` compares all models; "
+            "`rebuild` makes every vector anew. With another embedder set, all go into a new table.",
+        ),
         _job("maintain_tables", ["operations/table_upkeep"], "Compacts and cleans up all tables."),
     ]

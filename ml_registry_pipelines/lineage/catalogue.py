@@ -14,6 +14,8 @@ from typing import Any, Self
 from ml_registry_pipelines.lineage.staleness import Behind, DatasetVersion, Standing, compare
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.needs import LIVE_STAGES
+from ml_registry_pipelines.registry.references import versions_of
+from ml_registry_pipelines.registry.relationships import edges_at
 from ml_registry_pipelines.registry.states import (
     AI_ACT_CLASSIFICATION,
     DATASET,
@@ -32,6 +34,8 @@ NEWEST = 3
 """Versions of each model that are shown whatever their stage."""
 MOST_EDGES = 8 * MOST
 
+LISTED = "json_extract_string(state, '$.metadata.hosted.catalog') IS NOT NULL"
+"""Models that an import of a provider's catalogue has made; among thousands of them a few are used."""
 _STATE_OF = "tenant, type, id, from_sequence, position, recorded_at, valid_from, actor, action, state"
 
 
@@ -96,19 +100,25 @@ class Entry:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is shown, and how many of each kind are not, for want of room."""
+    """What is shown, and how many of each kind are not, for want of room.
+
+    `unused` are the models of imported catalogues that nothing here uses, which search finds and no graph shows.
+    """
 
     entries: tuple[Entry, ...] = ()
     left_out: Mapping[str, int] = field(default_factory=dict)
+    unused: int = 0
 
     @classmethod
     def parse(cls, given: Mapping[str, Any]) -> Self:
         """What `recorded` wrote."""
-        return cls(tuple(Entry.parse(e) for e in given["entries"]), dict(given["left_out"]))
+        entries = tuple(Entry.parse(e) for e in given["entries"])
+        return cls(entries, dict(given["left_out"]), int(given["unused"]))
 
     def recorded(self) -> dict[str, Any]:
         """The catalogue as JSON."""
-        return {"entries": [e.recorded() for e in self.entries], "left_out": dict(self.left_out)}
+        entries = [e.recorded() for e in self.entries]
+        return {"entries": entries, "left_out": dict(self.left_out), "unused": self.unused}
 
 
 def read_catalogue(log: Log, *, most: int = MOST, newest: int = NEWEST) -> Catalogue:
@@ -116,13 +126,37 @@ def read_catalogue(log: Log, *, most: int = MOST, newest: int = NEWEST) -> Catal
 
     Room is given in this order: live deployments with what they serve, versions in production,
     staging or shadow with their models, the data that those learned from, other models with
-    their newest versions, other datasets; of each kind the newest first.
+    their newest versions, other datasets; of each kind the newest first. A model of an imported catalogue
+    of providers is shown as soon as it is used: staged, deployed, given an alias, a further version or a
+    class under the AI Act, or related to anything.
 
     Args:
         most: entries at most.
         newest: versions of each model that are shown whatever their stage.
     """
     return _Reader(log.view("default"), most, newest).read()
+
+
+def is_shown(view: View, model: str) -> bool:
+    """Whether a graph with room enough shows a living model: all of them but listed ones that nothing uses."""
+    state = view.by_id("things", model)
+    if state is None or state.deleted:
+        return False
+    if not isinstance(listed := _metadata(state).get("hosted"), Mapping) or "catalog" not in listed:
+        return True
+    versions = versions_of(view, model)
+    return bool(
+        state.data.get("aliases")
+        or any(v.data["stage"] in LIVE_STAGES or v.data["version"] > 1 for v in versions)
+        or edges_at(view, [model, *(v.id for v in versions)])
+        or view.select(
+            "catalogue.classified",
+            "things",
+            "type = $type AND NOT deleted AND json_extract_string(state, '$.metadata.model_id') = $model",
+            limit=1,
+            parameters={"type": AI_ACT_CLASSIFICATION, "model": model},
+        )
+    )
 
 
 class _Reader:
@@ -140,6 +174,7 @@ class _Reader:
         self.newest_data: dict[str, State] = {}
         self.names: dict[str, str] = {}
         self.classes: dict[str, Mapping[str, Any]] = {}
+        self.unused: list[str] = []
 
     def read(self) -> Catalogue:
         self.deployments = self._states(
@@ -156,18 +191,20 @@ class _Reader:
             """,
             {"stages": list(LIVE_STAGES), "served": served},
         )
-        self.models = self._states(
-            "things",
-            """
-            type = 'model' AND NOT deleted
-            ORDER BY id IN (SELECT unnest($first::VARCHAR[])) DESC, from_sequence DESC, id
-            """,
-            {"first": sorted({_model_of(s) for s in self.versions.values()})},
-        )
         self.classes = {
             str(_metadata(s).get("model_id")): _metadata(s)
             for s in self._states("things", f"type = '{AI_ACT_CLASSIFICATION}' AND NOT deleted").values()
         }
+        first = {_model_of(s) for s in self.versions.values()}
+        self.unused = self._unused(first | self.classes.keys())
+        self.models = self._states(
+            "things",
+            """
+            type = 'model' AND NOT deleted AND id NOT IN (SELECT unnest($unused::VARCHAR[]))
+            ORDER BY id IN (SELECT unnest($first::VARCHAR[])) DESC, from_sequence DESC, id
+            """,
+            {"first": sorted(first), "unused": self.unused},
+        )
         self._add_newest_versions()
         self.versions = {i: s for i, s in self.versions.items() if _model_of(s) in self.models}
         self._read_data()
@@ -177,9 +214,52 @@ class _Reader:
         return Catalogue(
             tuple(self._entry(i, edges.get(i, set()) & shown) for i in order[: self.most]),
             self._left_out(shown),
+            len(self.unused),
         )
 
     # -- what there is --------------------------------------------------------------------
+
+    def _unused(self, used: Iterable[str]) -> list[str]:
+        """Ids of listed models, beside those that are known to be used, that nothing here uses."""
+        listed = self._ids(
+            "things",
+            f"""
+            SELECT id FROM current
+            WHERE type = 'model' AND NOT deleted AND {LISTED}
+              AND id NOT IN (SELECT unnest($used::VARCHAR[]))
+              AND coalesce(len(json_keys(state, '$.aliases')), 0) = 0
+            """,
+            {"used": sorted(used)},
+        )
+        if not listed:
+            return []
+        versions = list(
+            self._query(
+                "model_versions",
+                """
+                SELECT id, model_id, version FROM current
+                WHERE model_id IN (SELECT unnest($listed::VARCHAR[])) AND NOT deleted
+                """,
+                {"listed": listed},
+            )
+        )
+        model_of = {str(i): str(model) for i, model, _ in versions} | {i: i for i in listed}
+        related = self._ids(
+            "relationships",
+            """
+            SELECT unnest([source_id, target_id]) AS id FROM current
+            WHERE NOT deleted AND (
+              source_id IN (SELECT unnest($ids::VARCHAR[])) OR target_id IN (SELECT unnest($ids::VARCHAR[]))
+            )
+            """,
+            {"ids": list(model_of)},
+        )
+        touched = {model_of[i] for i in related if i in model_of}
+        touched |= {str(model) for _, model, number in versions if number > 1}
+        return sorted(set(listed) - touched)
+
+    def _ids(self, table: str, sql: str, parameters: Mapping[str, object]) -> list[str]:
+        return [str(row[0]) for row in self._query(table, sql, parameters)]
 
     def _add_newest_versions(self) -> None:
         """The last few versions of each model, and those that an alias means."""
@@ -314,6 +394,7 @@ class _Reader:
         )
         held = {MODEL: self.models, DATASET: self.datasets, DEPLOYMENT: self.deployments}
         left = {kind: n - len(held[kind].keys() & shown) for kind, n in rows}
+        left[MODEL] = left.get(MODEL, 0) - len(self.unused)
         left[MODEL_VERSION] = len(self.versions.keys() - shown)
         return {kind: n for kind, n in sorted(left.items()) if n > 0}
 

@@ -92,6 +92,8 @@ def _model_version(
 ) -> Iterator[Report]:
     data = state.data
     model, version = shown.get(str(data["model_id"])), shown.get(state.id)
+    if model is None and version is None:
+        return  # As most of a catalogue of thousands: not even its history is looked at.
     if _is_first(view, state):
         facts = {
             **_metrics(data),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from ml_registry_pipelines.access.access_log import AccessLog, Outcome
 from ml_registry_pipelines.lake.lake import Lake
-from ml_registry_pipelines.registry.actors import Policy, Request
+from ml_registry_pipelines.registry.actors import Decision, Policy, Request
 from ml_registry_pipelines.registry.bulk import BulkFiles
 from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.command_queue import CommandQueue, Waiting
@@ -105,11 +105,7 @@ class Log:
         Raises:
             NotAllowed: it refuses.
         """
-        if self._policy is None:
-            from ml_registry_pipelines.access.policy import policy_of
-
-            self._policy = policy_of(self)
-        decision = self._policy(request)
+        decision = self.decision(request)
         if not decision.allowed:
             AccessLog(self.lake).note(
                 request.actor,
@@ -123,6 +119,14 @@ class Log:
                 f"{request.actor.id!r} may not {request.action} in tenant {request.tenant!r}: "
                 f"{decision.reason}"
             )
+
+    def decision(self, request: Request) -> Decision:
+        """What the policy says, for who asks about one thing after another and notes the refusal itself."""
+        if self._policy is None:
+            from ml_registry_pipelines.access.policy import policy_of
+
+            self._policy = policy_of(self)
+        return self._policy(request)
 
     # -- writing -----------------------------------------------------------------------
 

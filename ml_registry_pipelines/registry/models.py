@@ -6,13 +6,13 @@ Stages, aliases and promotion are in `promotion.py`, what versions are made of i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.artifacts import ArtifactStore, Content
-from ml_registry_pipelines.registry.canonical import canonical
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import state_of
 from ml_registry_pipelines.registry.errors import (
@@ -29,7 +29,7 @@ from ml_registry_pipelines.registry.needs import needed_by
 from ml_registry_pipelines.registry.references import dataset_state, living, version_state, versions_of
 from ml_registry_pipelines.registry.relationships import edge
 from ml_registry_pipelines.registry.states import DATASET_VERSION, MODEL, MODEL_VERSION, State
-from ml_registry_pipelines.registry.things import NewThing, Thing, Things
+from ml_registry_pipelines.registry.things import NewThing, Thing, Things, thing_of
 from ml_registry_pipelines.registry.version_artifacts import VersionArtifacts, checked_artifact_kind
 from ml_registry_pipelines.registry.versions import (
     Artifact,
@@ -59,6 +59,8 @@ class ModelRegistry(VersionArtifacts):
         tenant: the organisation.
         run_id: the Dagster run that the commands come from.
         s3: reaches the bucket of the artifacts; by default a client made from the lake's settings.
+        warn: told, as a sentence each, of models that one that is registered may be the same as; by default
+            they become Python's `NearDuplicateWarning`.
 
     Example:
         >>> registry = ModelRegistry(Log(Lake("lake")), actor=Actor("p1"))  # doctest: +SKIP
@@ -73,11 +75,13 @@ class ModelRegistry(VersionArtifacts):
         tenant: str = "default",
         run_id: str | None = None,
         s3: S3Client | None = None,
+        warn: Callable[[str], object] | None = None,
     ) -> None:
         super().__init__(log, actor=actor, tenant=tenant, run_id=run_id)
         self.things = Things(log, actor=actor, tenant=tenant, run_id=run_id)
         self.artifacts = ArtifactStore(log.lake, client=s3)
         self.links = Links(self.artifacts, tenant)
+        self.warn = warn
 
     # -- models ------------------------------------------------------------------------
 
@@ -92,13 +96,13 @@ class ModelRegistry(VersionArtifacts):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Thing:
-        """Register a model, still without a version.
+        """Register a model, still without a version; warn of those that it may be the same as.
 
         Raises:
             NameTaken: a living model has the name.
             InvalidInput: a name, tag or owner cannot be recorded.
         """
-        return self.things.register(
+        made = self.things.register(
             MODEL,
             name,
             description=description,
@@ -108,6 +112,20 @@ class ModelRegistry(VersionArtifacts):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
+        from ml_registry_pipelines.search.registering import like_model, warn_in_python
+
+        known = like_model(
+            self.log,
+            made.name,
+            actor=self.actor,
+            tenant=self.tenant,
+            description=description,
+            tags=tags,
+            patient=self.warn is not None,
+        )
+        for sentence in known:
+            (self.warn or warn_in_python)(sentence)
+        return made
 
     def register_many(self, models: Iterable[NewThing], *, idempotency_key: str | None = None) -> int:
         """Register many models in one atomic command; return how many."""
@@ -127,8 +145,9 @@ class ModelRegistry(VersionArtifacts):
 
     def search_models(
         self,
-        text: str | None = None,
+        query: str = "",
         *,
+        text: str | None = None,
         tags: Mapping[str, TagValue] | None = None,
         owner: str | None = None,
         status: str | None = None,
@@ -136,59 +155,57 @@ class ModelRegistry(VersionArtifacts):
         alias: str | None = None,
         framework: str | None = None,
         min_metrics: Mapping[str, float] | None = None,
+        order_by: str | Sequence[str] = (),
+        include_deprecated: bool = False,
         after: str | None = None,
         limit: int | None = None,
         as_of: datetime | None = None,
     ) -> list[Thing]:
         """Models that meet all conditions, by name, with their aliases.
 
+        `ModelSearch` gives pages, relevance and versions beside.
+
         Args:
+            query: in the query language, such as `tags.team = 'fraud' AND metrics.auc > 0.9`.
             text: occurs in name or description, in any case.
             tags: all of them are set, type and value alike.
             status: active or deprecated.
             stage, framework, min_metrics: one and the same living version has them all.
             alias: the model has that alias.
+            order_by: keys such as `metrics.auc DESC`, in the place of the name.
+            include_deprecated: also deprecated models, which are left out unless `status` or the query
+                asks for them.
+            after: the `cursor` of the last model of the page before; for the order by name.
+
+        Raises:
+            QueryError: the query or the order cannot be read; it points at the character.
         """
-        ids = None
-        if stage or framework or min_metrics:
-            ids = self._with_version(stage, framework, min_metrics or {}, as_of)
-        return self.things.find(
-            MODEL,
+        from ml_registry_pipelines.search.keywords import conditions
+        from ml_registry_pipelines.search.models import ModelSearch
+
+        asked = conditions(
+            query,
             text=text,
-            tags=tags,
+            tags=tags or {},
             owner=owner,
             status=status,
+            stage=None if stage is None else stage_of(stage).value,
             alias=alias,
-            ids=ids,
+            framework=framework,
+            min_metrics=min_metrics or {},
+        )
+        search = ModelSearch(self.log, actor=self.actor, tenant=self.tenant)
+        found, sequence = search.listed(
+            asked,
+            order_by=order_by,
             after=after,
             limit=limit,
+            include_deprecated=include_deprecated,
             as_of=as_of,
         )
-
-    def _with_version(
-        self,
-        stage: Stage | str | None,
-        framework: str | None,
-        metrics: Mapping[str, float],
-        as_of: datetime | None,
-    ) -> list[str]:
-        canonical({"framework": framework})  # Else it is no text that a framework could have.
-        states = self.view(as_of).select(
-            "registry.search_versions",
-            "model_versions",
-            """
-            NOT deleted AND ($stage IS NULL OR stage = $stage)
-            AND ($framework IS NULL OR framework = $framework)
-            """,
-            parameters={"stage": stage_of(stage).value if stage else None, "framework": framework},
-        )
-        return sorted(
-            {
-                str(s.data["model_id"])
-                for s in states
-                if all(s.data["metrics"].get(name, float("-inf")) >= least for name, least in metrics.items())
-            }
-        )
+        view = replace(self.now(), at=sequence)
+        states = {state.id: state for state in view.by_any("things", "id", sorted(found))}
+        return [thing_of(states[identity]) for identity in found]
 
     def is_version(self, given: str) -> bool:
         """Whether what a person wrote means a version: it has an `@` and is no model's name."""
@@ -307,7 +324,8 @@ class ModelRegistry(VersionArtifacts):
         idempotency_key: str | None = None,
         valid_from: datetime | None = None,
     ) -> Version:
-        """Store the content and record the next version of a model; both never change.
+        """Store the content and record the next version of a model; both never change. Warns where another
+        model has the same content.
 
         Bytes are stored before the command: if that fails, they are in nobody's way, and
         storing them again costs nothing.
@@ -372,7 +390,19 @@ class ModelRegistry(VersionArtifacts):
             idempotency_key=idempotency_key,
             valid_from=valid_from,
         )
-        return self._version(self.now(), state_of(done))
+        made = self._version(self.now(), state_of(done))
+        from ml_registry_pipelines.search.registering import like_version, warn_in_python
+
+        for sentence in like_version(
+            self.log,
+            made.reference,
+            made.model_id,
+            made.content_digest,
+            actor=self.actor,
+            tenant=self.tenant,
+        ):
+            (self.warn or warn_in_python)(sentence)
+        return made
 
     def list_versions(
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None

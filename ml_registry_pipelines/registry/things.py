@@ -175,7 +175,7 @@ def _check_open(kind: str, verb: str) -> None:
         raise InvalidInput(f"nobody can {verb} a {name} by hand; {OWN_VERBS[kind]} records it")
 
 
-def _place(cursor: str) -> tuple[str, str, str]:
+def place_of(cursor: str) -> tuple[str, str, str]:
     """What a thing's cursor says."""
     try:
         match json.loads(cursor):
@@ -592,7 +592,7 @@ class Things(Desk):
         canonical(
             {"kind": kind, "text": text, "status": status}
         )  # Else it is no text that a name could hold.
-        name, type_, id_ = (None, None, None) if after is None else _place(after)
+        name, type_, id_ = (None, None, None) if after is None else place_of(after)
         rows = self.view(as_of).select(
             "registry.find",
             "things",

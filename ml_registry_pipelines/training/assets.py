@@ -289,10 +289,22 @@ def _train(
     context.log.info("%s %s", recorded.version.reference, recorded.how.value)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(recorded.version.content_digest),
-        metadata=_model_metadata(recorded, sets.values()),
+        metadata={**_model_metadata(recorded, sets.values()), **_likeness(recorder, recorded)},
         tags=tags,
         check_results=_checked(context, recorder, recorded, options, rows),
     )
+
+
+def _likeness(recorder: Recorder, recorded: Recorded) -> dict[str, Any]:
+    """The model's nearest relatives, as far as there are vectors, and the page that has more of them."""
+    from ml_registry_pipelines.search.relatives import nearest_told, search_address
+
+    registry, model = recorder.registry, recorded.version.model_id
+    near = nearest_told(registry.log, model, actor=registry.actor, tenant=registry.tenant)
+    return {
+        "search": dg.MetadataValue.url(search_address(registry.tenant, model)),
+        **({"nearest relatives": near} if near else {}),
+    }
 
 
 def _checked(
@@ -419,6 +431,7 @@ def _asset(
             recorder = Recorder(
                 log, tenant=options.tenant, run_id=context.run.run_id, step=step, tags=context.run.tags
             )
+            recorder.registry.warn = context.log.warning
             return work(context, recorder, call, function)
 
     _sign(compute, function, passed)

@@ -91,7 +91,7 @@ def test_a_name_that_nobody_can_read_is_refused(registry, name):
 )
 def test_any_other_name_is_a_name(registry, name):
     registry.register_model(name)
-    assert [m.name for m in registry.search_models(name)] == [name]
+    assert [m.name for m in registry.search_models(text=name)] == [name]
 
 
 def test_two_spellings_of_the_same_characters_are_one_name(registry):
@@ -147,11 +147,11 @@ def test_search_meets_all_conditions_and_a_tag_matches_by_type_and_value(registr
     registry.create_model_version("fraud US", HOSTED, VersionFacts(metrics={"auc": 0.9}, framework="xgboost"))
     registry.set_alias("fraud US@v1", "champion")
 
-    def names(*text, **conditions):
-        return [m.name for m in registry.search_models(*text, **conditions)]
+    def names(query="", **conditions):
+        return [m.name for m in registry.search_models(query, **conditions)]
 
-    assert names("FRAUD") == ["Fraud EU", "fraud US"]
-    assert names("card") == ["Fraud EU"]
+    assert names(text="FRAUD") == ["Fraud EU", "fraud US"]
+    assert names(text="card") == ["Fraud EU"]
     assert names(tags={"n": 1.0}) == ["Fraud EU"]
     assert names(tags={"n": "1"}) == []
     assert names(tags={"n": 1, "t": "1"}, owner="team:a") == ["Fraud EU"]

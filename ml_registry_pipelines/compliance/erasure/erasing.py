@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ml_registry_pipelines.access.access_log import AccessLog
 from ml_registry_pipelines.compliance.erasure import tables
 from ml_registry_pipelines.compliance.erasure.certificates import Certificate, keep
-from ml_registry_pipelines.compliance.erasure.homes import Busy, clean, place_of
+from ml_registry_pipelines.compliance.erasure.homes import SEARCH_INDEX, Busy, clean, place_of, remove_index
 from ml_registry_pipelines.compliance.erasure.landing import NotRewritten, Theirs, mentions, rewrite
 from ml_registry_pipelines.compliance.erasure.planning import Plan, group_of, plan, roots_of
 from ml_registry_pipelines.compliance.erasure.proof import Proof, prove
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 SOURCE = "erasure"
 VECTORS = "place:vectors"
-CLEANED = frozenset({"Dagster", "cache", "report", "written aside"})
+CLEANED = frozenset({"Dagster", "cache", "report", "search index", "written aside"})
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,9 @@ class Eraser:
                 continue
             folder = roots[hit.root].folder
             try:
-                if place is not None and place.removed:
+                if SEARCH_INDEX in hit.path:
+                    remove_index(folder, hit.path)
+                elif place is not None and place.removed:
                     # Written aside by a batch that began after the list was asked: it has nobody in it.
                     folder.delete(hit.path)
                 elif hit.root == "cache":

@@ -34,12 +34,14 @@ class Place:
     """Whether the file goes as a whole: it is made again, or was of no use."""
 
 
+SEARCH_INDEX = "search_index/"
 PLACES = (
     Place("report", "reports/", removed=True),
     Place("written aside", "staging/", removed=True),
     Place("Dagster", "dagster/", removed=False),
     Place("artifact", "artifacts/", removed=False),
     Place("vectors", "vectors/", removed=False),
+    Place("search index", SEARCH_INDEX, removed=True),
 )
 
 
@@ -155,6 +157,18 @@ def _alone(data: bytes, place: int, length: int) -> bool:
     from ml_registry_pipelines.compliance.erasure.searching import stands_alone
 
     return stands_alone(data, place, length)
+
+
+def remove_index(folder: Folder, path: str) -> None:
+    """Remove the search index that a file belongs to, as a whole: the next search makes it anew from the log.
+
+    Its name goes first, so that nobody opens what is being removed; and never a journal alone, which
+    would damage the database for who has it open.
+    """
+    base = path[: path.index(SEARCH_INDEX) + len(SEARCH_INDEX)]
+    entries = list(folder.entries(base))
+    for entry in sorted(entries, key=lambda entry: not entry.path.endswith("/current")):
+        folder.delete(entry.path)
 
 
 def remove(root: str, path: str, storage_options: dict[str, str] | None = None) -> bool:

@@ -176,6 +176,9 @@ def _files(loose: Iterable[Hit]) -> Iterator[Item]:
                 yield Item(
                     group, "report", "reports/", Action.REMATERIALISE, amount, "removed, to be made again"
                 )
+            case "search index":
+                reason = "removed, and made anew from the log"
+                yield Item(group, name, "search_index/", Action.REMATERIALISE, amount, reason)
             case "Dagster":
                 reason = "identifiers in run, event and process logs are replaced, and the databases vacuumed"
                 yield Item(group, "Dagster's home", "Dagster's home", Action.DELETE, amount, reason)

@@ -1,8 +1,8 @@
 """One person in Lance datasets: which values of theirs there are, and how their rows go.
 
 A dataset keeps rows that were deleted in its older versions, so every version is read, and after a
-deletion all but the newest one go. Indices over words hold what nothing here can take apart; they are
-dropped with the rows, to be made again from what is left.
+deletion it is written anew and all but the newest version go. Indices over words hold what nothing
+here can take apart; they are dropped with the rows, to be made again from what is left.
 """
 
 from __future__ import annotations
@@ -85,11 +85,32 @@ def forget(folder: Folder, dataset: str, needles: Needles) -> int:
             part = numbers[start : start + ROWS]
             table.delete(f"_rowid IN ({', '.join(map(str, part))})")
             gone += len(part)
+        if gone:
+            table = _written_anew(base, name, _options(folder), table)
         for index in table.list_indices():
             if _holds_words(index):
                 table.drop_index(index.name)
         table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
         return gone
+
+
+def _written_anew(base: str, name: str, options: dict[str, str] | None, table: Any) -> Any:
+    """The table from the rows that are left. Compaction leaves a file alone of which less than a tenth is deleted.
+
+    Indices go with the old files: what uses one builds it again.
+    """
+    import lancedb
+    import pyarrow as pa
+
+    store, wanted = lancedb.connect(base, storage_options=options), table.schema
+    plain = name.removesuffix(ENDING)
+    if not table.count_rows():
+        return store.create_table(plain, schema=wanted, mode="overwrite")
+    left = (
+        pa.RecordBatch.from_arrays([batch.column(field.name) for field in wanted], schema=wanted)
+        for batch in table.search().limit(None).to_batches(ROWS)
+    )
+    return store.create_table(plain, pa.RecordBatchReader.from_batches(wanted, left), mode="overwrite")
 
 
 def _rows_with(table: Any, needles: Needles) -> Iterator[int]:

@@ -290,10 +290,13 @@ def test_a_person_goes_from_every_version_of_a_lance_dataset(tmp_path):
         older = store.create_table("older", pa.table({"text": [JANE, BOB]}))
         older.delete(f"text = '{JANE}'")
         notes.create_index("text", config=lancedb.index.FTS())
+        # One of so many that compaction would leave the file as it is.
+        store.create_table("many", pa.table({"text": [BOB] * 999 + [f"u {JANE}"]}))
         worker = eraser(lake, log)
         done = worker.erase(worker.subject([JANE]))
         assert done.complete, done.sentence()
         assert store.open_table("notes").count_rows() == 99
+        assert store.open_table("many").count_rows() == 999
         assert store.open_table("older").to_arrow()["text"].to_pylist() == [BOB]
         assert done.proof.planted["storage: Lance, of an older version"]
     assert not [
