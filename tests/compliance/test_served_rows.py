@@ -230,7 +230,7 @@ def test_silence_and_traffic_that_no_rule_covers_could_not_run(live: Live, opene
 @pytest.mark.parametrize(
     ("columns", "served", "said"),
     [
-        ({"label": None}, {"label_metric": "came"}, "declares no label"),
+        ({"label": None}, {"label_metric": "came"}, "declares none; name its column"),
         ({}, {"label_metric": " "}, "no name of a metric"),
         ({}, {"label_metric": "came", "label_days": -1}, "within 0 to"),
         ({}, {"label_days": 3}, "need the metric"),
