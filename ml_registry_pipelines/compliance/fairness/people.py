@@ -7,15 +7,20 @@ What a column holds never leaves this room, but for the names of groups, which a
 from __future__ import annotations
 
 import math
+import os
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ml_registry_pipelines.compliance.evaluation_rows import LABEL, PREDICTION, Evaluation, Outcome, Task
 from ml_registry_pipelines.errors import MlregError
+from ml_registry_pipelines.lake.reading import FEW_ROWS, answer
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -28,6 +33,8 @@ DEEPEST = 3
 NOT_STATED = "(not stated)"
 MOST_GROUPS = 1_000
 """Groups of crossed attributes above which they name persons rather than groups."""
+
+_OPENING = threading.Lock()
 
 
 class NotMeasurable(MlregError):
@@ -165,15 +172,16 @@ class Data:
         Args:
             beside: further columns of the rows.
         """
-        import duckdb
         import pyarrow as pa
 
         rows = self.rows
         for name, values in (beside or {}).items():
             rows = rows.append_column(name, pa.array(values))
-        with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+        with _OPENING:
+            connection = _database(os.getpid(), rows.num_rows < FEW_ROWS).cursor()
+        with connection:
             connection.register("evaluation", rows)
-            return connection.sql(sql, params=dict(parameters or {})).to_arrow_table()
+            return answer(connection, sql, parameters, over=rows.num_rows)
 
     def people(self, attributes: Sequence[str], *needed: str) -> list[People]:
         """Counts by group, largest group first.
@@ -315,3 +323,17 @@ def is_positive(data: Data, stated: str, word: str) -> bool:
             f"the {data.evaluation.favourable.value} one"
         )
     return Outcome(stated) is Outcome.POSITIVE
+
+
+@cache
+def _database(
+    process: int,  # noqa: ARG001 - a fork needs its own
+    few: bool,
+) -> duckdb.DuckDBPyConnection:
+    """A database that reads no file, opened once: to open one takes longer than to count a small evaluation."""
+    import duckdb
+
+    one = {"threads": "1"} if few else {}
+    return duckdb.connect(
+        config={"enable_external_access": "false", "python_enable_replacements": "false", **one}
+    )
