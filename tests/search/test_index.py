@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 import subprocess
 import sys
@@ -302,6 +303,11 @@ def test_pages_neither_skip_nor_repeat_while_another_writes(own):
         assert pages == whole
 
 
+def payload(cursor: str) -> bytes:
+    """What a cursor holds, behind its digest."""
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[12:]
+
+
 def test_a_grant_for_some_models_is_a_condition_of_every_search(own):
     _, key = Users(own, actor=Actor("owner", authenticated_by=BY_FOLDER)).init()
     users = Users(own, actor=actor_for_key(own, key.text))
@@ -316,6 +322,12 @@ def test_a_grant_for_some_models_is_a_condition_of_every_search(own):
     assert [hit.name for hit in search.search("tags.n >= 1").hits] == ["m2"]
     assert search.count() == search.count("name LIKE 'm%'") == 2
     assert [hit.name for hit in search.search(text="m0 m1").hits] == ["m0"]
+    # What a word weighs says nothing of models that may not be read: neither do scores, nor cursors.
+    page = search.search(text="m0 m1 m2", limit=1)
+    assert [word in str(payload(page.cursor)) for word in ("m0", "m1", "m2")] == [True, False, True]
+    before = search.search(text="m0").hits[0].score
+    ModelRegistry(own, actor=users.actor).register_model("another", description="m0 m0")
+    assert search.search(text="m0").hits[0].score == before
     assert len(search.matching()) == 2
     assert not search.matching().contains(ModelRegistry(own, actor=users.actor).get_model("m1").id)
     assert [m.name for m in ModelRegistry(own, actor=actor).search_models("tags.n <= 1")] == ["m0"]
