@@ -370,7 +370,11 @@ class Folder:
         if deleted:
             return
         db.execute(f"UPDATE docs SET until = ? WHERE model = ? AND until = {NOW}", (since, model))
-        counts = [counted(name), counted(description), self._words_of_card(tenant, card[0]) if card else Counter()]
+        counts = [
+            counted(name),
+            counted(description),
+            self._words_of_card(tenant, card[0]) if card else Counter(),
+        ]
         length = sum(sum(count.values()) for count in counts)
         doc = self._numbered("docs")
         self._add("docs", doc, model, since, NOW, length, digest)
