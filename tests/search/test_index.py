@@ -385,6 +385,7 @@ def test_a_grant_for_some_models_is_a_condition_of_every_search(own):
     assert [hit.name for hit in search.search(text="m0 m1").hits] == ["m0"]
     # What a word weighs says nothing of models that may not be read: neither do scores, nor cursors.
     page = search.search(text="m0 m1 m2", limit=1)
+    assert page.cursor is not None
     assert [word in str(payload(page.cursor)) for word in ("m0", "m1", "m2")] == [True, False, True]
     before = search.search(text="m0").hits[0].score
     ModelRegistry(own, actor=users.actor).register_model("another", description="m0 m0")
