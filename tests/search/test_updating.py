@@ -350,7 +350,9 @@ def test_whatever_happened_to_the_folder_is_said_and_mended_by_one_command(log, 
 def test_a_folder_that_cannot_be_written_is_named(log, registry):
     Path(log.lake.root, "vectors").write_text("a file where the folder should be")
     for make in (update, rebuild):
-        with pytest.raises(VectorsDamaged, match=r"vectors cannot be written: File exists; vectors are made where"):
+        with pytest.raises(
+            VectorsDamaged, match=r"vectors cannot be written: File exists; vectors are made where"
+        ):
             make(log)
 
 
