@@ -293,6 +293,12 @@ def test_status_says_when_another_embedder_is_set(log, registry, monkeypatch):
     monkeypatch.setenv("MLREG_EMBEDDER", "lancedb:other")
     assert not status(log).is_current
     assert "they are by wordllama, and the setting is lancedb:other" in status(log).sentence
+    # What no update could do, none is advised to do.
+    monkeypatch.setenv("MLREG_EMBEDDER", "wordllamas")
+    assert status(log).sentence.endswith(
+        "'wordllamas' is no embedder; MLREG_EMBEDDER is one of wordllama, sentence-transformers:MODEL, "
+        "lancedb:NAME?parameter=value."
+    )
 
 
 def test_an_empty_registry_has_an_empty_table_and_no_complaint(log):
