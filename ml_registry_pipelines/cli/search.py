@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ml_registry_pipelines.cli.support import as_of_option, desk, open_log, utc
+from ml_registry_pipelines.cli.support import as_of_option, desk, open_log, tenant_option, utc
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.search.results import Hit, Page
@@ -47,6 +47,7 @@ def search() -> None:
 @click.option("--count", "counted", is_flag=True, help="Only say how many there are.")
 @click.option("--json", "as_json", is_flag=True, help="Print the page as JSON.")
 @as_of_option
+@tenant_option
 def find(
     query: str,
     text: str | None,

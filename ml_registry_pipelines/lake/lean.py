@@ -12,9 +12,15 @@ import sys
 class _WithoutPandas:
     def find_spec(self, name: str, *_: object) -> None:
         if name == "pandas":
-            raise ImportError("this process does without pandas")
+            # The very error of a module that is not installed: lancedb looks for that one and no other.
+            raise ModuleNotFoundError("this process does without pandas", name=name)
 
 
 def without_pandas() -> None:
-    """Make pandas look absent to this process, for good; to be called before anything imports it."""
+    """Make pandas look absent to this process; to be called before anything imports it."""
     sys.meta_path.insert(0, _WithoutPandas())
+
+
+def with_pandas() -> None:
+    """Let pandas be imported again, for code of others that may want it."""
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _WithoutPandas)]

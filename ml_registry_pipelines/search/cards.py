@@ -63,13 +63,15 @@ class Card:
     words: str
     """What its card and its newest version say in prose."""
 
-    def told_to(self, may_read: Callable[[str], bool]) -> Card:
-        """The card without the names of base models that somebody may not read."""
+    def told_to(self, may_read: Callable[[str], bool], *, datasets: bool) -> Card:
+        """The card without the names of base models, and of `datasets`, that somebody may not read."""
         kept = [n for n, one in enumerate(self.base_ids) if may_read(one)]
         return replace(
             self,
             base_models=tuple(self.base_models[n] for n in kept),
             base_ids=tuple(self.base_ids[n] for n in kept),
+            trained_on=self.trained_on if datasets else (),
+            evaluated_on=self.evaluated_on if datasets else (),
         )
 
     @cached_property

@@ -55,6 +55,12 @@ _COLUMNS = {
 }
 
 
+_LONG = frozenset({"description", "tags", "params", "framework", "licence"})
+"""Fields whose texts may be long."""
+SORTED_BY = 250
+"""Characters of a text that count in an order: a cursor carries them, and may be part of an address."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """Names of the relations that a condition is about: states of a model, state and facts of a version."""
@@ -242,7 +248,12 @@ class Compiler:
                 f"{state if f'{v}.' in value else ''}"
                 f" WHERE {latest}.model = {scope.m}.model AND {self.holds(latest)})"
             )
-        return _first(self.values(name, scope), descending)
+        values = self.values(name, scope)
+        if name.field.name in _LONG:
+            cut = f"substr({values.value}, 1, {SORTED_BY})"
+            value = f"CASE typeof({values.value}) WHEN 'text' THEN {cut} ELSE {values.value} END"
+            values = replace(values, value=value)
+        return _first(values, descending)
 
     def _placed(self, column: str, scope: Scope) -> str:
         relation, _, rest = column.partition(".")

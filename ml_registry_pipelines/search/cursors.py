@@ -19,7 +19,8 @@ from typing import Any
 
 from ml_registry_pipelines.search.language.errors import CursorError
 
-MAX_LENGTH = 20_000
+MAX_LENGTH = 150_000
+"""Characters: ten keys of an order and 200 words with their weights, all as long as they may be, take 100,000."""
 _DIGEST = 12
 _LARGEST = 2**63
 

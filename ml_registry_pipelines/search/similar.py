@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from ml_registry_pipelines.registry.actors import READ, Request
 from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import InvalidInput, NotFound
 from ml_registry_pipelines.registry.names import TagValue, tag_values
@@ -311,11 +312,13 @@ class Similarity(Desk):
         raise NotFound(MODEL, model_id, self.tenant)  # Deleted between two looks.
 
     def cards(self, ids: Sequence[str]) -> dict[str, Card]:
-        """Cards of models that matched, by id; of base models those alone are named that the actor may read."""
+        """Cards of models that matched, by id; they name those base models and datasets that the actor may read."""
         found = list(cards_of(self.log.lake, self.now(), ids))
-        if any(card.base_ids for card in found):
+        # A grant for one model is none for what it was trained on.
+        datasets = self.log.decision(Request(self.actor, self.tenant, READ, DATASET)).allowed
+        if not datasets or any(card.base_ids for card in found):
             readable = self.readable()
-            found = [card.told_to(readable.contains) for card in found]
+            found = [card.told_to(readable.contains, datasets=datasets) for card in found]
         return {card.id: card for card in found}
 
     def _of_dataset(self, view: View, dataset: State, matches: Matches) -> dict[str, tuple[str, ...]]:

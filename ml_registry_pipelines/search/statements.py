@@ -299,12 +299,31 @@ class Statement:
     # -- relevance -------------------------------------------------------------------------
 
     def _weighed(self) -> Weights:
-        """What the words of the text weigh by now: rare ones more. Lucene's form of the IDF, never negative."""
+        """What the words of the text weigh by now: rare ones more. Lucene's form of the IDF, never negative.
+
+        Who may read some models is given the statistics of those: what a word weighs, which scores and cursors
+        tell, would else say how often it occurs in the others.
+        """
+        statement = "SELECT docs FROM terms WHERE tenant = :t AND term = :word"
+        parameters: dict[str, object] = {"t": self._tenant}
+        if self._asked.ids is not None:
+            import json
+
+            parameters["ids"] = json.dumps(sorted(self._asked.ids))
+            own = (
+                "FROM (SELECT value FROM json_each(:ids)) i CROSS JOIN models m ON m.tenant = :t AND m.id = i.value"
+                " CROSS JOIN docs d ON d.model = m.no"
+            )
+            self._docs, self._length = self._db.execute(
+                f"SELECT count(*), coalesce(sum(d.length), 0) {own}", parameters
+            ).fetchone()
+            statement = (
+                f"SELECT count(*) {own} CROSS JOIN terms k ON k.tenant = :t AND k.term = :word"
+                " CROSS JOIN postings q ON q.term = k.no AND q.doc = d.no HAVING count(*)"
+            )
         found = []
         for word in dict.fromkeys(words(self._asked.text or "")):
-            known = self._db.execute(
-                "SELECT docs FROM terms WHERE tenant = ? AND term = ?", (self._tenant, word)
-            ).fetchone()
+            known = self._db.execute(statement, {**parameters, "word": word}).fetchone()
             if known is not None:
                 found.append((word, math.log(1 + (self._docs - known[0] + 0.5) / (known[0] + 0.5))))
         found.sort(key=lambda one: -one[1])

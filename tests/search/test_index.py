@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from ml_registry_pipelines.access.users import Users, actor_for_key
+from ml_registry_pipelines.compliance.erasure.erasing import Eraser
 from ml_registry_pipelines.compliance.erasure.homes import remove_index
 from ml_registry_pipelines.lake.files import LocalFolder
 from ml_registry_pipelines.lake.lake import Lake
+from ml_registry_pipelines.lake.tables.erasure import SUPPRESSION_LIST
 from ml_registry_pipelines.registry.actors import BY_FOLDER, Actor
+from ml_registry_pipelines.registry.content import HostedModel
 from ml_registry_pipelines.registry.errors import NotAllowed
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.models import ModelRegistry
 from ml_registry_pipelines.registry.things import NewThing
+from ml_registry_pipelines.registry.versions import VersionFacts
 from ml_registry_pipelines.search.index import file as index_file
 from ml_registry_pipelines.search.index.file import IndexUnusable
 from ml_registry_pipelines.search.models import ModelSearch
+from ml_registry_pipelines.telemetry.identity import salted_hash
+from ml_registry_pipelines.telemetry.ingestion import user_salt
+from ml_registry_pipelines.telemetry.sources import Sources
+from ml_registry_pipelines.telemetry.suppression import TABLE as SUPPRESSED
+from ml_registry_pipelines.telemetry.suppression import entries_of, suppression_key
 from tests.killing import KILLS, SECONDS, run_killed
 from tests.registry.conftest import ACTOR
 
@@ -153,6 +165,51 @@ def test_after_an_erasure_no_index_keeps_what_it_had_read(own, monkeypatch):
     assert database_of(own) == made
 
 
+def by_list(log: Log, people: Sequence[str]) -> None:
+    """Put people on the suppression list, as an erasure does before it removes the index."""
+    salt, key = user_salt(log.lake.root), suppression_key(log.lake.root)
+    rows = [
+        {"tenant": "default", "entry": entry, "erasure_id": "e1", "recorded_at": datetime.now(UTC)}
+        for entry in entries_of(key, "default", [salted_hash(salt, "default", one) for one in people])
+    ]
+    log.lake.append_next(
+        SUPPRESSED, pa.Table.from_pylist(rows, schema=SUPPRESSION_LIST.schema), source="test"
+    )
+    remove_index(LocalFolder(Path(log.lake.root)), "search_index/current")
+
+
+def by_erasure(log: Log, people: Sequence[str]) -> None:
+    eraser = Eraser(log, ACTOR, "default", Sources([]))
+    assert eraser.erase(eraser.subject(people)).complete
+
+
+@pytest.mark.parametrize("erased", [by_list, pytest.param(by_erasure, marks=pytest.mark.soak)])
+def test_an_index_that_is_made_anew_from_the_log_holds_nobody_who_was_erased(own, erased):
+    registry, person = ModelRegistry(own, actor=ACTOR), "anna.lind-9"
+    registry.register_model(f"of-{person}", description=f"Ask <{person}>, or Anna Lind: she knows.")
+    registry.tag_model("m1", {"contact": person, "n": 7})
+    registry.set_model_owners("m2", [person, "team:x"])
+    facts = VersionFacts(parameters={"by": person})
+    registry.create_model_version("m2", HostedModel("a", "b"), facts, description=f"{person}/{person}.")
+    registry.describe_model("m0", f"{person} was here")
+    registry.describe_model("m0", "plain")
+    assert search_of(own, text=person) == [f"of-{person}"]
+    erased(own, [person, "Anna Lind"])
+    assert search_of(own, "tags.n = 7 AND tags.contact = 'erased'") == ["m1"]
+    assert search_of(own, text="anna") == search_of(own, text="lind") == []
+    assert search_of(own, text="knows") == ["of-erased"]
+    held = b"".join(path.read_bytes() for path in folder_of(own).iterdir()).lower()
+    assert b"anna" not in held
+    assert b"lind" not in held
+    # Nor does it come back with what is written later.
+    registry.describe_model("m1", f"again {person}")
+    assert search_of(own, "description = 'again erased'") == ["m1"]
+
+
+def search_of(log: Log, query: str = "", **options: Any) -> list[str]:
+    return [hit.name for hit in ModelSearch(log, actor=ACTOR).search(query, **options).hits]
+
+
 def test_where_the_root_cannot_be_written_the_index_lies_in_the_cache(own, tmp_path, monkeypatch):
     writable = index_file.writable
     monkeypatch.setattr(
@@ -215,6 +272,11 @@ from ml_registry_pipelines.registry.actors import Actor
 from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.search.index import file
 from ml_registry_pipelines.search.models import ModelSearch
+from ml_registry_pipelines.telemetry.identity import salted_hash
+from ml_registry_pipelines.telemetry.ingestion import user_salt
+from ml_registry_pipelines.telemetry.sources import Sources
+from ml_registry_pipelines.telemetry.suppression import TABLE as SUPPRESSED
+from ml_registry_pipelines.telemetry.suppression import entries_of, suppression_key
 file.EVENTS_AT_ONCE = 7  # Many transactions.
 log = Log(Lake(sys.argv[1]))
 search = ModelSearch(log, actor=Actor("p1"))
@@ -302,6 +364,11 @@ def test_pages_neither_skip_nor_repeat_while_another_writes(own):
         assert pages == whole
 
 
+def payload(cursor: str) -> bytes:
+    """What a cursor holds, behind its digest."""
+    return base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[12:]
+
+
 def test_a_grant_for_some_models_is_a_condition_of_every_search(own):
     _, key = Users(own, actor=Actor("owner", authenticated_by=BY_FOLDER)).init()
     users = Users(own, actor=actor_for_key(own, key.text))
@@ -316,6 +383,13 @@ def test_a_grant_for_some_models_is_a_condition_of_every_search(own):
     assert [hit.name for hit in search.search("tags.n >= 1").hits] == ["m2"]
     assert search.count() == search.count("name LIKE 'm%'") == 2
     assert [hit.name for hit in search.search(text="m0 m1").hits] == ["m0"]
+    # What a word weighs says nothing of models that may not be read: neither do scores, nor cursors.
+    page = search.search(text="m0 m1 m2", limit=1)
+    assert page.cursor is not None
+    assert [word in str(payload(page.cursor)) for word in ("m0", "m1", "m2")] == [True, False, True]
+    before = search.search(text="m0").hits[0].score
+    ModelRegistry(own, actor=users.actor).register_model("another", description="m0 m0")
+    assert search.search(text="m0").hits[0].score == before
     assert len(search.matching()) == 2
     assert not search.matching().contains(ModelRegistry(own, actor=users.actor).get_model("m1").id)
     assert [m.name for m in ModelRegistry(own, actor=actor).search_models("tags.n <= 1")] == ["m0"]

@@ -245,6 +245,26 @@ def test_pages_one_after_the_other_are_the_whole(made, order, kind):
     assert pages == whole
 
 
+def test_texts_of_any_length_are_paged_through(registry, searching):
+    long = [f"{begin}{'本' * 16_000}" for begin in "ba"]
+    words = " ".join(f"{'模' * 60}{n}" for n in range(210))
+    registry.register_many(
+        NewThing(name, description, {"t": "日" * 4000, "n": n})
+        for n, (name, description) in enumerate(zip("xyzw", (*long, words, words), strict=True))
+    )
+    for order, text, expected in (
+        ("description, tags.t", None, "yxwz"),
+        ("tags.t DESC, description DESC, name", None, "wzxy"),
+        ("tags.n DESC, tags.t", None, "wzyx"),
+        ("", words, "wz"),
+    ):
+        found, cursor = "", None
+        while found == "" or cursor is not None:
+            page = searching.search(text=text, order_by=order, limit=1, cursor=cursor)
+            found, cursor = found + page.hits[0].name, page.cursor
+        assert found == expected
+
+
 def test_a_search_reads_as_of_a_time(registry, searching):
     registry.register_model("a", tags={"n": 1})
     before = registry.get_model("a").recorded_at

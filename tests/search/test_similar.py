@@ -216,8 +216,10 @@ def test_who_may_read_one_model_is_told_of_no_other(tmp_path):
         for name in ("secret", "open", "open-too"):
             registry.register_model(name, description="finds fraud")
         registry.create_model_version("secret", Uri("https://example.org/1", "1" * 64))
+        tracker = LineageTracker(log, actor=users.actor)
+        tracker.track_dataset("salaries", Uri("https://example.org/s.csv", "5" * 64))
         for name in ("open", "open-too"):
-            facts = VersionFacts(base_model="secret@v1")
+            facts = VersionFacts(base_model="secret@v1", trained_on=["salaries@v1"])
             registry.create_model_version(name, Uri("https://example.org/2", "2" * 64), facts)
         update(log)
         user = users.add_user(["viewer"], tenants=())
@@ -228,12 +230,17 @@ def test_who_may_read_one_model_is_told_of_no_other(tmp_path):
         answer = like.find_similar("open")
         assert names(answer) == ["open-too"]
         assert "secret" not in repr(answer)
+        # A grant for a model is none for its datasets: no reason names one, nor says that a text does.
+        told = [answer, like.search("salaries"), like.recommend(task="salaries")]
+        assert not any("salaries" in hit.why.sentence for one in told for hit in one.hits)
         assert set(names(like.search("secret fraud"))) == {"open", "open-too"}
         assert near_duplicates(log, "Secret", actor=actor) == []
         for ask in (lambda: like.find_similar("secret"), lambda: like.find_similar("nothing")):
             with pytest.raises(NotAllowed):
                 ask()
-        assert "base model" in Similarity(log, actor=users.actor).find_similar("open").hits[0].why.shared
+        shared = Similarity(log, actor=users.actor).find_similar("open").hits[0].why.shared
+        assert "base model" in shared
+        assert shared["datasets"] == ("salaries",)
         stranger = Similarity(log, actor=Actor("nobody"))
         for refused in (lambda: stranger.search("fraud"), lambda: stranger.find_similar("open")):
             with pytest.raises(NotAllowed):

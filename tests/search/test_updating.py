@@ -293,6 +293,12 @@ def test_status_says_when_another_embedder_is_set(log, registry, monkeypatch):
     monkeypatch.setenv("MLREG_EMBEDDER", "lancedb:other")
     assert not status(log).is_current
     assert "they are by wordllama, and the setting is lancedb:other" in status(log).sentence
+    # What no update could do, none is advised to do.
+    monkeypatch.setenv("MLREG_EMBEDDER", "wordllamas")
+    assert status(log).sentence.endswith(
+        "'wordllamas' is no embedder; MLREG_EMBEDDER is one of wordllama, sentence-transformers:MODEL, "
+        "lancedb:NAME?parameter=value."
+    )
 
 
 def test_an_empty_registry_has_an_empty_table_and_no_complaint(log):
@@ -345,6 +351,24 @@ def test_whatever_happened_to_the_folder_is_said_and_mended_by_one_command(log, 
     assert rebuild(log).vectors == 4
     assert like.find_similar("fraud-cards", k=1).hits[0].name == "fraud-transfers"
     assert status(log).is_current
+
+
+def test_a_folder_that_cannot_be_written_is_named(log, registry):
+    Path(log.lake.root, "vectors").write_text("a file where the folder should be")
+    for make in (update, rebuild):
+        with pytest.raises(
+            VectorsDamaged, match=r"vectors cannot be written: File exists; vectors are made where"
+        ):
+            make(log)
+
+
+def test_what_is_damaged_is_said_without_places_in_the_source_of_others(log, registry):
+    update(log)
+    for manifest in Path(log.lake.root, "vectors").glob("*.lance/_versions/*.manifest"):
+        manifest.write_text("garbage")
+    with pytest.raises(VectorsDamaged, match="cannot be read or written") as told:
+        update(log)
+    assert ".rs" not in str(told.value)
 
 
 def test_writers_at_once_leave_one_whole_table(log, registry):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
+from ml_registry_pipelines.lake.lean import with_pandas
 from ml_registry_pipelines.search.embedding.embedder import EmbedderUnusable, of_unit_length
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class SentenceTransformersEmbedder(_Foreign):
 
     def __init__(self, model: str) -> None:
         spec = f"sentence-transformers:{model}"
+        with_pandas()
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as failure:
@@ -88,6 +90,7 @@ class LanceRegistryEmbedder(_Foreign):
     """An embedding function of LanceDB's registry, by its alias and parameters."""
 
     def __init__(self, name: str, parameters: Mapping[str, str] | None = None) -> None:
+        with_pandas()
         from lancedb.embeddings import get_registry
 
         given = dict(sorted((parameters or {}).items()))

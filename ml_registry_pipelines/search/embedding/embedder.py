@@ -97,7 +97,15 @@ def make_embedder(spec: str | None = None) -> Embedder:
 
             name, _, parameters = rest.partition("?")
             return LanceRegistryEmbedder(name, dict(parse_qsl(parameters, keep_blank_values=True)))
-    raise InvalidInput(f"{spec!r} is no embedder; {SETTING} is one of {', '.join(KINDS)}")
+    raise InvalidInput(str(refused(spec)))
+
+
+def refused(spec: str) -> str | None:
+    """Why a setting names no embedder; None where it is written like one, whether or not that can be loaded."""
+    kind, _, rest = spec.partition(":")
+    if spec == "wordllama" or (rest and kind in {"sentence-transformers", "lancedb"}):
+        return None
+    return f"{spec!r} is no embedder; {SETTING} is one of {', '.join(KINDS)}"
 
 
 def of_unit_length(vectors: object, *, count: int, spec: str, dimension: int | None = None) -> Vectors:

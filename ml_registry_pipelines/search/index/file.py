@@ -31,6 +31,7 @@ from ml_registry_pipelines.registry.log import Log
 from ml_registry_pipelines.registry.states import State, begun
 from ml_registry_pipelines.registry.view import View
 from ml_registry_pipelines.search.index.cards import card_reader
+from ml_registry_pipelines.search.index.erased import Told, without_erased
 from ml_registry_pipelines.search.index.folding import Folder, searched
 from ml_registry_pipelines.search.index.schema import FORMAT, INDEXES, META, TABLES
 from ml_registry_pipelines.search.index.text import like
@@ -81,6 +82,8 @@ class SearchIndex:
         self._name: str | None = None
         self._generation = 0
         self._checked = False
+        self._told: Told | None = None
+        """Leaves out of texts who was erased; known anew with every file, since an erasure makes another one."""
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -219,7 +222,7 @@ class SearchIndex:
         self._local.held = None
         with self._lock:
             if self._name != name:
-                self._name, self._checked = name, False
+                self._name, self._checked, self._told = name, False, None
         connection = sqlite3.connect(
             f"file:{quote(str(self.folder / name))}?mode=rw",
             uri=True,
@@ -329,7 +332,8 @@ class SearchIndex:
     def _take(self, connection: sqlite3.Connection, events: list[Event]) -> None:
         if not events:
             return
-        folder = Folder(connection, card_reader(self._log.lake))
+        self._told = told = self._told or without_erased(self._log.lake)
+        folder = Folder(connection, card_reader(self._log.lake), told)
         sequences: dict[str, int] = {}
         taken = 0
         for event in events:

@@ -16,6 +16,7 @@ from ml_registry_pipelines.registry.states import (
     MODEL_VERSION,
     State,
 )
+from ml_registry_pipelines.search.index.erased import Told
 from ml_registry_pipelines.search.index.schema import NOW
 from ml_registry_pipelines.search.index.text import counted, folded
 
@@ -47,9 +48,10 @@ class Folder:
     fast as one by one. What reads or changes a row that may still be waiting writes them first.
     """
 
-    def __init__(self, connection: sqlite3.Connection, read_card: CardReader) -> None:
+    def __init__(self, connection: sqlite3.Connection, read_card: CardReader, told: Told) -> None:
         self._db = connection
         self._card = read_card
+        self._told = told
         self._waiting: dict[str, list[tuple[Any, ...]]] = {}
         self._waiting_models: set[int] = set()
         self._waiting_versions: set[int] = set()
@@ -150,7 +152,8 @@ class Folder:
             self._closed("model_states", "model", model, since)
         else:
             self._add("models", model, tenant, state.id, moment)
-        row, plain = self._numbered("model_states"), folded(state.name)
+        name = self._told(state.tenant, state.name)
+        row, plain = self._numbered("model_states"), folded(name)
         self._add(
             "model_states",
             row,
@@ -160,18 +163,19 @@ class Folder:
             NOW,
             state.deleted,
             state.id,
-            state.name,
+            name,
             plain,
-            str(data.get("description") or ""),
+            self._told(state.tenant, str(data.get("description") or "")),
             data.get("status"),
             moment,
         )
         self._waiting_models.add(model)
         self._add("names", row, plain)
-        self._tags("model_tags", row, tenant, data.get("tags") or {})
-        for owner in dict.fromkeys(data.get("owners") or ()):
+        self._tags("model_tags", row, state)
+        for owner in dict.fromkeys(self._told(state.tenant, owner) for owner in data.get("owners") or ()):
             self._add("model_owners", row, owner, tenant)
-        for alias, number in (data.get("aliases") or {}).items():
+        aliases = (data.get("aliases") or {}).items()
+        for alias, number in {self._told(state.tenant, alias): number for alias, number in aliases}.items():
             self._add("model_aliases", row, alias, tenant, number)
         self._changed[model] = (tenant, since)
 
@@ -192,10 +196,15 @@ class Folder:
             self._waiting_models.add(model)
         return model
 
-    def _tags(self, table: str, row: int, tenant: int, tags: Mapping[str, Any]) -> None:
-        for key, tag in tags.items():
+    def _tags(self, table: str, row: int, state: State) -> None:
+        tenant = self.tenant(state.tenant)
+        for key, tag in (state.data.get("tags") or {}).items():
             if tag.get("type") in _KINDS:
-                self._add(table, row, key, tenant, _KINDS[tag["type"]], _value(tag["value"]))
+                value = self._plain(state.tenant, _value(tag["value"]))
+                self._add(table, row, key, tenant, _KINDS[tag["type"]], value)
+
+    def _plain(self, tenant: str, value: Any) -> Any:
+        return self._told(tenant, value) if isinstance(value, str) else value
 
     # -- versions --------------------------------------------------------------------------
 
@@ -225,11 +234,11 @@ class Folder:
             NOW,
             state.deleted,
             data["stage"],
-            str(data.get("description") or ""),
+            self._told(state.tenant, str(data.get("description") or "")),
             card,
             _micros(state.recorded_at),
         )
-        self._tags("version_tags", row, tenant, data.get("tags") or {})
+        self._tags("version_tags", row, state)
         self._latest(model, version, number, state)
         if card is not None:
             self._changed[model] = (tenant, since)
@@ -264,7 +273,7 @@ class Folder:
             self._add("version_metrics", version, key, tenant, _value(value))
         for key, value in (data.get("parameters") or {}).items():
             if (typed := _typed(value)) is not None:
-                self._add("version_params", version, key, *typed)
+                self._add("version_params", version, key, typed[0], self._plain(state.tenant, typed[1]))
         return version
 
     def _latest(self, model: int, version: int, number: int, state: State) -> None:
@@ -361,7 +370,11 @@ class Folder:
         if deleted:
             return
         db.execute(f"UPDATE docs SET until = ? WHERE model = ? AND until = {NOW}", (since, model))
-        counts = [counted(name), counted(description), counted(self._card(card[0])) if card else Counter()]
+        counts = [
+            counted(name),
+            counted(description),
+            self._words_of_card(tenant, card[0]) if card else Counter(),
+        ]
         length = sum(sum(count.values()) for count in counts)
         doc = self._numbered("docs")
         self._add("docs", doc, model, since, NOW, length, digest)
@@ -370,6 +383,10 @@ class Folder:
         totals = self._totals.setdefault(tenant, [0, 0])
         totals[0] += 1
         totals[1] += length
+
+    def _words_of_card(self, tenant: int, digest: str) -> Counter[str]:
+        (name,) = self._db.execute("SELECT name FROM tenants WHERE no = ?", (tenant,)).fetchone()
+        return counted(self._told(name, self._card(digest)))
 
     def _term(self, tenant: int, word: str) -> int:
         """Number of a word, which occurs in one more document."""

@@ -4,7 +4,7 @@ A state holds for a tenant from event `since` on, up to, not including, event `u
 now has `until` = `NOW`. Facts of a version that never change stand once, beside its states.
 """
 
-FORMAT = 2
+FORMAT = 3
 """Of the file; one of another format is made anew."""
 META = {"position": 0, "hash": "", "unread": 0, "begun": 0}
 """What an index says of itself: position and hash of the newest event in it, an event that could not be read, and

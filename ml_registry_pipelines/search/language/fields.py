@@ -71,7 +71,12 @@ _MODEL = (
     Field("alias", Of.MODEL, Type.TEXT, "one of the aliases", many=True),
     Field("tags", Of.MODEL, Type.ANY, "a tag by its name", keyed=True),
     Field("created", Of.MODEL, Type.TIME, "when the model was registered"),
-    Field("updated", Of.MODEL, Type.TIME, "when the model or one of its versions last changed"),
+    Field(
+        "updated",
+        Of.MODEL,
+        Type.TIME,
+        "when the model itself last changed, such as its tags; not its versions",
+    ),
     Field("versions", Of.MODEL, Type.NUMBER, "how many living versions the model has"),
     Field("risk_class", Of.MODEL, Type.TEXT, "class of the AI Act, as it was recorded", values=TIERS),
     Field("environment", Of.MODEL, Type.TEXT, "where a version is deployed now", many=True),

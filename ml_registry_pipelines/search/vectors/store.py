@@ -173,12 +173,22 @@ class VectorStore:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """One writer at a time on this machine. In a bucket, the keys of Lance part two writers."""
+        """One writer at a time on this machine. In a bucket, the keys of Lance part two writers.
+
+        Raises:
+            VectorsDamaged: the folder cannot be written.
+        """
         if not isinstance(self.folder, LocalFolder):
             yield
             return
-        self.folder.root.mkdir(parents=True, exist_ok=True)
-        with (self.folder.root / LOCK).open("a+b") as lock:
+        try:
+            self.folder.root.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder.root / LOCK).open("a+b")
+        except OSError as failure:
+            raise VectorsDamaged(
+                f"{self.folder.root} cannot be written: {failure.strerror}; vectors are made where it can"
+            ) from failure
+        with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 

@@ -7,6 +7,7 @@ are not kept.
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ REFINE = 2
 AT_ONCE = 50_000
 """Rows that are written or read in one go."""
 REBUILD = "`mlreg embeddings rebuild` makes them anew"
+_OWN_SOURCE = re.compile(r",? /\S+\.rs:\d+(?::\d+)?")
 
 
 class VectorsMissing(RegistryError):
@@ -339,4 +341,5 @@ def _as_declared(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _short(failure: Exception) -> str:
-    return " ".join(str(failure).split())[:300]
+    """What went wrong, without the place in Lance's own source that it names."""
+    return _OWN_SOURCE.sub("", " ".join(str(failure).split()))[:300]

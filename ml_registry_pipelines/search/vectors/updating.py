@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ml_registry_pipelines.registry.events import BULK
 from ml_registry_pipelines.registry.states import DATASET, MODEL, MODEL_VERSION
 from ml_registry_pipelines.search.cards import Card, all_cards, cards_of
-from ml_registry_pipelines.search.embedding.embedder import Embedder, configured, make_embedder
+from ml_registry_pipelines.search.embedding.embedder import Embedder, configured, make_embedder, refused
 from ml_registry_pipelines.search.vectors.nearest import INDEX_FROM
 from ml_registry_pipelines.search.vectors.store import (
     Record,
@@ -118,7 +118,8 @@ class Status:
         ]
         if self.changing:
             told.append(f"they are by {self.embedder}, and the setting is {self.configured}")
-        return "; ".join(told) + "; `mlreg embeddings update` brings them up to date."
+        wrong = refused(self.configured)
+        return "; ".join(told) + f"; {wrong or '`mlreg embeddings update` brings them up to date'}."
 
 
 @dataclass
