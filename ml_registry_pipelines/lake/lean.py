@@ -12,7 +12,8 @@ import sys
 class _WithoutPandas:
     def find_spec(self, name: str, *_: object) -> None:
         if name == "pandas":
-            raise ImportError("this process does without pandas")
+            # As Python says of what is not installed: who asks by `find_spec`, as lancedb does, catches no other.
+            raise ModuleNotFoundError("this process does without pandas", name=name)
 
 
 def without_pandas() -> None:
