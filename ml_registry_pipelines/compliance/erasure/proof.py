@@ -60,6 +60,11 @@ class Proof:
             if self.hits
             else "nothing of the person was found"
         )
+        if self.justified:
+            places = "place" if self.justified == 1 else "places"
+            found += (
+                f"{', and' if self.hits else ' but'} in {self.justified} {places} that a ground lets stay"
+            )
         missing = sum(not seen for seen in self.planted.values())
         control = f", {missing} of {len(self.planted)} planted needles were not found" if missing else ""
         # Files that could not be read, and identifiers that could not be looked for as they stand.
