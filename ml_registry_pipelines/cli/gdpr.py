@@ -317,7 +317,9 @@ def check(version: str | None, suites: tuple[str, ...], key: str | None) -> None
         manager = ComplianceManager(log, **desk())
         done = manager.run_compliance_checks(version, suites=named, idempotency_key=key)
     for result in done.results:
-        click.echo(f"{result.verdict.value:>13}  {result.message}")
+        # What could not run says why, and not which check it is.
+        which = "" if result.message.startswith(result.metric) else f"{result.metric}: "
+        click.echo(f"{result.verdict.value:>13}  {which}{result.message}")
     click.echo(f"{done.verdict.value}: evidence {done.evidence_id}")
     if done.verdict is not Verdict.PASS:
         sys.exit(1)

@@ -7,6 +7,7 @@ keep a row. A log is overwritten in its place, byte for byte, since a process ma
 from __future__ import annotations
 
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ def _clean_table(connection: sqlite3.Connection, table: str, needles: Needles) -
         ).fetchall()
         for (value,) in cells:
             if isinstance(value, bytes):
-                made: str | bytes = _blanked_bytes(value, needles)
+                made: str | bytes = _blanked_cell(value, needles)
             elif not needles.in_text(value):
                 continue
             else:
@@ -119,6 +120,16 @@ def _clean_table(connection: sqlite3.Connection, table: str, needles: Needles) -
                 yield connection.execute(
                     f"UPDATE {quoted} SET {name} = ? WHERE {name} = ?", (made, value)
                 ).rowcount
+
+
+def _blanked_cell(value: bytes, needles: Needles) -> bytes:
+    """The cell without identifiers; what it packs is packed again, where something was in it."""
+    from ml_registry_pipelines.compliance.erasure.decoding import unpacked_cell
+
+    inner = unpacked_cell(value)
+    if inner is None or (made := _blanked_bytes(inner, needles)) == inner:
+        return _blanked_bytes(value, needles)
+    return zlib.compress(made)
 
 
 def _overwrite(path: Path, needles: Needles) -> bool:

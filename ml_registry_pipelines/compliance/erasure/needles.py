@@ -126,6 +126,9 @@ def _patterns(name: str, text: str) -> Iterator[Pattern]:
     yield from once("utf-8", raw, folded=True)
     yield from once("utf-16", text.encode("utf-16-le"), folded=True)
     yield from once("utf-16", text.encode("utf-16-be"), folded=True)
+    # As numpy keeps texts in arrays.
+    yield from once("utf-32", text.encode("utf-32-le"), folded=True)
+    yield from once("utf-32", text.encode("utf-32-be"), folded=True)
     yield from once("url", quote(text, safe="").encode(), folded=True)
     yield from once("hex", raw.hex().encode(), folded=True)
     escaped = "".join(

@@ -11,9 +11,11 @@ import gzip
 import io
 import json
 import sqlite3
+import tarfile
 import tempfile
 import uuid
 import zipfile
+import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -58,6 +60,11 @@ class Proof:
             if self.hits
             else "nothing of the person was found"
         )
+        if self.justified:
+            places = "place" if self.justified == 1 else "places"
+            found += (
+                f"{', and' if self.hits else ' but'} in {self.justified} {places} that a ground lets stay"
+            )
         missing = sum(not seen for seen in self.planted.values())
         control = f", {missing} of {len(self.planted)} planted needles were not found" if missing else ""
         # Files that could not be read, and identifiers that could not be looked for as they stand.
@@ -174,6 +181,8 @@ def _plant(folder: Path, control: str) -> dict[str, tuple[str, frozenset[str]]]:
     (folder / "escaped.json").write_text(line.replace("@", "\\u0040"))
     (folder / "rows.csv").write_text(f"user,n\n{control},1\n")
     (folder / "utf16.bin").write_bytes(b"\x00\x01" + control.encode("utf-16-le"))
+    (folder / "utf32.npy").write_bytes(b"\x93NUMPY\x00" + control.encode("utf-32-le"))
+    _plant_packed(folder, control)
     (folder / "base64.txt").write_bytes(base64.b64encode(b"u " + control.encode()))
     (folder / "hex.txt").write_bytes(control.encode().hex().encode())
     (folder / "url.txt").write_text("GET /?user=" + control.replace("@", "%40"))
@@ -202,6 +211,11 @@ def _plant(folder: Path, control: str) -> dict[str, tuple[str, frozenset[str]]]:
         "Lance, of an older version": (OLDER_VECTORS, frozenset({"value"})),
         "Arrow": ("rows.arrow", frozenset({"value"})),
         "text in UTF-16": ("utf16.bin", frozenset({"utf-16"})),
+        "text in UTF-32": ("utf32.npy", frozenset({"utf-32"})),
+        "zlib": ("packed.z", anything),
+        "tar": ("archive.tar", anything),
+        "bytes in zip": ("bytes.zip", frozenset({"packed"})),
+        "SQLite, packed": ("packed.db", frozenset({"packed"})),
         "base64": ("base64.txt", frozenset({"base64"})),
         "hexadecimal": ("hex.txt", frozenset({"hex"})),
         "address": ("url.txt", frozenset({"text", "url"})),
@@ -210,6 +224,22 @@ def _plant(folder: Path, control: str) -> dict[str, tuple[str, frozenset[str]]]:
         "SQLite free pages": ("freed.db", frozenset({"utf-8"})),
         "SQLite write-ahead log": ("journal.db-wal", frozenset({"utf-8"})),
     }
+
+
+def _plant_packed(folder: Path, control: str) -> None:
+    """Packed files, and a database with what Dagster packs in a cell."""
+    line = f" {control} ".encode()
+    (folder / "packed.z").write_bytes(zlib.compress(line * 50))
+    with tarfile.open(folder / "archive.tar", "w") as archive:
+        member = tarfile.TarInfo("inner.gz")
+        inner = gzip.compress(line * 50)
+        member.size = len(inner)
+        archive.addfile(member, io.BytesIO(inner))
+    with zipfile.ZipFile(folder / "bytes.zip", "w", zipfile.ZIP_DEFLATED) as zipped:
+        zipped.writestr("inner.npy", b"\x93NUMPY\x00" + control.encode("utf-32-le"))
+    with closing(sqlite3.connect(folder / "packed.db")) as connection, connection:
+        connection.execute("CREATE TABLE snapshots (body BLOB)")
+        connection.execute("INSERT INTO snapshots VALUES (?)", (zlib.compress(line * 50),))
 
 
 def _plant_vectors(folder: Path, rows: pa.Table) -> None:

@@ -1,37 +1,33 @@
 """Searching every file below some roots: decoded as far as it goes, and its raw bytes as well.
 
-Decoded are Parquet (values, dictionaries, statistics, metadata), gzip, bzip2, xz, zip, SQLite, DuckDB,
-Arrow files, Lance datasets in all their versions, and text with JSON escapes. What claims to be one of
-them and cannot be decoded is a problem that is reported, never a file without hits.
+Decoded (`decoding.py`) are Parquet (values, dictionaries, statistics, metadata), gzip, zlib, bzip2, xz, zstd, lz4, zip,
+tar, SQLite with what is packed in its cells, DuckDB, Arrow files, Lance datasets in all their versions,
+and text with JSON escapes. What claims to be one of them and cannot be decoded, or is packed in a way
+that nothing here can undo, is a problem that is reported, never a file without hits.
 """
 
 from __future__ import annotations
 
 import base64
-import bz2
-import gzip
-import lzma
-import os
 import re
 import shutil
-import sqlite3
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
+from ml_registry_pipelines.compliance.erasure.decoding import (
+    AROUND,
+    PACKED,
+    PIECE,
+    Undecodable,
+    decode,
+    values_of,
+)
 from ml_registry_pipelines.compliance.erasure.needles import Needles, Pattern
 from ml_registry_pipelines.compliance.erasure.vectors import VectorsUnreadable, dataset_of, show_values
 from ml_registry_pipelines.lake.files import Folder, LocalFolder, NoSuchFile
-
-PIECE = 32 << 20
-DEEPEST = 4
-"""Archives within archives that are opened."""
-LARGEST = 4 << 30
-"""Unpacked bytes of one file; beyond, it is reported as one that cannot be decoded."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +57,6 @@ class Found:
     problems: list[str] = field(default_factory=list)
     files: int = 0
     bytes: int = 0
-
-
-class Undecodable(Exception):
-    """A file is not what its first bytes say, or nothing here can read it."""
 
 
 def search(roots: Iterable[Root], needles: Needles, *, below: str = "") -> Found:
@@ -101,7 +93,7 @@ def _search_vectors(root: Root, dataset: str, needles: Needles, found: Found) ->
         words = show_values(
             root.folder,
             dataset,
-            lambda column: _array(column, lambda text, _: hits.update(needles.named_in(text))),
+            lambda column: values_of(column, lambda text, _: hits.update(needles.named_in(text))),
         )
     except VectorsUnreadable as failure:
         found.problems.append(f"{root.name}/{shown}: {failure}")
@@ -128,11 +120,15 @@ def _search_file(
         def look(text: str, form: str) -> None:
             nonlocal texts
             texts += 1
+            if form == PACKED:
+                for pattern, exact in _in_bytes(text.encode("latin-1"), needles):
+                    hits[(pattern.needle, form)] = exact or hits.get((pattern.needle, form), False)
+                return
             for name in needles.named_in(text):
                 hits[(name, form)] = True
 
         try:
-            decoded = decoded_apart or _decode(local, look)
+            decoded = decoded_apart or decode(local, look)
         except Undecodable as failure:
             problems.append(f"{root.name}/{shown}: {failure}")
             decoded = False
@@ -163,15 +159,22 @@ def _raw(path: Path, needles: Needles) -> Iterator[tuple[Pattern, bool]]:
         with path.open("rb") as stream:
             while piece := stream.read(PIECE):
                 data = tail + piece
-                for pattern, place in needles.in_bytes(data):
-                    if pattern.form in _ENCODED:
-                        if _in_context(pattern, data, place, needles):
-                            yield pattern, True
-                    else:
-                        yield pattern, stands_alone(data, place, len(pattern.data))
+                yield from _in_bytes(data, needles)
                 tail = data[-overlap:]
     except FileNotFoundError as failure:
         raise NoSuchFile(str(path)) from failure
+
+
+def _in_bytes(data: bytes, needles: Needles) -> Iterator[tuple[Pattern, bool]]:
+    """Every form that stands in the bytes, and whether by itself."""
+    for pattern, place in needles.in_bytes(data):
+        if pattern.form in _ENCODED:
+            exact = _in_context(pattern, data, place, needles)
+            # The texts of a numpy array follow each other without anything between: what is longer may be two.
+            if exact or pattern.form == "utf-32":
+                yield pattern, exact
+        else:
+            yield pattern, stands_alone(data, place, len(pattern.data))
 
 
 def stands_alone(data: bytes, place: int, length: int) -> bool:
@@ -183,22 +186,23 @@ def stands_alone(data: bytes, place: int, length: int) -> bool:
     )
 
 
-_ENCODED = frozenset({"base64", "hex", "utf-16"})
+_ENCODED = frozenset({"base64", "hex", "utf-16", "utf-32"})
 """Forms that no reader of text resolves, so that they count wherever they stand."""
 _RUNS = {
     "base64": re.compile(rb"[A-Za-z0-9+/_-]*"),
     "hex": re.compile(rb"[0-9A-Fa-f]*"),
 }
-_AROUND = 4096
+_WIDE = {"utf-16": (2, ("utf-16-le", "utf-16-be")), "utf-32": (4, ("utf-32-le", "utf-32-be"))}
+"""Bytes of a character, and the orders that they come in."""
 
 
 def _in_context(pattern: Pattern, data: bytes, place: int, needles: Needles) -> bool:
     """Whether what an encoded needle stands in, once decoded, holds it by itself."""
-    before, after = data[max(0, place - _AROUND) : place], data[place : place + _AROUND]
-    if pattern.form == "utf-16":
-        start = len(before) % 2
-        near = before[start:] + after
-        return any(needles.in_text(near.decode(code, "replace")) for code in ("utf-16-le", "utf-16-be"))
+    before, after = data[max(0, place - AROUND) : place], data[place : place + AROUND]
+    if pattern.form in _WIDE:
+        width, codes = _WIDE[pattern.form]
+        near = before[len(before) % width :] + after
+        return any(needles.in_text(near.decode(code, "replace").replace("\0", " ")) for code in codes)
     run = _RUNS[pattern.form]
     behind = run.match(after)
     ahead = run.match(before[::-1])
@@ -215,206 +219,3 @@ def _unencoded(run: bytes, form: str) -> str:
     plain = run.translate(bytes.maketrans(b"-_", b"+/"))
     plain = plain[: len(plain) - 1] if len(plain) % 4 == 1 else plain
     return base64.b64decode(plain + b"=" * (-len(plain) % 4)).decode("utf-8", "replace")
-
-
-Look = Callable[[str, str], None]
-
-
-def _decode(path: Path, look: Look, depth: int = 0) -> bool:
-    """Show every value of a file; whether its values could be told apart."""
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except FileNotFoundError as failure:
-        raise NoSuchFile(str(path)) from failure
-    if depth > DEEPEST:
-        raise Undecodable("archives are nested too deep")
-    for magic, decode in _DECODERS:
-        if head.startswith(magic):
-            decode(path, look, depth)
-            return True
-    if head[8:12] == b"DUCK":
-        _duckdb(path, look)
-        return True
-    if _tail(path, 4) == b"LANC":
-        raise Undecodable("it is a Lance file outside a dataset; remove it")
-    return _text(path, look)
-
-
-def _text(path: Path, look: Look) -> bool:
-    with path.open("rb") as stream:
-        head = stream.read(4096)
-        if b"\x00" in head:
-            return False
-        stream.seek(0)
-        tail = b""
-        while piece := stream.read(PIECE):
-            data = tail + piece
-            look(data.decode("utf-8", "replace"), "text")
-            tail = data[-4096:]
-    return True
-
-
-def _parquet(path: Path, look: Look, _: int) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as file:
-            for key, value in (file.metadata.metadata or {}).items():
-                look(f"{key.decode('utf-8', 'replace')} {value.decode('utf-8', 'replace')}", "metadata")
-            for group in range(file.metadata.num_row_groups):
-                _statistics(file.metadata.row_group(group), look)
-                for batch in file.iter_batches(row_groups=[group], batch_size=65_536):
-                    for column in batch.columns:
-                        _array(column, look)
-    except (pa.ArrowException, OSError, ValueError) as failure:
-        raise Undecodable("it begins as Parquet and cannot be read as such") from failure
-
-
-def _statistics(group: Any, look: Look) -> None:
-    for number in range(group.num_columns):
-        statistics = group.column(number).statistics
-        if statistics is not None and statistics.has_min_max:
-            for value in (statistics.min, statistics.max):
-                if isinstance(value, str | bytes):
-                    look(
-                        value.decode("utf-8", "replace") if isinstance(value, bytes) else value, "statistics"
-                    )
-
-
-def _array(column: Any, look: Look) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    kind = column.type
-    if pa.types.is_dictionary(kind):
-        _array(column.dictionary, look)
-    elif pa.types.is_map(kind):
-        _array(column.keys, look)
-        _array(column.items, look)
-    elif pa.types.is_nested(kind):
-        parts = column.flatten()  # of a struct its fields, of a list its values
-        for child in parts if isinstance(parts, list) else [parts]:
-            _array(child, look)
-    elif not (pa.types.is_primitive(kind) or pa.types.is_null(kind) or pa.types.is_decimal(kind)):
-        texts = column if pa.types.is_fixed_size_binary(kind) else column.cast(pa.large_binary())
-        for value in pc.unique(texts).to_pylist():
-            if value:
-                look(value.decode("utf-8", "replace"), "value")
-
-
-def _arrow(path: Path, look: Look, _: int) -> None:
-    import pyarrow as pa
-
-    try:
-        with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
-            for number in range(file.num_record_batches):
-                for column in file.get_batch(number).columns:
-                    _array(column, look)
-    except (pa.ArrowException, OSError) as failure:
-        raise Undecodable("it begins as an Arrow file and cannot be read as such") from failure
-
-
-def _unpacked(opener: Callable[[Path], Any], said: str) -> Callable[[Path, Look, int], None]:
-    def decode(path: Path, look: Look, depth: int) -> None:
-        with tempfile.NamedTemporaryFile() as copy:
-            try:
-                with opener(path) as stream:
-                    _copy(stream, copy)
-            except (OSError, EOFError, lzma.LZMAError, ValueError) as failure:
-                raise Undecodable(f"it begins as {said} and cannot be unpacked") from failure
-            copy.flush()
-            _inner(Path(copy.name), look, depth)
-
-    return decode
-
-
-def _zip(path: Path, look: Look, depth: int) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            look(archive.comment.decode("utf-8", "replace"), "name")
-            for member in archive.infolist():
-                look(member.filename, "name")
-                if member.is_dir():
-                    continue
-                with tempfile.NamedTemporaryFile() as copy, archive.open(member) as stream:
-                    _copy(stream, copy)
-                    copy.flush()
-                    _inner(Path(copy.name), look, depth)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError) as failure:
-        raise Undecodable("it begins as a zip archive and cannot be unpacked") from failure
-
-
-def _copy(stream: IO[bytes], copy: Any) -> None:
-    size = 0
-    while piece := stream.read(1 << 20):
-        size += len(piece)
-        if size > LARGEST:
-            raise ValueError("it unpacks to more than can be searched")
-        copy.write(piece)
-
-
-def _inner(path: Path, look: Look, depth: int) -> None:
-    if not _decode(path, look, depth + 1):
-        # Bytes that nothing tells apart: every run of them is a text.
-        with path.open("rb") as stream:
-            while piece := stream.read(PIECE):
-                look(piece.decode("latin-1"), "packed")
-
-
-def _sqlite(path: Path, look: Look, _: int) -> None:
-    """Rows as a reader sees them; free pages and the write-ahead log are raw bytes of files of their own."""
-    try:
-        address = f"file:{path}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True, timeout=30)) as connection:
-            connection.text_factory = lambda data: data.decode("utf-8", "replace")
-            tables = [
-                name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            ]
-            for name in tables:
-                quoted = name.replace('"', '""')
-                for row in connection.execute(f'SELECT * FROM "{quoted}"'):
-                    for value in row:
-                        if isinstance(value, str):
-                            look(value, "value")
-                        elif isinstance(value, bytes):
-                            look(value.decode("latin-1"), "value")
-    except sqlite3.Error as failure:
-        raise Undecodable("it begins as a SQLite database and cannot be read as such") from failure
-
-
-def _duckdb(path: Path, look: Look) -> None:
-    import duckdb
-
-    try:
-        with closing(duckdb.connect(str(path), read_only=True)) as connection:
-            for schema, name in connection.execute(
-                "SELECT table_schema, table_name FROM information_schema.tables"
-            ).fetchall():
-                cursor = connection.execute(f'SELECT * FROM "{schema}"."{name}"')
-                while rows := cursor.fetchmany(10_000):
-                    for row in rows:
-                        for value in row:
-                            if isinstance(value, str | bytes | list | dict):
-                                look(value if isinstance(value, str) else repr(value), "value")
-    except duckdb.Error as failure:
-        raise Undecodable("it begins as a DuckDB database and cannot be read as such") from failure
-
-
-def _tail(path: Path, size: int) -> bytes:
-    with path.open("rb") as stream:
-        stream.seek(0, os.SEEK_END)
-        stream.seek(max(0, stream.tell() - size))
-        return stream.read(size)
-
-
-_DECODERS: tuple[tuple[bytes, Callable[[Path, Look, int], None]], ...] = (
-    (b"PAR1", _parquet),
-    (b"ARROW1", _arrow),
-    (b"\x1f\x8b", _unpacked(gzip.GzipFile, "gzip")),
-    (b"BZh", _unpacked(bz2.BZ2File, "bzip2")),
-    (b"\xfd7zXZ\x00", _unpacked(lzma.LZMAFile, "xz")),
-    (b"PK\x03\x04", _zip),
-    (b"SQLite format 3\x00", _sqlite),
-)

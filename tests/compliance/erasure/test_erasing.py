@@ -191,6 +191,7 @@ def test_what_stays_needs_a_ground_of_the_law(after):
     certificate = at.erase(subject, justified={"place:artifact": "17(3)(e): evidence in a pending case"})
     assert certificate.complete, certificate.sentence()
     assert certificate.proof.justified == 1
+    assert "but in 1 place that a ground lets stay" in certificate.sentence()
 
 
 @pytest.mark.soak
