@@ -94,13 +94,13 @@ def bill_reconciliation(
     lake: LakeResource, bills: BillsResource, alerts: AlertsResource
 ) -> dg.MaterializeResult[None]:
     """Compare costs with bills, and alert where they part."""
-    from ml_registry_pipelines.costs.bills.capture_alerts import CAPTURE, capture_alerts
+    from ml_registry_pipelines.costs.bills.capture_alerts import CAPTURE, CAPTURED, capture_alerts
     from ml_registry_pipelines.costs.bills.reconciliation import reconcile
 
     settings = bills.settings()
     done = reconcile(lake.open(), settings)
     found = capture_alerts(lake.open(), settings)
-    alerts.settle({CAPTURE}, found, because="Costs and bills of the last days agree again.")
+    alerts.settle({CAPTURE}, found, because=CAPTURED)
     lake.open().version("bill_reconciliation")
     figures = {"days": len(done.days), "alerts": len(found)}
     return dg.MaterializeResult(metadata=written(lake.open(), "bill_reconciliation", figures))

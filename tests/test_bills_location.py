@@ -124,6 +124,17 @@ def test_the_shell_takes_lists_compares_shares_and_issues(lake: Lake, home: Path
     assert "nothing_logged" in said
     assert "no_bill" in said
     assert "0 of 2 days of a provider agree" in said
+    # Whoever runs no Dagster is told as well, and told when it is over.
+    assert "capture_rate" not in shell("alerts")  # That month is not among the days that alert.
+    bill.write_text(json.dumps(page(openai_bucket(YESTERDAY, openai_cost(830)))))
+    assert "taken before with other content" in shell("bills", "take", str(bill), ok=False)
+    shell("bills", "take", str(bill.rename(tmp_path / "c.json")))
+    shell("bills", "reconcile")
+    assert "capture_rate/openai/USD" in shell("alerts")
+    bill.write_text(json.dumps(page(openai_bucket(YESTERDAY, openai_cost(0)))))
+    shell("bills", "take", str(bill.rename(tmp_path / "d.json")))
+    shell("bills", "reconcile")
+    assert "capture_rate" not in shell("alerts")
     assert "every record of a bill was taken" in shell("bills", "quarantine")
     assert "no pull is configured" in shell("bills", "pull")
     shell("allocation", "add", "platform", "fee", "evenly", "--amount", "10", "--currency", "USD")

@@ -145,8 +145,10 @@ def bills_list(
 @click.option("--all", "everything", is_flag=True, help="Show days that agree, too.")
 @click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def bills_reconcile(since: datetime | None, until: datetime | None, everything: bool, limit: int) -> None:
-    """Compare bills with our costs, day by day, and say where they part."""
+    """Compare bills with our costs, day by day, say where they part, and alert on the last days."""
+    from ml_registry_pipelines.costs.bills.capture_alerts import CAPTURE, CAPTURED, capture_alerts
     from ml_registry_pipelines.costs.bills.reconciliation import capture, reconcile
+    from ml_registry_pipelines.operations.alerts import Alerts
 
     settings = _settings()
     first, after = _between(since, until)
@@ -154,6 +156,7 @@ def bills_reconcile(since: datetime | None, until: datetime | None, everything: 
         done = reconcile(lake, settings, since=first, until=after)
         with lake.read("bill_reconciliation") as reading:
             found = capture(reading, since=done.days[0], until=done.days[-1] + timedelta(days=1))
+        Alerts(lake).settle({CAPTURE}, capture_alerts(lake, settings), because=CAPTURED)
     apart = [row for row in found if row["status"] != "captured"]
     shown = found if everything else apart
     if shown:

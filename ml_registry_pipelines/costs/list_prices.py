@@ -60,7 +60,8 @@ SERVICE_TIERS: Mapping[str, Mapping[str, str]] = {
     "priority": {"service_tier": "priority"},
     "fast": {"service_tier": "fast", "speed": "fast"},
 }
-"""The tiers that a log can state, in the library's words. Any other tier pays the standard price.
+"""The tiers that a log can state, in the library's words. Any other tier pays the standard price. Where
+a list has no price for one of these, its standard price is applied and marked as assumed (`pricing.py`).
 The library's `route` and `search_type` conditions have no column in a log and are left out."""
 
 AUDIO_MINIMUM: Mapping[tuple[str, str], int] = {

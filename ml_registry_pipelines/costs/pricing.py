@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from ml_registry_pipelines.costs.catalog import catalog_generation, current_prices
 from ml_registry_pipelines.costs.list_prices import CATALOG as LIST
+from ml_registry_pipelines.costs.list_prices import SERVICE_TIERS
 from ml_registry_pipelines.costs.matching import Match, match, names_model, same_provider
 from ml_registry_pipelines.costs.prices import COMPONENTS, Price, minute_of_day, prices_from
 from ml_registry_pipelines.lake.declarations import arrow_type
@@ -195,8 +196,9 @@ class PriceBook:
             columns[name] = pa.array([getattr(slot, name) for _, slot in found], pa.int64())
         for name in ("price_id", "currency"):
             columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.string())
-        for name in ("assumed", "flat"):
-            columns[name] = pa.array([getattr(slot.price, name) for _, slot in found], pa.bool_())
+        columns["flat"] = pa.array([slot.price.flat for _, slot in found], pa.bool_())
+        assumed = [slot.price.assumed or _stands_in(kind, slot.price) for kind, slot in found]
+        columns["assumed"] = pa.array(assumed, pa.bool_())
         columns["price_kind"] = pa.array([slot.price_kind for _, slot in found], pa.string())
         listed = [slot.listed for _, slot in found]
         columns["list_price_id"] = pa.array([p.price_id if p else None for p in listed], pa.string())
@@ -219,6 +221,16 @@ def price(rows: pa.Table, catalog: pa.Table) -> pa.Table:
     costs come out; the order of the rows means nothing.
     """
     return PriceBook(catalog).price(rows)
+
+
+def _stands_in(kind: Kind, price: Price) -> bool:
+    """Whether a list's standard price is applied to a tier that lists sell apart, because this one names none.
+
+    Batches at half or fast answers at six times the price are common; that nothing is listed is no proof
+    that the standard price is paid, so such costs are marked as assumed.
+    """
+    tier = (kind[2] or "").strip().lower()
+    return tier in SERVICE_TIERS and price.catalog == LIST and price.service_tier is None
 
 
 def _kinds_sql(rows: str) -> str:

@@ -66,7 +66,7 @@ class CostSummary:
                 f"({cover.share:.2%} have); their cost is in no figure"
             )
         if cover.assumed:
-            said.append(f"{cover.assumed:,} requests are priced by an illustrative price")
+            said.append(f"{cover.assumed:,} requests are priced by an assumed price")
         if self.provenance.pending:
             said.append(f"{self.provenance.pending:,} requests were taken and are not rolled up yet")
         if len(self.totals) > 1:
@@ -127,6 +127,6 @@ def cost_summary(
         counted["requests"],
         Coverage(counted["billable_requests"], counted["priced_requests"], counted["assumed_requests"]),
         counted["attributed_requests"],
-        unconverted,
+        {code: amount for code, amount in unconverted.items() if amount},
         provenance(reading, since=since, until=until, where=limits),
     )

@@ -247,9 +247,15 @@ def as_declared(rows: pa.Table, declared: Table) -> pa.Table:
 
 
 def with_stored_columns(rows: pa.Table, handle: DeltaTable, declared: Table) -> pa.Table:
-    """The rows with NULL for columns that a newer version of the software has added to the table."""
+    """The rows with NULL for columns that a newer version of the software has added to the table.
+
+    Units and meanings are left to the table, which got them when it was made: rows that describe a column
+    in other words would be refused, and a sentence may change from one version of the software to the next.
+    """
     import pyarrow as pa
 
+    plain = pa.schema([field.remove_metadata() for field in rows.schema])
+    rows = pa.Table.from_arrays(rows.columns, schema=plain)
     stored = handle.schema().fields
     if len(stored) == len(declared.columns):
         return rows

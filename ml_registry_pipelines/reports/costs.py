@@ -119,7 +119,7 @@ def _notice(total: CostRow) -> Content:
             f"stand in logs that call their {listed(statistics.assumed)} assumed"
         )
     if total.assumed_price:
-        said.append(f"{formats.count(total.assumed_price)} requests are priced by an illustrative price")
+        said.append(f"{formats.count(total.assumed_price)} requests are priced by an assumed price")
     if not said:
         return None
     return el(
@@ -148,7 +148,7 @@ def _headlines(found: Figures, total: CostRow) -> Markup:
     billable = formats.count(total.billable)
     coverage = f"{formats.share(total.priced, total.billable)} of {billable} billable requests priced"
     if total.assumed_price:
-        coverage += f", {formats.share(total.assumed_price, total.billable)} by an illustrative price"
+        coverage += f", {formats.share(total.assumed_price, total.billable)} by an assumed price"
     rows = [headline("Cost", cost, coverage, assumed=bool(total.assumed(without=(*OF_PEOPLE, *OF_TIMES))))]
     if found.attribution is not None and found.attribution.billable:
         rows.append(_known_versions(found.attribution))
@@ -289,6 +289,6 @@ def _reading(found: Figures) -> Markup:
         "Failed": "Status error, billed or not, of all attempts that reached the provider.",
         "Tokens out per second": "Output tokens by the whole time of their requests, over answers with both.",
         "Assumed": "Figures that rest on parts of records that their log itself calls assumed (the words "
-        "name them), or on an illustrative price (price).",
+        "name them), or on an assumed price (price).",
     }
     return el("dl", [join(el("dt", term), el("dd", text)) for term, text in terms.items()], class_="reading")

@@ -278,7 +278,7 @@ def rests_on(found: Figures) -> str:
         return ""
     parts = [
         f"{formats.share(total.priced, total.billable)} of {formats.count(total.billable)} billable requests are priced"
-        + (f", {formats.count(total.assumed_price)} by an illustrative price" if total.assumed_price else ""),
+        + (f", {formats.count(total.assumed_price)} by an assumed price" if total.assumed_price else ""),
         f"times are {found.zone}",
         f"computed from log batches up to {found.sequence}",
     ]

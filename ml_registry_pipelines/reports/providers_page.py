@@ -69,7 +69,7 @@ def notices(found: Figures) -> Content:
         said.append(
             join(
                 ASSUMED,
-                f" {formats.count(total.assumed_price)} requests are priced by an illustrative price.",
+                f" {formats.count(total.assumed_price)} requests are priced by an assumed price.",
             )
         )
     if total and total.statistics and total.statistics.assumed:
@@ -122,7 +122,7 @@ def _costs(found: Comparison) -> Iterator[Content]:
                 f"Cost per 1,000 tokens of {WORDS[kind]}, {currency}",
                 charts.as_svg(charts.bars(drawn, title=title), label=f"Bars: {title} by provider"),
                 "Over the models and tiers that were used; not a price list.",
-                " Dashed: rests on an illustrative price." if any(bar.hollow for bar in drawn) else None,
+                " Dashed: rests on an assumed price." if any(bar.hollow for bar in drawn) else None,
                 f" {without} more had none with a price." if without else None,
             )
     yield table(

@@ -144,7 +144,7 @@ def _price_of_tokens(found: Figures, currency: str) -> Markup:
         f"Cost per 1,000 tokens by provider, {currency}",
         charts.as_svg(charts.bars(rows, title=title), label=f"Bars: {title} by provider"),
         "Input and output tokens as they were used, priced requests alone.",
-        " Dashed: rests on an illustrative price." if any(row.hollow for row in rows) else None,
+        " Dashed: rests on an assumed price." if any(row.hollow for row in rows) else None,
         left_out(ordered),
         assumed_note(found.total, without=(*OF_PEOPLE, *OF_TIMES)),
     )

@@ -3,10 +3,11 @@
 A framework and the client library that it uses may both report the same call, one
 span inside the other. Only the innermost one costs; the outer ones are marked `aggregate`.
 
-An inner span ends and is exported first, so a span is compared with those of its own
-line and of earlier lines of the file: that needs no second reading and does not depend
-on how the file is cut into chunks. An inner span that lies in another file, in a later
-line, or more than `WINDOW` spans back is not seen, and the outer one stays as the log says.
+An inner span ends and is exported first, but exports that are sorted by start name the outer
+one first. So a span is compared with those of its own chunk, before and behind it, and with
+those of earlier chunks: that needs no second reading, and chunks of a file are cut at the same
+places each time. An inner span that lies in another file, in a later chunk (250,000 records or
+64 MiB), or more than `WINDOW` spans back is not seen, and the outer one stays as the log says.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 WINDOW = 1_000_000
-"""Spans of a file that are remembered, about 40 bytes each."""
+"""Spans of a file that are remembered, about 32 bytes each."""
 DEEPEST = 64
 """Levels that are followed down; it ends circles of spans too."""
 
@@ -36,8 +37,7 @@ class Nesting:
         self._connection = connection
         self._count = 0
         connection.execute(
-            "CREATE OR REPLACE TEMP TABLE spans"
-            " (number BIGINT, line BIGINT, span UBIGINT, parent UBIGINT, calls BOOLEAN)"
+            "CREATE OR REPLACE TEMP TABLE spans (number BIGINT, span UBIGINT, parent UBIGINT, calls BOOLEAN)"
         )
 
     def mark(self, rows: pa.Table) -> pa.Table:
@@ -48,14 +48,14 @@ class Nesting:
 
         if not rows.num_rows:
             return rows
-        spans = rows.select(["line", "span", "parent", "calls"])
+        spans = rows.select(["span", "parent", "calls"])
         spans = spans.append_column("row", pa.array(np.arange(rows.num_rows)))
         spans = spans.append_column("number", pa.array(np.arange(rows.num_rows) + self._count))
         spans = spans.filter(pc.is_valid(spans["span"]))
         self._connection.register("new_spans", spans)
-        self._connection.execute("INSERT INTO spans SELECT number, line, span, parent, calls FROM new_spans")
+        self._connection.execute("INSERT INTO spans SELECT number, span, parent, calls FROM new_spans")
         encloses = np.zeros(rows.num_rows, dtype=bool)
-        frontier = spans.filter(spans["calls"]).select(["row", "number", "line", "span"])
+        frontier = spans.filter(spans["calls"]).select(["row", "number", "span"])
         for _ in range(DEEPEST):
             if not frontier.num_rows:
                 break
@@ -75,11 +75,10 @@ class Nesting:
         return answer(
             self._connection,
             f"""
-            SELECT DISTINCT frontier.row, frontier.number, frontier.line, spans.span, spans.calls
+            SELECT DISTINCT frontier.row, frontier.number, spans.span, spans.calls
             FROM frontier
             JOIN spans ON spans.parent = frontier.span
                 AND spans.span <> frontier.span
-                AND spans.line <= frontier.line
                 AND spans.number > frontier.number - {WINDOW}
             """,
             over=frontier.num_rows,

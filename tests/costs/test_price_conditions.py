@@ -120,6 +120,17 @@ def test_a_list_price_is_what_is_paid_where_nothing_else_was_agreed() -> None:
     assert row["list_price_id"] == row["price_id"] == LIST.price_id
 
 
+def test_a_standard_list_price_stands_in_for_a_tier_without_one_and_says_that_it_is_assumed() -> None:
+    half = listed({"in_uncached": "0.00000125", "out_text": "0.000005"}, service_tier="batch", precedence=2)
+    tiers = ("batch", "flex", "priority", "Fast", "standard", "default", None)
+    rows = priced([LIST, half], *({**CALL, "service_tier": tier} for tier in tiers))
+    assert [row["assumed"] for row in rows] == [False, True, True, True, False, False, False]
+    assert [row["cost"] for row in rows] == [Decimal("0.00175"), *[Decimal("0.0035")] * 6]
+    # What was agreed for every tier holds for every tier.
+    (row,) = priced([LIST, CONTRACT], {**CALL, "service_tier": "flex"})
+    assert (row["assumed"], row["price_kind"]) == (False, "contract")
+
+
 def test_a_contract_is_set_beside_the_list_component_by_component() -> None:
     (row,) = priced([LIST, CONTRACT], CALL)
     assert costs(row) == ("contract", Decimal("0.0028"), Decimal("0.0035"), Decimal("0.0028"))

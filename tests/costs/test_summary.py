@@ -75,6 +75,15 @@ def test_a_summary_by_provider_and_model_is_what_the_prices_say(costs: VibeCodin
     assert any("1 of 7 billable requests have no price" in remark for remark in found.remarks())
 
 
+def test_only_amounts_that_are_left_out_are_said_to_be_left_out(costs: VibeCodingIntegration) -> None:
+    # A cache hit costs 0 and has no currency, so no rate either: nothing of it is left out.
+    found = costs.get_cost_summary(where={"model": "m"}, currency="USD")
+    assert (dict(found.totals), dict(found.unconverted)) == ({"USD": Decimal(54)}, {})
+    assert not any("are in no amount" in said for said in found.remarks())
+    left = costs.get_cost_summary(currency="USD")
+    assert dict(left.unconverted) == {"EUR": Decimal(6)}
+
+
 def test_rates_by_type_of_token_rest_on_the_tokens_that_were_priced(costs: VibeCodingIntegration) -> None:
     found = costs.get_cost_summary(by=["provider"], where={"model": "m"})
     acme, other = found.lines.to_pylist()

@@ -12,7 +12,7 @@ from ml_registry_pipelines.lake import tables
 from ml_registry_pipelines.lake.declarations import Column
 from ml_registry_pipelines.lake.lake import Lake, LakeError
 from ml_registry_pipelines.lake.sandbox import SqlLimits, answer
-from tests.lake.points import TABLE, points, values
+from tests.lake.points import DAY, TABLE, points, values
 
 
 @pytest.fixture
@@ -52,6 +52,16 @@ def test_a_new_column_is_null_in_rows_that_are_older(home, declare):
             lake, "SELECT value, unit FROM model_metrics ORDER BY value", tenant=None, limits=SqlLimits()
         )
         assert seen.to_pylist() == expected
+
+
+def test_a_column_that_is_described_in_other_words_still_takes_rows(home, declare, monkeypatch):
+    with Lake(str(home)) as lake:
+        lake.append_next(TABLE, points([1]), source="s")
+    declare(Column("value", "float64", "the same, said better", "1"), without="value")
+    with Lake(str(home)) as lake:
+        lake.append_next(TABLE, points([2]), source="s")
+        lake.replace(TABLE, points([3]), predicate=f"day = '{DAY}'", source="r", sequence=1)
+        assert rows_of(lake, "SELECT value FROM model_metrics") == [{"value": 3}]
 
 
 def test_a_new_column_reads_as_null_before_anybody_has_written_it(home, declare):

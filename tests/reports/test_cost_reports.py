@@ -218,7 +218,7 @@ def test_figures_that_rest_on_an_illustrative_price_say_so(lake, log):
     set_prices(lake, CONTRACT.format(assumed="true"))
     log([event(START), event(START)])
     page = read(lake, daily_cost_report(lake, DAY))
-    assert "2 requests are priced by an illustrative price" in page.text
+    assert "2 requests are priced by an assumed price" in page.text
     assert "assumed in every row: price" in next(
         name for name in page.tables if name.startswith("Cost by model")
     )

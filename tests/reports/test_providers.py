@@ -104,7 +104,7 @@ def test_currencies_are_never_added(made):
     assert "0.0360 USD" in page.text
     assert "0.0065 EUR" in page.text
     assert "Cost per 1,000 tokens of input, EUR" in page.text
-    assert "illustrative price" in page.text
+    assert "assumed price" in page.text
 
 
 def test_names_out_of_logs_are_no_formulas_and_no_markdown(made):

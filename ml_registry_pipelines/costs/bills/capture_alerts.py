@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ml_registry_pipelines.lake.lake import Lake
 
 CAPTURE = "capture_rate"
+CAPTURED = "Costs and bills of the last days agree again."
 AT_ONCE = frozenset({"under", "nothing_logged", "nothing_priced"})
 """A bill that is not complete yet only grows: what is missing on the first day stays missing."""
 WHEN_SETTLED = frozenset({"over", "nothing_billed", "other_currency", "no_bill"})

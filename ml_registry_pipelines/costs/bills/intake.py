@@ -160,9 +160,15 @@ class BillIntake:
         return done
 
     def _take(self, source: BillSource, ref: FileRef) -> TakenBills:
-        if self._was_taken(ref):
-            return TakenBills()
+        before = self._digest_taken(ref)
         data = source.files.read(ref.path)
+        if before is not None:
+            # Whoever names a file may mean a bill that was downloaded anew: that must not pass for the old one.
+            if hashlib.sha256(data).hexdigest() != before:
+                raise FilesError(
+                    f"{ref.path} was taken before with other content; give what it holds now a name of its own"
+                )
+            return TakenBills()
         given = source.given(self.known_providers())
         file = _File(
             ref,
@@ -245,14 +251,16 @@ class BillIntake:
 
     # -- what follows ----------------------------------------------------------------------
 
-    def _was_taken(self, ref: FileRef) -> bool:
+    def _digest_taken(self, ref: FileRef) -> str | None:
+        """The digest of what was taken under this name; None where nothing was."""
         with self._lake.read(BILL_FILES.name) as reading:
             found = reading.query(
                 "bills.was_taken",
-                "SELECT 1 AS taken FROM bill_files WHERE source = $source AND path = $path LIMIT 1",
+                "SELECT digest FROM bill_files WHERE source = $source AND path = $path LIMIT 1",
                 {"source": ref.source, "path": ref.path},
             )
-        return bool(found.num_rows)
+        digests: list[str] = found["digest"].to_pylist()
+        return digests[0] if digests else None
 
     def _follow(self, file: _File, counts: TakenBills, size: int) -> None:
         append_absent(self._lake, QUARANTINED_BILL_LINES.name, ("quarantine_id",), file.quarantine())

@@ -233,7 +233,7 @@ STATEMENT_LINES = Table(
         Column("requests", "int64", "attempts", "requests"),
         Column("billable_requests", "int64", "attempts that should have a price", "requests"),
         Column("priced_requests", "int64", "attempts that have one", "requests"),
-        Column("assumed_requests", "int64", "attempts priced by an illustrative price", "requests"),
+        Column("assumed_requests", "int64", "attempts priced by an assumed price", "requests"),
         Column("tokens", "int64", "tokens of the attempts, all buckets together", "tokens"),
         Column("currency", "string", "ISO 4217 code of the amount; NULL where nothing is priced"),
         Column("amount", MONEY, "what is charged; NULL where no attempt could be priced", "currency"),

@@ -186,7 +186,12 @@ MODEL_COSTS = Table(
         Column(
             "price_id", "string", "price that matched; the cost is NULL all the same where it is incomplete"
         ),
-        Column("assumed", "bool", "whether that price is illustrative", required=True),
+        Column(
+            "assumed",
+            "bool",
+            "whether that price is illustrative, or a standard one for a tier that the list lacks",
+            required=True,
+        ),
         Column("tokens", "int64", "tokens of the request, all buckets together", "tokens", required=True),
         Column("currency", "string", "ISO 4217 code of the amounts; NULL where there is no price"),
         Column("input_cost", MONEY, "uncached input of every modality", "currency"),
@@ -240,9 +245,7 @@ COST_ROLLUP = Table(
         Column("requests", "int64", "attempts", "requests", required=True),
         Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
         Column("priced_requests", "int64", "attempts that have one", "requests", required=True),
-        Column(
-            "assumed_requests", "int64", "attempts priced by an illustrative price", "requests", required=True
-        ),
+        Column("assumed_requests", "int64", "attempts priced by an assumed price", "requests", required=True),
         Column(
             "priced_tokens",
             "int64",
@@ -395,9 +398,7 @@ TAG_COSTS = Table(
         Column("requests", "int64", "attempts", "requests", required=True),
         Column("billable_requests", "int64", "attempts that should have a price", "requests", required=True),
         Column("priced_requests", "int64", "attempts that have one", "requests", required=True),
-        Column(
-            "assumed_requests", "int64", "attempts priced by an illustrative price", "requests", required=True
-        ),
+        Column("assumed_requests", "int64", "attempts priced by an assumed price", "requests", required=True),
         Column("cost", MONEY, "sum over the priced attempts; NULL where none is priced", "currency"),
         Column("sequence", "int64", "batch of the day's cost_rollup that the row goes with", required=True),
         Column("costs_version", "int64", "version of model_costs that this rollup was computed from"),

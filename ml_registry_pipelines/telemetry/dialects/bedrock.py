@@ -117,9 +117,14 @@ BEDROCK = Dialect(
             SELECT line, raw, r, r.output.outputBodyJson AS body
             FROM (SELECT line, raw, json_transform(raw, {_STRUCTURE}) AS r FROM records)
         ),
-        -- A stream is a list of its pieces: metadata is the last of Converse, metrics the last of the others.
+        -- A stream is a list of its pieces: metadata is the last of Converse, metrics the last of the others,
+        -- which do not tell cache writes apart: Claude's first piece does, and names the model.
         answers AS (
-            SELECT line, raw, r, json_transform(CASE json_type(body)
+            SELECT line, raw, r,
+                json_extract_string(body, '$[*].message.model')[1] AS began_model,
+                json_extract_string(body, '$[*].message.usage.cache_creation.ephemeral_1h_input_tokens')[1]
+                    AS began_1h,
+                json_transform(CASE json_type(body)
                 WHEN 'OBJECT' THEN body
                 WHEN 'ARRAY' THEN coalesce(
                     json_extract(body, '$[*].metadata')[-1],
@@ -129,11 +134,11 @@ BEDROCK = Dialect(
             FROM logs
         ),
         counted AS (
-            SELECT line, raw, r, a, labels, a.usage AS u, a."amazon-bedrock-invocationMetrics" AS m,
+            SELECT line, raw, r, a, began_model, labels, a.usage AS u, a."amazon-bedrock-invocationMetrics" AS m,
                 CASE WHEN len(a.usage.cacheDetails) > 0 THEN CAST(list_sum(list_transform(
                     list_filter(a.usage.cacheDetails, lambda d: d.ttl = '1h'),
                     lambda d: try_cast(d.inputTokens AS BIGINT))) AS VARCHAR)
-                ELSE a.usage.cache_creation.ephemeral_1h_input_tokens END AS for_1h,
+                ELSE coalesce(a.usage.cache_creation.ephemeral_1h_input_tokens, began_1h) END AS for_1h,
                 json_transform(labels, {PERSONS}) AS persons
             FROM (SELECT *, {object_or_null("r.requestMetadata")} AS labels FROM answers)
         ),
@@ -159,7 +164,7 @@ BEDROCK = Dialect(
             r.timestamp AS ts,
             'aws' AS provider,
             CASE WHEN r.modelId IS NULL OR named <> '' THEN nullif(named, '')
-                WHEN contains(r.modelId, 'inference-profile/') THEN coalesce(a.model, r.modelId)
+                WHEN contains(r.modelId, 'inference-profile/') THEN coalesce(a.model, began_model, r.modelId)
                 ELSE r.modelId END AS model,
             r.modelId AS requested_model,
             CASE WHEN r.modelId ILIKE '%embed%' THEN 'embeddings' ELSE 'chat' END AS operation,

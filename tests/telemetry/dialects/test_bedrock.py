@@ -133,9 +133,28 @@ def test_a_stream_is_a_list_of_pieces_of_which_the_last_has_the_metrics():
     row = read([answered(pieces, operation="InvokeModelWithResponseStream")]).row
     assert (row["latency_ms"], row["ttft_ms"], row["stream"]) == (2350.0, 420.0, True)
     assert (row["in_uncached"], row["in_cache_read"], row["out_text"]) == (176, 1024, 38)
+    assert row["in_cache_write_1h"] is None
     ends = [{"contentBlockDelta": {}}, {"metadata": CONVERSE["output"]["outputBodyJson"]}]
     row = read([answered(ends)]).row
     assert (row["latency_ms"], row["in_cache_read"], row["provider_total_tokens"]) == (2350.0, 1024, 1238)
+
+
+def test_the_first_piece_of_a_stream_tells_cache_writes_apart_and_names_the_model():
+    # A write for an hour costs 1.6 times one for five minutes, and the metrics at the end sum both up.
+    began = {
+        "input_tokens": 176,
+        "cache_creation": {"ephemeral_5m_input_tokens": 200, "ephemeral_1h_input_tokens": 300},
+    }
+    metrics = {"inputTokenCount": 176, "outputTokenCount": 38, "cacheWriteInputTokenCount": 500}
+    pieces = [
+        {"type": "message_start", "message": {"model": "claude-sonnet-4-5-20250929", "usage": began}},
+        {"type": "message_delta", "usage": {"output_tokens": 38}},
+        {"type": "message_stop", "amazon-bedrock-invocationMetrics": metrics},
+    ]
+    profile = "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/xyz"
+    row = read([answered(pieces, operation="InvokeModelWithResponseStream", modelId=profile)]).row
+    assert (row["in_cache_write_5m"], row["in_cache_write_1h"], row["usage_quality"]) == (200, 300, "exact")
+    assert row["model"] == "claude-sonnet-4-5-20250929"
 
 
 def test_without_a_body_the_logs_own_counts_are_enough():

@@ -187,7 +187,7 @@ def test_only_generations_and_embeddings_are_model_calls():
 
 def test_a_generation_around_another_one_repeats_its_usage():
     inner, outer = observation(id="inner", parentObservationId="outer"), observation(id="outer")
-    for found in (read([inner, outer]), read([{"data": [outer, inner], "meta": {}}])):
+    for found in (read([inner, outer]), read([outer, inner]), read([{"data": [outer, inner], "meta": {}}])):
         assert {row["event_id"]: row["span_kind"] for row in found.rows} == {
             "inner": "leaf",
             "outer": "aggregate",

@@ -228,6 +228,12 @@ def test_the_inner_span_may_lie_deeper_and_in_an_earlier_line():
     assert found.ignored == 1
 
 
+def test_the_inner_span_may_lie_in_a_later_line_where_a_log_is_sorted_by_start():
+    plain = {**SPAN, "spanId": f"{2:016x}", "parentSpanId": f"{1:016x}", "attributes": []}
+    found = read([span(1), plain, span(3, 2), request(span(5))])
+    assert [row["span_kind"] for row in found.rows] == ["aggregate", "leaf", "leaf"]
+
+
 def test_spans_that_enclose_each_other_end():
     found = read([request(span(1, 2), span(2, 1), span(3, 3))])
     assert [row["span_kind"] for row in found.rows] == ["aggregate", "aggregate", "leaf"]
