@@ -296,10 +296,12 @@ def artifacts_upload(files: tuple[str, ...], hours: float) -> None:
     Then give the ticket to `mlreg models add-version MODEL TICKET --upload`, which reads what has
     arrived and takes it only if the digests are right.
     """
+    from ml_registry_pipelines.registry.states import MODEL_VERSION
+
     with open_log() as log:
-        ticket = registry_of(log).links.begin(
-            [_announced(file) for file in files], holds=timedelta(hours=hours)
-        )
+        registry = registry_of(log)
+        registry.ask("add_artifact", MODEL_VERSION, {})
+        ticket = registry.links.begin([_announced(file) for file in files], holds=timedelta(hours=hours))
     links = [{**vars(link), "headers": dict(link.headers)} for link in ticket.links]
     answer = {"ticket": ticket.id, "expires_at": ticket.expires_at.isoformat(), "links": links}
     click.echo(json.dumps(answer, indent=2))
