@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ml_registry_pipelines.cli.support import (
+    Number,
     as_of_option,
     key_option,
     open_log,
@@ -274,7 +275,7 @@ def artifacts_verify(versions: tuple[str, ...], kind: str | None, everything: bo
 @artifacts.command("link")
 @click.argument("version")
 @click.option("--kind", help=KIND_HELP)
-@click.option("--hours", type=click.FloatRange(0, 168, min_open=True), default=1.0, show_default=True)
+@click.option("--hours", type=Number(0, 168, min_open=True), default=1.0, show_default=True)
 @purpose_option
 @tenant_option
 def artifacts_link(version: str, kind: str | None, hours: float, purpose: str | None) -> None:
@@ -288,7 +289,7 @@ def artifacts_link(version: str, kind: str | None, hours: float, purpose: str | 
 
 @artifacts.command("upload")
 @click.argument("files", nargs=-1, required=True, metavar="SHA256:SIZE:PATH...")
-@click.option("--hours", type=click.FloatRange(0, 168, min_open=True), default=1.0, show_default=True)
+@click.option("--hours", type=Number(0, 168, min_open=True), default=1.0, show_default=True)
 @tenant_option
 def artifacts_upload(files: tuple[str, ...], hours: float) -> None:
     """Print a ticket, and links to PUT these files into the bucket, as JSON.
@@ -321,7 +322,7 @@ def _announced(given: str) -> File:
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and leave it.")
 @click.option(
     "--grace-days",
-    type=click.FloatRange(1),
+    type=Number(1, 36_500),
     default=7.0,
     show_default=True,
     help="How long a file without a version is left alone.",

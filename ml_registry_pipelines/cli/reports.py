@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines.cli.support import (
+    LIMIT,
     desk,
     key_option,
     open_log,
@@ -163,7 +164,7 @@ def reports_deliver(seconds: float) -> None:
 
 @reports.command("deliveries")
 @click.argument("name", required=False)
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @tenant_option
 def reports_deliveries(name: str | None, limit: int) -> None:
     """What became of each delivery, the newest first; exit status 1 when some were given up."""

@@ -32,7 +32,21 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LIMIT = click.IntRange(min=1)
+"""At most so many of something."""
 TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+
+
+class Number(click.FloatRange):
+    """A number: neither `nan`, which lies in every range for click, nor `inf`, which no unit of time holds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 _opened: ContextVar[Lake | None] = ContextVar("opened", default=None)
