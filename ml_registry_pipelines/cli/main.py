@@ -6,6 +6,7 @@ its one sentence, exit status 1; a wrong command line is click's, exit status 2.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -68,8 +69,9 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as wrong:
-        wrong.message = _shortened(wrong.message)
-        wrong.show()
+        said = io.StringIO()
+        wrong.show(said)
+        click.echo(_shortened(said.getvalue()), err=True, nl=False)
         sys.exit(wrong.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _stopped()
