@@ -67,6 +67,33 @@ def test_a_query_needs_some_time(mlreg: Mlreg, seconds: str) -> None:
     assert "--timeout" in said
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest", "--dry-run", "a" * 10_000),
+        ("artifacts", "verify", "\udcff"),
+        ("audit", "export", "--tenant", "\udcff", "elsewhere/"),
+        ("datasets", "track", "d", "a" * 10_000),
+        ("ai-act", "form", "m", "--output", "nowhere/form.yaml"),
+        ("artifacts", "purge", "--grace-days", "nan"),
+        ("alerts", "ack", "x", "--hours", "inf"),
+        ("alerts", "list", "--limit", "-1"),
+        ("models", "register", "m" * 10_000),
+        ("costs", "summary", "--since", "z" * 10_000),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:30].encode("ascii", "replace").decode(),
+)
+def test_what_nothing_can_be_named_is_one_short_sentence(
+    mlreg: Mlreg, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    home.mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    status, said = mlreg(*arguments)
+    assert status in {1, 2}, said
+    assert len(said) < 1_200
+    assert "Traceback" not in said
+
+
 def test_an_empty_tenant_is_not_everybody(mlreg: Mlreg, monkeypatch: pytest.MonkeyPatch) -> None:
     assert mlreg("sql", "select 1", "--tenant", "")[0] == 2
     monkeypatch.setenv("MLREG_TENANT", " ")

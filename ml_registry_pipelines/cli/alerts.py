@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines.cli.support import (
+    LIMIT,
     TIME,
+    Number,
     desk,
     in_utc,
     key_option,
@@ -30,7 +32,7 @@ WEBHOOK = "MLREG_ALERT_WEBHOOK"
 
 
 @click.group(invoke_without_command=True)
-@click.option("--limit", default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many.")
 @click.pass_context
 def alerts(context: click.Context, limit: int) -> None:
     """Open alerts, and what is done about them."""
@@ -39,7 +41,7 @@ def alerts(context: click.Context, limit: int) -> None:
 
 
 @alerts.command("list")
-@click.option("--limit", default=50, show_default=True, help="At most so many.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many.")
 def alerts_list(limit: int) -> None:
     """List open alerts, the newest first."""
     _list(limit)
@@ -75,7 +77,7 @@ def alerts_show(alert: str) -> None:
 
 @alerts.command("ack")
 @click.argument("alert")
-@click.option("--hours", type=click.FloatRange(min=0, min_open=True), help="For so long from now on.")
+@click.option("--hours", type=Number(0, 87_600, min_open=True), help="For so long from now on.")
 @click.option("--until", type=TIME, help="Until this time (UTC).")
 @click.option("--note", default="", help="What is done about it.")
 @key_option

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ml_registry_pipelines.cli.support import (
+    Number,
     as_of_option,
     key_option,
     open_log,
@@ -274,7 +275,7 @@ def artifacts_verify(versions: tuple[str, ...], kind: str | None, everything: bo
 @artifacts.command("link")
 @click.argument("version")
 @click.option("--kind", help=KIND_HELP)
-@click.option("--hours", type=click.FloatRange(0, 168, min_open=True), default=1.0, show_default=True)
+@click.option("--hours", type=Number(0, 168, min_open=True), default=1.0, show_default=True)
 @purpose_option
 @tenant_option
 def artifacts_link(version: str, kind: str | None, hours: float, purpose: str | None) -> None:
@@ -288,7 +289,7 @@ def artifacts_link(version: str, kind: str | None, hours: float, purpose: str | 
 
 @artifacts.command("upload")
 @click.argument("files", nargs=-1, required=True, metavar="SHA256:SIZE:PATH...")
-@click.option("--hours", type=click.FloatRange(0, 168, min_open=True), default=1.0, show_default=True)
+@click.option("--hours", type=Number(0, 168, min_open=True), default=1.0, show_default=True)
 @tenant_option
 def artifacts_upload(files: tuple[str, ...], hours: float) -> None:
     """Print a ticket, and links to PUT these files into the bucket, as JSON.
@@ -296,10 +297,12 @@ def artifacts_upload(files: tuple[str, ...], hours: float) -> None:
     Then give the ticket to `mlreg models add-version MODEL TICKET --upload`, which reads what has
     arrived and takes it only if the digests are right.
     """
+    from ml_registry_pipelines.registry.states import MODEL_VERSION
+
     with open_log() as log:
-        ticket = registry_of(log).links.begin(
-            [_announced(file) for file in files], holds=timedelta(hours=hours)
-        )
+        registry = registry_of(log)
+        registry.ask("add_artifact", MODEL_VERSION, {})
+        ticket = registry.links.begin([_announced(file) for file in files], holds=timedelta(hours=hours))
     links = [{**vars(link), "headers": dict(link.headers)} for link in ticket.links]
     answer = {"ticket": ticket.id, "expires_at": ticket.expires_at.isoformat(), "links": links}
     click.echo(json.dumps(answer, indent=2))
@@ -319,7 +322,7 @@ def _announced(given: str) -> File:
 @click.option("--dry-run", is_flag=True, help="Say what would be removed, and leave it.")
 @click.option(
     "--grace-days",
-    type=click.FloatRange(1),
+    type=Number(1, 36_500),
     default=7.0,
     show_default=True,
     help="How long a file without a version is left alone.",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from ml_registry_pipelines.cli.support import (
+    LIMIT,
     TIME,
     as_of_option,
     desk,
@@ -212,7 +213,7 @@ def attribution_preview(
 @attribution.command("gaps")
 @click.option("--since", type=DAY, help="First day (UTC).")
 @click.option("--until", type=DAY, help="Last day, itself included.")
-@click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=LIMIT, default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def attribution_gaps(since: datetime | None, until: datetime | None, limit: int) -> None:
     """List what leads to no version, the largest first, with its volume and cost."""
     from ml_registry_pipelines.costs.attribution_gaps import gaps, refresh_gaps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ml_registry_pipelines.cli.support import open_lake
+from ml_registry_pipelines.cli.support import LIMIT, open_lake
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def bills_pull(names: tuple[str, ...], since: datetime | None, until: datetime |
 @click.option(
     "--history", is_flag=True, help="With --lines: what earlier bills said, and lines that were withdrawn."
 )
-@click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=LIMIT, default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def bills_list(
     since: datetime | None,
     until: datetime | None,
@@ -143,7 +143,7 @@ def bills_list(
 @click.option("--since", type=DAY, help="First day (UTC); by default two months ago.")
 @click.option("--until", type=DAY, help="Last day, itself included; by default today.")
 @click.option("--all", "everything", is_flag=True, help="Show days that agree, too.")
-@click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=LIMIT, default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def bills_reconcile(since: datetime | None, until: datetime | None, everything: bool, limit: int) -> None:
     """Compare bills with our costs, day by day, say where they part, and alert on the last days."""
     from ml_registry_pipelines.costs.bills.capture_alerts import CAPTURE, CAPTURED, capture_alerts
@@ -170,7 +170,7 @@ def bills_reconcile(since: datetime | None, until: datetime | None, everything: 
 
 
 @bills.command("quarantine")
-@click.option("--limit", default=MOST_ROWS, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=LIMIT, default=MOST_ROWS, show_default=True, help="At most so many rows.")
 def bills_quarantine(limit: int) -> None:
     """List records of bills that could not be taken, the newest first."""
     from ml_registry_pipelines.costs.bills.queries import quarantined

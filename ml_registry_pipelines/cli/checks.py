@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines.cli.support import (
+    LIMIT,
     TIME,
     as_of_option,
     desk,
@@ -351,7 +352,7 @@ def checks_show(version: str | None, evidence: str | None, docs: bool) -> None:
 @checks.command("history")
 @click.argument("version", required=False)
 @click.option("--since", type=TIME)
-@click.option("--limit", type=int, default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @tenant_option
 def checks_history(version: str | None, since: datetime | None, limit: int) -> None:
     """Runs of suites, newest first."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines.cli.support import key_option, open_lake, open_log, shell_actor
+from ml_registry_pipelines.cli.support import LIMIT, key_option, open_lake, open_log, shell_actor
 from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def rates_sync(file: str | None) -> None:
 
 @rates.command("list")
 @click.option("--since", type=DAY, help="First day (UTC).")
-@click.option("--limit", default=50, show_default=True, help="The newest so many.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="The newest so many.")
 def rates_list(since: datetime | None, limit: int) -> None:
     """List rates, the newest last."""
     from ml_registry_pipelines.costs.currencies import rates_known

@@ -11,6 +11,7 @@ import click
 
 from ml_registry_pipelines.cli.support import (
     TIME,
+    Number,
     desk,
     key_option,
     open_lake,
@@ -128,15 +129,11 @@ def experiments_decide(name: str, version: int | None, now: datetime | None) -> 
 
 
 @experiments.command("plan")
-@click.option("--effect", type=float, required=True, help="Difference to be seen, or the margin.")
-@click.option("--deviation", type=float, help="Standard deviation of a unit's quality.")
-@click.option("--rate", type=click.FloatRange(0, 1), help="Or the share of units that succeed.")
-@click.option(
-    "--alpha", type=click.FloatRange(0, 0.5, min_open=True, max_open=True), default=0.05, show_default=True
-)
-@click.option(
-    "--power", type=click.FloatRange(0.5, 1, min_open=True, max_open=True), default=0.8, show_default=True
-)
+@click.option("--effect", type=Number(), required=True, help="Difference to be seen, or the margin.")
+@click.option("--deviation", type=Number(), help="Standard deviation of a unit's quality.")
+@click.option("--rate", type=Number(0, 1), help="Or the share of units that succeed.")
+@click.option("--alpha", type=Number(0, 0.5, min_open=True, max_open=True), default=0.05, show_default=True)
+@click.option("--power", type=Number(0.5, 1, min_open=True, max_open=True), default=0.8, show_default=True)
 def experiments_plan(
     effect: float, deviation: float | None, rate: float | None, alpha: float, power: float
 ) -> None:
@@ -163,12 +160,12 @@ def experiments_plan(
 @click.option(
     "--mode", type=click.Choice(["cheaper", "better", "value"]), default="cheaper", show_default=True
 )
-@click.option("--margin", type=float, help="cheaper: by how much less quality is as good.")
-@click.option("--max-extra-cost", type=float, help="better: how much more a prompt may cost.")
-@click.option("--value-per-point", type=float, help="value: what a point of quality is worth.")
-@click.option("--error-margin", type=float, help="By how much more often a candidate may fail.")
+@click.option("--margin", type=Number(), help="cheaper: by how much less quality is as good.")
+@click.option("--max-extra-cost", type=Number(), help="better: how much more a prompt may cost.")
+@click.option("--value-per-point", type=Number(), help="value: what a point of quality is worth.")
+@click.option("--error-margin", type=Number(), help="By how much more often a candidate may fail.")
 @click.option("--cluster", help="Column that says which prompts belong together.")
-@click.option("--alpha", type=float, default=0.05, show_default=True)
+@click.option("--alpha", type=Number(), default=0.05, show_default=True)
 @click.option("--name", help="How the decision is called; by default the file's name.")
 def experiments_evaluate(
     file: Path, arms: tuple[str, ...], mode: str, name: str | None, **asked: Any

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ml_registry_pipelines.cli.support import Number
+
 if TYPE_CHECKING:
     from ml_registry_pipelines.compliance.fairness.overview import Overview
     from ml_registry_pipelines.compliance.results import Measured
 
-SHARE = click.FloatRange(0, 1)
+SHARE = Number(0, 1)
 
 
 def attach(cli: click.Group) -> None:
@@ -50,7 +52,7 @@ def attach(cli: click.Group) -> None:
 @click.option(
     "--max-missing", default=0.0, show_default=True, type=SHARE, help="Share of rows that may lack a value."
 )
-@click.option("--confidence", default=0.95, show_default=True, type=click.FloatRange(0.5, 1, max_open=True))
+@click.option("--confidence", default=0.95, show_default=True, type=Number(0.5, 1, max_open=True))
 @click.option(
     "--correction",
     default="holm",

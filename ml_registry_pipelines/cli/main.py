@@ -6,7 +6,9 @@ its one sentence, exit status 1; a wrong command line is click's, exit status 2.
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from datetime import date, datetime
 from pathlib import Path
@@ -39,7 +41,7 @@ from ml_registry_pipelines.cli import similar as similar_cli
 from ml_registry_pipelines.cli import statements as statements_cli
 from ml_registry_pipelines.cli import users as users_cli
 from ml_registry_pipelines.cli import webhooks as webhooks_cli
-from ml_registry_pipelines.cli.support import open_lake, purpose_option, shell_actor
+from ml_registry_pipelines.cli.support import LIMIT, Number, open_lake, purpose_option, shell_actor
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.interrupts import is_interrupt
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -54,6 +56,8 @@ if TYPE_CHECKING:
 
 
 DAY = click.DateTime(["%Y-%m-%d"])
+LONGEST_WORD = 400
+"""Characters of a word in a sentence about a mistake; a longer one is cut."""
 LEAN = frozenset({"get", "diff", "rollback", "models", "artifacts", "search"})
 """Commands that are waited for and need no pandas, whose import is a third of their time."""
 
@@ -65,23 +69,47 @@ def main() -> None:
     try:
         cli.main(standalone_mode=False)
     except click.ClickException as wrong:
-        wrong.show()
+        said = io.StringIO()
+        wrong.show(said)
+        click.echo(_shortened(said.getvalue()), err=True, nl=False)
         sys.exit(wrong.exit_code)
     except (click.Abort, KeyboardInterrupt):
         _stopped()
     except MlregError as failure:
         if is_interrupt(failure):
             _stopped()
-        click.echo(f"mlreg: {failure}", err=True)
-        sys.exit(1)
+        _failed(str(failure))
     except BrokenPipeError:
         # The reader of our output has gone; nothing more to say to it.
         sys.stderr.close()
         sys.exit(0)
     except Exception as failure:
-        if not is_interrupt(failure):
+        if is_interrupt(failure):
+            _stopped()
+        if (sentence := _about_what_was_given(failure)) is None:
             raise
-        _stopped()
+        _failed(sentence)
+
+
+def _failed(sentence: str) -> NoReturn:
+    click.echo(f"mlreg: {_shortened(sentence)}", err=True)
+    sys.exit(1)
+
+
+def _about_what_was_given(failure: Exception) -> str | None:
+    """The sentence about a name or a text of the command line that no file can have; None for all else."""
+    if isinstance(failure, OSError) and failure.filename is not None:
+        return f"{os.fsdecode(failure.filename)!r} cannot be read or written: {failure.strerror}"
+    if isinstance(failure, UnicodeEncodeError) and failure.reason == "surrogates not allowed":
+        return f"{failure.object!r} is not UTF-8; give another name or text"
+    return None
+
+
+def _shortened(sentence: str) -> str:
+    """A sentence that quotes no more of an argument than a person would read."""
+    return re.sub(
+        rf"\S{{{LONGEST_WORD},}}", lambda word: f"{word[0][:80]}... ({len(word[0]):,} characters)", sentence
+    )
 
 
 def _stopped() -> NoReturn:
@@ -321,7 +349,7 @@ def quarantine() -> None:
 @quarantine.command("list")
 @click.option("--reason", help="Only rows with this reason.")
 @click.option("--source", help="Only rows of this source.")
-@click.option("--limit", default=50, show_default=True, help="At most so many rows.")
+@click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many rows.")
 @click.option("--tenant", help="Only this organisation's rows.")
 def quarantine_list(reason: str | None, source: str | None, limit: int, tenant: str | None) -> None:
     """List open rows by reason, then one by one."""
@@ -365,7 +393,9 @@ def quarantine_show(quarantine_id: str, tenant: str | None, purpose: str | None)
 @click.option("--reason", help="Rows with this reason.")
 @click.option("--source", help="Rows of this source.")
 @click.option("--all", "everything", is_flag=True, help="All open rows.")
-@click.option("--limit", default=100_000, show_default=True, help="At most so many rows, oldest first.")
+@click.option(
+    "--limit", type=LIMIT, default=100_000, show_default=True, help="At most so many rows, oldest first."
+)
 def quarantine_replay(
     ids: tuple[str, ...], reason: str | None, source: str | None, everything: bool, limit: int
 ) -> None:
@@ -439,7 +469,7 @@ def tables() -> None:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=60.0,
     show_default=True,
     help="Seconds after which the query is stopped.",

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines.cli.support import (
+    LIMIT,
     desk,
     key_option,
     open_log,
+    shell_actor,
     show_lines,
     tenant,
     tenant_option,
@@ -162,7 +164,7 @@ def reports_deliver(seconds: float) -> None:
 
 @reports.command("deliveries")
 @click.argument("name", required=False)
-@click.option("--limit", default=20, show_default=True)
+@click.option("--limit", type=LIMIT, default=20, show_default=True)
 @tenant_option
 def reports_deliveries(name: str | None, limit: int) -> None:
     """What became of each delivery, the newest first; exit status 1 when some were given up."""
@@ -190,6 +192,7 @@ def reports_deliveries(name: str | None, limit: int) -> None:
 @tenant_option
 def reports_make(report: str, period: str, about: str | None, output: Path | None) -> None:
     """Make REPORT of PERIOD (2026-11-23, 2026-W48 or 2026-11) now, send it to nobody, and say where it is."""
+    from ml_registry_pipelines.access.policy import admit
     from ml_registry_pipelines.registry.errors import InvalidInput
     from ml_registry_pipelines.registry.tenants import zone_of
     from ml_registry_pipelines.reports.calendar import period_named
@@ -201,6 +204,7 @@ def reports_make(report: str, period: str, about: str | None, output: Path | Non
     if scope != tenant() and tenant() != operator_tenant():
         raise InvalidInput(f"tenant {tenant()!r} gets reports about itself alone")
     with open_log() as log:
+        admit(log, shell_actor(), scope, what="reports make")
         asked = period_named(period, zone_of(log, scope or tenant()))
         edition, made = make_now(log, report, asked, scope)
         click.echo(made.markdown)

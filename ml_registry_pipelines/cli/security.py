@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ml_registry_pipelines.cli.support import open_log, registry_of, tenant, tenant_option
+from ml_registry_pipelines.cli.support import Number, open_log, registry_of, tenant, tenant_option
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.compliance.artifact_security.findings import FileScan
@@ -32,8 +32,8 @@ def attach(group: click.Group) -> None:
 @click.argument("target")
 @click.option("--again", is_flag=True, help="Of a version: scan anew what was scanned before.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON, with all findings.")
-@click.option("--seconds", type=click.FloatRange(1), help="Time for one file.")
-@click.option("--memory-gb", type=click.FloatRange(1), help="Memory for one file.")
+@click.option("--seconds", type=Number(1), help="Time for one file.")
+@click.option("--memory-gb", type=Number(1), help="Memory for one file.")
 @tenant_option
 def scan(target: str, again: bool, as_json: bool, seconds: float | None, memory_gb: float | None) -> None:
     """Look for harm in a file, a folder or a version, without loading anything of it.

@@ -32,7 +32,21 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LIMIT = click.IntRange(min=1)
+"""At most so many of something."""
 TIME = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"])
+
+
+class Number(click.FloatRange):
+    """A number: neither `nan`, which lies in every range for click, nor `inf`, which no unit of time holds."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
 
 
 _opened: ContextVar[Lake | None] = ContextVar("opened", default=None)
@@ -47,16 +61,22 @@ OPERATING = frozenset(
         "bills take",
         "bills pull",
         "costs reprice",
+        "costs rates add",
+        "costs rates sync",
         "prices sync",
-        "rates add",
-        "rates sync",
+        "attribution apply",
         "alerts deliver",
+        "alerts evaluate",
+        "reports deliver",
+        "webhooks deliver",
         "performance record",
         "audit rebuild",
+        "search rebuild",
         "embeddings status",
         "embeddings update",
         "embeddings rebuild",
-        "artifacts gc",
+        "artifacts delete",
+        "artifacts purge",
     }
 )
 """Commands that change what is no event of the log: measurements, prices, files."""

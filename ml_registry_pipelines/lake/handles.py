@@ -37,7 +37,7 @@ STALE_AFTER = 3 * CHECKPOINT_EVERY
 REMOVED_FILE_RETENTION = "interval 1 hours"
 _UNUSABLE = re.compile(r"[\[\]^|\\%*?\x00-\x1f]")
 """Characters that delta-rs or DuckDB read as something else than part of a folder's name."""
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]+[a-z0-9](/[\w.=+@,-]+)*", re.ASCII)
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w.=+@,-]+)*", re.ASCII)
 
 
 def checked_root(root: str) -> str:
@@ -49,8 +49,8 @@ def checked_root(root: str) -> str:
     if root.startswith("s3://"):
         if not _BUCKET.fullmatch(root.rstrip("/")):
             raise LakeError(
-                f"{root} cannot hold tables; an address is s3://bucket/prefix, "
-                "with a prefix of letters, digits and -_.=+@,"
+                f"{root} cannot hold tables; an address is s3://bucket/prefix, with a bucket of 3 to 63 small "
+                "letters, digits, dots and hyphens, and a prefix of letters, digits and -_.=+@,"
             )
         return root.rstrip("/")
     absolute = str(Path(root).absolute())

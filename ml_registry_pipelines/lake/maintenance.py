@@ -2,9 +2,9 @@
 
 A checkpoint with log clean-up comes every `CHECKPOINT_EVERY` commits and a compaction every
 `COMPACT_EVERY`; both on one background thread per `Lake`. Whoever commits the version that
-is due does it, so writers in several processes need no coordination, and two that do the
-same at once only do it twice. A failure here is no failure of a write: it is logged, and
-the next round makes good for it.
+is due does it, so writers in several processes need no coordination. Two checkpoints at once
+are one done twice; of two compactions only one may land (`Maintainer._claimed`). A failure
+here is no failure of a write: it is logged, and the next round makes good for it.
 
 The log is cut by count too, because every append lists it: with 20,000 log files, which is
 what ten minutes of single commits leave, an append takes 50 ms and more.
@@ -12,9 +12,11 @@ what ten minutes of single commits leave, an append takes 50 ms and more.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import re
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +43,11 @@ BLOOM_WRONG = 0.01
 """Share of row groups that are read for a value that they do not hold."""
 KEEP_REMOVED_HOURS = 1
 """Removed files stay this long, for readers that are still on an older snapshot."""
+
+COMPACTING = "mlreg.compacting"
+"""Table property that names whoever compacts."""
+COMPACTED_SIZE = 100 << 20
+"""Bytes that a compaction makes files of."""
 
 _CHECKPOINT = re.compile(r"\d{20}\.checkpoint\.")
 _log = logging.getLogger(__name__)
@@ -117,13 +124,14 @@ class Maintainer:
         handle = self._open(table)
         before = len(handle.file_uris())
         try:
-            try:
-                handle.optimize.compact(
-                    writer_properties=writer_properties(declared), post_commithook_properties=no_hooks()
-                )
-            except CommitFailedError:
-                # A writer replaced a file that was being compacted: the next round has it.
-                handle = self._open(table)
+            if _fragmented(handle) and (claimed := self._claimed(table)) is not None:
+                # What it read may be replaced meanwhile, or claimed by somebody else: the next round has it.
+                with contextlib.suppress(CommitFailedError):
+                    claimed.optimize.compact(
+                        target_size=COMPACTED_SIZE,
+                        writer_properties=writer_properties(declared),
+                        post_commithook_properties=no_hooks(),
+                    )
             self._checkpoint(table)
             # Anew, because a handle reads the log again to find removed files.
             removed = self._open(table).vacuum(
@@ -148,6 +156,21 @@ class Maintainer:
             files_removed=len(removed) + len(leftovers),
             version=handle.version(),
         )
+
+    def _claimed(self, table: str) -> DeltaTable | None:
+        """The table for the one compaction of it that can land; None while somebody else's is under way.
+
+        delta-rs 1.6.6 lets two compactions of one version land, as neither changes data, and every row
+        is there twice from then on. It refuses what was read before a property of the table changed:
+        so of all who compact only the last to name itself can commit, and it has seen what others did.
+        """
+        mark = uuid.uuid4().hex
+        with contextlib.suppress(*store_errors()):  # Whether it landed, the table itself says.
+            self._open(table).alter.set_table_properties(
+                {COMPACTING: mark}, raise_if_not_exists=False, post_commithook_properties=no_hooks()
+            )
+        handle = self._open(table)
+        return handle if handle.metadata().configuration.get(COMPACTING) == mark else None
 
     def _checkpoint(self, table: str) -> None:
         self._open(table).create_checkpoint()
@@ -193,6 +216,19 @@ class Maintainer:
             thread, self._thread = self._thread, None
         if thread is not None:
             thread.shutdown(wait=True)
+
+
+def _fragmented(handle: DeltaTable) -> bool:
+    """Whether some partition has two files that a compaction would make one of."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    files = pa.table(handle.get_add_actions(flatten=True))
+    small = files.filter(pc.less(files["size_bytes"], COMPACTED_SIZE))
+    keys = [name for name in small.column_names if name.startswith("partition.")]
+    return (
+        small.num_rows > small.select(keys).group_by(keys).aggregate([]).num_rows if keys else len(small) > 1
+    )
 
 
 def cut_log(folder: Folder) -> None:

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from ml_registry_pipelines.cli.main import cli
+from ml_registry_pipelines.cli.support import OPERATING
 from ml_registry_pipelines.errors import MlregError
 
 Mlreg = Callable[..., Result]
@@ -100,6 +102,47 @@ def test_a_tenant_of_others_is_closed_in_every_command(mlreg: Mlreg) -> None:
     assert mlreg("users", "grant", user, "bank", "--model", "secret", key=admin).exit_code == 0
     refused(mlreg("sql", select, "--tenant", "bank", key=key), "has grants for models")
     assert mlreg("maintain", key=admin).exit_code == 0
+
+
+def test_who_may_only_read_changes_neither_measurements_nor_files(mlreg: Mlreg) -> None:
+    _, admin = made(mlreg("users", "init"))
+    _, viewer = made(mlreg("users", "add", "viewer", "--tenant", "*", key=admin))
+    for command in (
+        ("costs", "rates", "add", "2026-10-01", "EUR", "USD", "7", "--source", "me"),
+        ("costs", "rates", "sync"),
+        ("attribution", "apply"),
+        ("alerts", "evaluate"),
+        ("reports", "deliver"),
+        ("webhooks", "deliver"),
+        ("search", "rebuild"),
+        ("artifacts", "purge"),
+        ("artifacts", "delete", "0" * 64),
+    ):
+        refused(mlreg(*command, key=viewer), "that takes admin or engineer with a grant for every tenant")
+    refused(mlreg("artifacts", "upload", f"{'0' * 64}:1:w.bin", key=viewer), "that takes admin or engineer")
+
+
+def test_a_report_about_a_tenant_is_for_who_may_read_there(mlreg: Mlreg) -> None:
+    _, admin = made(mlreg("users", "init"))
+    _, key = made(mlreg("users", "add", "engineer", "--tenant", "acme", key=admin))
+    for about, sentence in (("bank", "it has no grant there"), ("*", "it has no grant for every tenant")):
+        # The operator's tenant is what the environment says, which whoever asks may set.
+        make = ("reports", "make", "cost_report", "2026-10-05", "--about", about)
+        refused(mlreg(*make, key=key, tenant="acme"), sentence)
+        subscribe = ("reports", "subscribe", "mine", "cost_report", "--to", "us", "--about", about)
+        refused(mlreg(*subscribe, key=key, tenant="acme"), sentence)
+
+
+def test_commands_that_operate_are_commands() -> None:
+    def leads(path: str) -> bool:
+        found: click.Command = cli
+        for name in path.split():
+            if not isinstance(found, click.Group) or name not in found.commands:
+                return False
+            found = found.commands[name]
+        return not isinstance(found, click.Group)
+
+    assert [path for path in OPERATING if not leads(path)] == []
 
 
 def test_a_key_in_a_file_that_others_may_read_is_not_used(

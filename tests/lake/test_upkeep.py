@@ -50,6 +50,26 @@ def test_files_are_compacted_by_count_and_rows_stay(lake, monkeypatch):
     assert lake.sequence(TABLE, "s") == 41
 
 
+def test_rows_stay_there_once_when_two_compact_at_once(lake, monkeypatch):
+    fill(lake, 5)
+    properties = maintenance.writer_properties
+    with Lake(lake.root) as other:
+
+        def while_another_does(declared):
+            """Asked for between reading the table and committing what was made of it."""
+            monkeypatch.setattr(maintenance, "writer_properties", properties)
+            other.maintain(TABLE)
+            return properties(declared)
+
+        monkeypatch.setattr(maintenance, "writer_properties", while_another_does)
+        lake.maintain(TABLE)
+    assert values(lake) == {float(n): 1 for n in range(5)}
+    assert status(lake).files == 1
+    version = lake.version(TABLE)
+    lake.maintain(TABLE)
+    assert lake.version(TABLE) == version, "nothing to compact, and a commit all the same"
+
+
 def test_the_log_is_cut_by_count_behind_a_checkpoint(lake, monkeypatch):
     monkeypatch.setattr(maintenance, "LOG_KEPT", 30)
     fill(lake, 85)

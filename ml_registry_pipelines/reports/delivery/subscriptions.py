@@ -13,6 +13,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.access.policy import admit
 from ml_registry_pipelines.costs.periods import PeriodKind
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk, state_of
@@ -129,6 +130,7 @@ class ReportSubscriptions(Desk):
 
         Raises:
             InvalidInput: there is no such report or recipient, or the scope is not the tenant's to ask about.
+            NotAllowed: it is about another tenant, or all, of which the actor may not read.
             NameTaken: there is a subscription of that name.
         """
         asked = self._planned(given)
@@ -222,6 +224,8 @@ class ReportSubscriptions(Desk):
                 f"tenant {shown(self.tenant)} gets reports about itself alone; the operator's tenant, "
                 f"{operator_tenant()}, may subscribe to others and to all"
             )
+        if scope != self.tenant:
+            admit(self.log, self.actor, scope, what="reports subscribe")
         if scope is None and not kind.of_all:
             raise InvalidInput(f"the report {kind.name} is about one tenant; give its name")
         return scope
