@@ -65,7 +65,8 @@ def models(log: Log) -> DemoModels:
     return DemoModels(log, Settings.from_environment())
 
 
-@pytest.mark.parametrize("at_once", [4, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.soak  # each break-off trains a model
+@pytest.mark.parametrize("at_once", [4, 1])
 def test_it_is_broken_off_between_steps_and_goes_on_where_it_ended(
     log: Log, instance: dg.DagsterInstance, at_once: int
 ) -> None:

@@ -451,6 +451,7 @@ def test_a_writer_that_is_killed_leaves_vectors_that_the_next_one_goes_on_with(t
 
 
 @pytest.mark.kill
+@pytest.mark.soak  # the test above shows what a killed writer leaves
 @pytest.mark.timeout(SECONDS)
 def test_vectors_of_a_killed_writer_answer_for_what_they_know(tmp_path):
     root = str(tmp_path / "lake")
