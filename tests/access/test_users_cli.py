@@ -217,6 +217,7 @@ def test_who_has_one_model_alone_sees_no_figures_of_its_tenant(mlreg: Mlreg) -> 
         ("costs", "export", "--month", "2026-10", "--output", "/nowhere.csv"),
         ("performance", "stats"),
         ("quarantine", "list"),
+        ("budgets", "list"),
         ("alerts",),
         ("attribution", "coverage"),
         ("attribution", "gaps"),
