@@ -229,7 +229,8 @@ def _about_users(log: Log, actor: Actor, action: str, tenant: str) -> Decision:
     user = _user(log, actor)
     if isinstance(user, Decision):
         return user
-    if user.is_admin or (action == READ and Role.COMPLIANCE in user.roles):
+    # Users and their grants are of every tenant.
+    if user.is_admin or (action == READ and Role.COMPLIANCE in user.roles_in(EVERY_TENANT)):
         return ALLOWED
     return _no(f"users are kept by an admin, and it is {_any_of(user.roles, 'and')}")
 

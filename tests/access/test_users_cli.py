@@ -124,7 +124,7 @@ def test_who_may_only_read_changes_neither_measurements_nor_files(mlreg: Mlreg, 
         refused(mlreg(*command, key=viewer), "that takes admin or engineer with a grant for every tenant")
     table = tmp_path / "scores.csv"
     table.write_text("a,b,x,y\n1,0,1,1\n")
-    for command in (
+    for keeping in (
         ("artifacts", "upload", f"{'0' * 64}:1:w.bin"),
         ("lineage", "index", "--build"),
         ("experiments", "decide", "any"),
@@ -133,7 +133,7 @@ def test_who_may_only_read_changes_neither_measurements_nor_files(mlreg: Mlreg, 
         ("reports", "make", "cost_report", "2026-10-05"),
         ("governance", "page"),
     ):
-        refused(mlreg(*command, key=viewer), "that takes admin or")
+        refused(mlreg(*keeping, key=viewer), "that takes admin or")
     assert not (tmp_path / "home/suites").exists()
     assert not (tmp_path / "home/tables/decisions").exists()
 
@@ -211,7 +211,7 @@ def test_who_has_one_model_alone_sees_no_figures_of_its_tenant(mlreg: Mlreg) -> 
     _, admin = made(mlreg("users", "init"))
     user, key = made(mlreg("users", "add", "engineer", "--tenant", "acme", key=admin))
     assert mlreg("users", "grant", user, "bank", "--model", "loans", key=admin).exit_code == 0
-    assert "loans" in mlreg("models", "list", key=key, tenant="bank").output
+    assert "loans" in mlreg("models", "show", "loans", key=key, tenant="bank").output
     for command in (
         ("costs", "summary"),
         ("costs", "export", "--month", "2026-10", "--output", "/nowhere.csv"),
@@ -224,6 +224,14 @@ def test_who_has_one_model_alone_sees_no_figures_of_its_tenant(mlreg: Mlreg) -> 
         ("reports", "make", "cost_report", "2026-10-05"),
     ):
         refused(mlreg(*command, key=key, tenant="bank"), "has grants for models there")
+
+
+def test_users_of_all_tenants_are_listed_for_who_has_a_grant_for_all(mlreg: Mlreg) -> None:
+    _, admin = made(mlreg("users", "init"))
+    _, one = made(mlreg("users", "add", "compliance", "--tenant", "acme", key=admin))
+    _, every = made(mlreg("users", "add", "compliance", "--tenant", "*", key=admin))
+    refused(mlreg("users", "list", key=one), "users are kept by an admin")
+    assert mlreg("users", "list", key=every).exit_code == 0
 
 
 def test_without_mlreg_tenant_figures_of_all_take_a_grant_for_all(mlreg: Mlreg) -> None:
