@@ -124,12 +124,15 @@ def test_who_may_only_read_changes_neither_measurements_nor_files(mlreg: Mlreg, 
         refused(mlreg(*command, key=viewer), "that takes admin or engineer with a grant for every tenant")
     table = tmp_path / "scores.csv"
     table.write_text("a,b,x,y\n1,0,1,1\n")
+    assert mlreg("models", "register", "m", key=admin).exit_code == 0
+    assert mlreg("models", "add-version", "m", str(table), key=admin).exit_code == 0
     for keeping in (
         ("artifacts", "upload", f"{'0' * 64}:1:w.bin"),
         ("lineage", "index", "--build"),
         ("experiments", "decide", "any"),
         ("experiments", "evaluate", str(table), "--arm", "a=a,x", "--arm", "b=b,y", "--margin", "0.1"),
         ("suites", "init"),
+        ("scan", "m@v1"),
         ("reports", "make", "cost_report", "2026-10-05"),
         ("governance", "page"),
     ):
