@@ -7,6 +7,7 @@ in the connection's state; what they may do there is not decided here.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,9 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
+_OURS = re.compile(
+    rf"{re.escape(ARTIFACTS)}[^/]+/[^/]+|{re.escape(GOVERNANCE)}[^/]+|{re.escape(SEARCH)}(?:/hits|/model)?"
+)
 _log = logging.getLogger(__name__)
 
 PAGE = """<!doctype html>
@@ -272,8 +276,11 @@ class Door:
 
 
 def _asks_the_policy(path: str) -> bool:
-    """Whether what lies there looks at the grants of who asks, for everything that it shows."""
-    return path.startswith((ARTIFACTS, GOVERNANCE, f"{SEARCH}/")) or path == SEARCH
+    """Whether what lies there looks at the grants of who asks, for everything that it shows.
+
+    The whole path, as the routes have it: what only begins so, such as `/mlreg/search/../graphql`, is Dagster's.
+    """
+    return _OURS.fullmatch(path) is not None
 
 
 def same_origin(scope: Scope, connection: HTTPConnection, *, forms: bool = False) -> bool:

@@ -120,15 +120,18 @@ def granted_models(log: Log, actor: Actor, tenant: str) -> frozenset[str]:
     return frozenset(g.model_id for g in user.grants if g.tenant == tenant and g.model_id is not None)
 
 
-def admit(log: Log, actor: Actor, tenant: str | None, *, operates: bool = False, what: str) -> None:
+def admit(
+    log: Log, actor: Actor, tenant: str | None, *, operates: bool = False, part: bool = False, what: str
+) -> None:
     """Ask, at a door, whether an actor may read the measurements of a tenant, or of all; or operate on all.
 
-    Who has a grant for one model alone is let to the registry of its tenant, which asks about each model.
+    Args:
+        part: who has a grant for one model alone is let in too: to a registry, which asks about each model.
 
     Raises:
         NotAllowed: no; the refusal is noted.
     """
-    decision = _admission(log, actor, tenant, operates)
+    decision = _admission(log, actor, tenant, operates, part)
     if decision.allowed:
         return
     place = "of all tenants" if tenant is None or operates else f"of tenant {tenant!r}"
@@ -138,7 +141,7 @@ def admit(log: Log, actor: Actor, tenant: str | None, *, operates: bool = False,
     raise NotAllowed(f"{actor.id!r} may not use `{what}` on data {place}: {decision.reason}")
 
 
-def _admission(log: Log, actor: Actor, tenant: str | None, operates: bool) -> Decision:
+def _admission(log: Log, actor: Actor, tenant: str | None, operates: bool, part: bool) -> Decision:
     if not enforced(log) or is_platform(actor):
         return ALLOWED
     user = _user(log, actor)
@@ -151,9 +154,11 @@ def _admission(log: Log, actor: Actor, tenant: str | None, operates: bool) -> De
     if tenant is None:
         if user.roles_in(EVERY_TENANT):
             return ALLOWED
-        return _no("it has no grant for every tenant; name one of its own with --tenant")
-    if user.roles_in(tenant) or any(grant.tenant == tenant for grant in user.grants):
+        return _no("it has no grant for every tenant; where there is a --tenant, name one of its own")
+    if user.roles_in(tenant):
         return ALLOWED
+    if any(grant.tenant == tenant for grant in user.grants):
+        return ALLOWED if part else _no("it has grants for models there, and this shows the tenant whole")
     return _no(f"it has no grant there; an admin can give one: `mlreg users grant {user.id} {tenant}`")
 
 
@@ -224,7 +229,8 @@ def _about_users(log: Log, actor: Actor, action: str, tenant: str) -> Decision:
     user = _user(log, actor)
     if isinstance(user, Decision):
         return user
-    if user.is_admin or (action == READ and Role.COMPLIANCE in user.roles):
+    # Users and their grants are of every tenant.
+    if user.is_admin or (action == READ and Role.COMPLIANCE in user.roles_in(EVERY_TENANT)):
         return ALLOWED
     return _no(f"users are kept by an admin, and it is {_any_of(user.roles, 'and')}")
 

@@ -81,6 +81,7 @@ ACTIONS: Mapping[str, frozenset[Role]] = {
     "end_allocation_rule": _BUILDS_OR_WATCHES,
     "remove_allocation_rule": _BUILDS_OR_WATCHES,
     "declare_value_model": _BUILDS_OR_WATCHES,
+    "keep_return": _BUILDS_OR_WATCHES,
     "issue_statement": _WATCHES,
     "close_costs": _WATCHES,
     "close_costs_after": _WATCHES,
@@ -89,6 +90,7 @@ ACTIONS: Mapping[str, frozenset[Role]] = {
     "start_experiment": _BUILDS,
     "stop_experiment": _BUILDS,
     "propose_promotion": _BUILDS,
+    "decide_experiment": _BUILDS,
     # Approvals: who may take part; the gates say whose word counts.
     "request_approval": _BUILDS | _DECIDES,
     "review_approval": _DECIDES,
@@ -98,6 +100,7 @@ ACTIONS: Mapping[str, frozenset[Role]] = {
     "withdraw_evaluation": _BUILDS,
     "record_evaluation": _BUILDS,
     "run_compliance_checks": _BUILDS | _DECIDES,
+    "edit_suites": _WATCHES,
     "classify_ai_act": _BUILDS_OR_WATCHES,
     "attest_field": _BUILDS_OR_WATCHES,
     "withdraw_field": _BUILDS_OR_WATCHES,
@@ -148,6 +151,7 @@ ACTIONS: Mapping[str, frozenset[Role]] = {
     "add_report_subscription": _BUILDS_OR_WATCHES,
     "remove_report_subscription": _BUILDS_OR_WATCHES,
     "redeliver_reports": _BUILDS_OR_WATCHES,
+    "make_report": _BUILDS | _DECIDES,
     "set_time_zone": _ADMINS,
     # They carry events to other systems.
     "register_webhook": _ADMINS,

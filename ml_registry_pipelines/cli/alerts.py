@@ -15,6 +15,7 @@ from ml_registry_pipelines.cli.support import (
     desk,
     in_utc,
     key_option,
+    only_tenant,
     open_lake,
     open_log,
     show_lines,
@@ -31,31 +32,39 @@ if TYPE_CHECKING:
 WEBHOOK = "MLREG_ALERT_WEBHOOK"
 
 
+_concerned = click.option(
+    "--tenant", help="Only alerts that concern this organisation; default: MLREG_TENANT, else all."
+)
+
+
 @click.group(invoke_without_command=True)
 @click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many.")
+@_concerned
 @click.pass_context
-def alerts(context: click.Context, limit: int) -> None:
+def alerts(context: click.Context, limit: int, tenant: str | None) -> None:
     """Open alerts, and what is done about them."""
     if context.invoked_subcommand is None:
-        _list(limit)
+        _list(limit, tenant)
 
 
 @alerts.command("list")
 @click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many.")
-def alerts_list(limit: int) -> None:
+@_concerned
+def alerts_list(limit: int, tenant: str | None) -> None:
     """List open alerts, the newest first."""
-    _list(limit)
+    _list(limit, tenant)
 
 
 @alerts.command("show")
 @click.argument("alert")
-def alerts_show(alert: str) -> None:
+@_concerned
+def alerts_show(alert: str, tenant: str | None) -> None:
     """Show the states of ALERT, a key or the beginning of an id."""
     from ml_registry_pipelines.operations.alerts import alert_history
     from ml_registry_pipelines.registry.errors import NotFound
 
     with open_lake() as lake:
-        rows = alert_history(lake, alert)
+        rows = alert_history(lake, alert, tenant=only_tenant(tenant))
     if not rows:
         raise NotFound("alert", alert, "*", hint="; `mlreg alerts` lists those that are open")
     for row in rows:
@@ -166,12 +175,12 @@ def alerts_evaluate() -> None:
         sys.exit(1)
 
 
-def _list(limit: int) -> None:
+def _list(limit: int, tenant: str | None) -> None:
     from ml_registry_pipelines.lake.output import write_result
     from ml_registry_pipelines.operations.alerts import open_alerts
 
     with open_lake() as lake:
-        rows = open_alerts(lake, limit=limit)
+        rows = open_alerts(lake, limit=limit, tenant=only_tenant(tenant))
     if len(rows):
         write_result(rows, form="table", output=None)
     else:

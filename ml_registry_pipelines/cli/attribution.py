@@ -11,16 +11,17 @@ import click
 from ml_registry_pipelines.cli.support import (
     LIMIT,
     TIME,
+    admit_to,
     as_of_option,
     desk,
     in_utc,
     key_option,
+    only_tenant,
     open_log,
     tenant,
     utc,
 )
 from ml_registry_pipelines.lake.tables.attribution import CONDITIONS
-from ml_registry_pipelines.settings import Settings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -188,6 +189,7 @@ def attribution_preview(
 
     wanted = NewRule(deployment, conditions, priority, utc(valid_from), utc(valid_to))
     with open_log() as log:
+        admit_to(log, tenant())
         found = preview(log.lake, log, tenant(), wanted)
         named = _names(log, {o.deployment_id for m in found.moved for o in (m.before, m.after) if o})
         models = _names(
@@ -219,10 +221,11 @@ def attribution_gaps(since: datetime | None, until: datetime | None, limit: int)
     from ml_registry_pipelines.costs.attribution_gaps import gaps, refresh_gaps
 
     with open_log() as log:
+        admit_to(log, only_tenant())
         # Days that were rolled up before there were gaps, or that a run has not come to yet.
         refresh_gaps(log.lake)
         with log.lake.read("attribution_gaps") as reading:
-            rows = gaps(reading, tenant=_only_tenant(), **_between(since, until))
+            rows = gaps(reading, tenant=only_tenant(), **_between(since, until))
     if not len(rows):
         click.echo("every request of these days leads to a version")
         return
@@ -239,9 +242,10 @@ def attribution_coverage(since: datetime | None, until: datetime | None) -> None
     from ml_registry_pipelines.costs.queries import attribution_coverage as covered_by
     from ml_registry_pipelines.costs.queries import cost_by, coverage
 
-    only = _only_tenant()
+    only = only_tenant()
     limits = {**_between(since, until), "where": {} if only is None else {"tenant": only}}
     with open_log() as log:
+        admit_to(log, only)
         with log.lake.read("cost_rollup") as reading:
             covered, priced = covered_by(reading, **limits), coverage(reading, **limits)
             rows = cost_by(reading, ["tenant", "deployment_id", "model_id", "model_version"], **limits)
@@ -329,11 +333,6 @@ def _named(log: Log, rows: pa.Table) -> pa.Table:
             **{name: rows[name] for name in ("cost", "currency")},
         }
     )
-
-
-def _only_tenant() -> str | None:
-    """Whose figures are shown: all tenants', unless MLREG_TENANT names one."""
-    return Settings.from_environment().tenant
 
 
 def _between(since: datetime | None, until: datetime | None) -> dict[str, Any]:

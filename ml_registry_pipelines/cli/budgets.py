@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ml_registry_pipelines.cli.support import (
+    admit_to,
     as_of_option,
     desk,
     key_option,
@@ -94,6 +95,7 @@ def budgets_list(as_of: datetime | None) -> None:
             for budget in _budgets(log).list(as_of=utc(as_of)):
                 click.echo(_sentence(budget))
             return
+        admit_to(log, tenant())
         found = budgets_now(log.lake, log, now=datetime.now(UTC), tenant=tenant())
     for status in found:
         share = "" if status.share is None else f"  {status.share:.1%}"

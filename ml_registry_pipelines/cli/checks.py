@@ -12,6 +12,7 @@ from ml_registry_pipelines.cli.support import (
     LIMIT,
     TIME,
     as_of_option,
+    ask_for,
     desk,
     in_utc,
     key_option,
@@ -86,8 +87,10 @@ def suites_validate(files: tuple[Path, ...]) -> None:
 @click.argument("names", nargs=-1)
 def suites_init(names: tuple[str, ...]) -> None:
     """Copy shipped suites to MLREG_HOME/suites, to be edited; files that are there stay."""
-    for path in _files().init(list(names) or None):
-        click.echo(path)
+    with open_log(open_to_all=True) as log:
+        ask_for(log, "edit_suites", "suite", everywhere=True)
+        for path in _files().init(list(names) or None):
+            click.echo(path)
 
 
 @suites.command("metrics")

@@ -10,8 +10,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ml_registry_pipelines.cli.costs import DAY, costs
-from ml_registry_pipelines.cli.performance import only_tenant, output_options, tell, write
-from ml_registry_pipelines.cli.support import desk, key_option, open_lake, open_log, show_lines, tenant_option
+from ml_registry_pipelines.cli.performance import output_options, tell, write
+from ml_registry_pipelines.cli.support import (
+    ask_for,
+    desk,
+    key_option,
+    only_tenant,
+    open_lake,
+    open_log,
+    show_lines,
+    tenant_option,
+)
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.costs.provenance import Provenance
@@ -205,6 +214,8 @@ def costs_roi(value_model: str, since: datetime, until: datetime, no_store: bool
 
     with open_log() as log:
         declared = _models(log).get(value_model)
+        if not no_store:
+            ask_for(log, "keep_return", "value_model")
         answer = VibeCodingIntegration(log.lake).get_roi(
             declared, since.date(), until.date() + timedelta(days=1), store=not no_store
         )

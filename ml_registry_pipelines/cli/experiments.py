@@ -12,9 +12,9 @@ import click
 from ml_registry_pipelines.cli.support import (
     TIME,
     Number,
+    ask_for,
     desk,
     key_option,
-    open_lake,
     open_log,
     shell_actor,
     show_lines,
@@ -125,6 +125,7 @@ def experiments_decide(name: str, version: int | None, now: datetime | None) -> 
     from ml_registry_pipelines.costs.experiments.looking import look
 
     with open_log() as log:
+        ask_for(log, "decide_experiment", "experiment")
         _show_decision(look(_experiments(log), name, version=version, now=utc(now)))
 
 
@@ -183,9 +184,10 @@ def experiments_evaluate(
     test = PairedTest(tuple(_paired_arm(each) for each in arms), Mode(mode), **asked)
     table = read_table(file)
     verdict = decide_paired(table, test)
-    with open_lake(needed=False) as lake:
+    with open_log() as log:
+        ask_for(log, "decide_experiment", "experiment")
         stored = store_evaluation(
-            lake,
+            log.lake,
             verdict,
             tenant=tenant(),
             name=name or file.name,

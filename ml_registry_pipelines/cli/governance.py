@@ -12,6 +12,7 @@ import click
 from ml_registry_pipelines.cli.support import (
     TIME,
     as_of_option,
+    ask_for,
     desk,
     key_option,
     open_log,
@@ -84,6 +85,8 @@ def governance_page_command(out: Path | None) -> None:
 
     with open_log() as log:
         how = desk()
+        if out is None:
+            ask_for(log, "make_report", "report")
         page = governance_page(log, actor=how["actor"], tenants=[how["tenant"]])
     if out is not None:
         out.write_text(page, encoding="utf-8")

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ml_registry_pipelines.cli.support import F, as_of_option, desk, open_log, tenant, tracker_of, utc
+from ml_registry_pipelines.cli.support import (
+    F,
+    as_of_option,
+    ask_for,
+    desk,
+    open_log,
+    tenant,
+    tracker_of,
+    utc,
+)
 
 if TYPE_CHECKING:
     from ml_registry_pipelines.lineage.graph import Reached
@@ -266,11 +275,13 @@ def lineage_serve(host: str, port: int) -> None:
 @click.option("--whole", is_flag=True, help="Make it anew.")
 def lineage_index(build: bool, whole: bool) -> None:
     """The index that lineage is walked on: what it holds, and building it."""
+    from ml_registry_pipelines.access.roles import OPERATE
     from ml_registry_pipelines.lineage.index import index_of
 
     with open_log() as log:
         index = index_of(log)
         if build or whole:
+            ask_for(log, OPERATE, "lineage_index", everywhere=True)
             done = index.build(whole=whole)
             click.echo(f"{'built' if done.fresh else 'nothing newer to build'} in {done.seconds:.1f} s")
         generation = index.published()

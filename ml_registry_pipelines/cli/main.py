@@ -41,7 +41,14 @@ from ml_registry_pipelines.cli import similar as similar_cli
 from ml_registry_pipelines.cli import statements as statements_cli
 from ml_registry_pipelines.cli import users as users_cli
 from ml_registry_pipelines.cli import webhooks as webhooks_cli
-from ml_registry_pipelines.cli.support import LIMIT, Number, open_lake, purpose_option, shell_actor
+from ml_registry_pipelines.cli.support import (
+    LIMIT,
+    Number,
+    only_tenant,
+    open_lake,
+    purpose_option,
+    shell_actor,
+)
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.interrupts import is_interrupt
 from ml_registry_pipelines.lake.lean import without_pandas
@@ -350,11 +357,12 @@ def quarantine() -> None:
 @click.option("--reason", help="Only rows with this reason.")
 @click.option("--source", help="Only rows of this source.")
 @click.option("--limit", type=LIMIT, default=50, show_default=True, help="At most so many rows.")
-@click.option("--tenant", help="Only this organisation's rows.")
+@click.option("--tenant", help="Only this organisation's rows; default: MLREG_TENANT, else all.")
 def quarantine_list(reason: str | None, source: str | None, limit: int, tenant: str | None) -> None:
     """List open rows by reason, then one by one."""
     from ml_registry_pipelines.telemetry.quarantine import listing, summary
 
+    tenant = only_tenant(tenant)
     with open_lake() as lake:
         overview = summary(lake, tenant=tenant)
         if not len(overview):
@@ -371,13 +379,14 @@ def quarantine_list(reason: str | None, source: str | None, limit: int, tenant: 
 
 @quarantine.command("show")
 @click.argument("quarantine_id")
-@click.option("--tenant", help="Only this organisation's rows.")
+@click.option("--tenant", help="Only this organisation's rows; default: MLREG_TENANT, else all.")
 @purpose_option
 def quarantine_show(quarantine_id: str, tenant: str | None, purpose: str | None) -> None:
     """Show one row, its raw text included."""
     from ml_registry_pipelines.access.access_log import AccessLog
     from ml_registry_pipelines.telemetry.quarantine import show
 
+    tenant = only_tenant(tenant)
     with open_lake() as lake:
         found = show(lake, quarantine_id, tenant=tenant)
         owner = tenant if found["tenant"] is None else str(found["tenant"])

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from ml_registry_pipelines.cli.support import TIME, open_lake, utc
-from ml_registry_pipelines.settings import Settings
+from ml_registry_pipelines.cli.support import TIME, only_tenant, open_lake, utc
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,11 +48,6 @@ def output_options(command: F) -> F:
         command
     )
     return click.option("--format", "form", type=forms, default="table", show_default=True)(command)
-
-
-def only_tenant(given: str | None) -> str | None:
-    """Whose figures are shown: all tenants', unless one is named here or by MLREG_TENANT."""
-    return given or Settings.from_environment().tenant
 
 
 def window(since: datetime | None, until: datetime | None) -> tuple[datetime, datetime]:

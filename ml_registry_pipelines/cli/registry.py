@@ -29,6 +29,7 @@ from ml_registry_pipelines.cli.lineage_graph import lineage
 from ml_registry_pipelines.cli.staleness import stale
 from ml_registry_pipelines.cli.support import (
     act_options,
+    admit_to,
     as_of_option,
     open_log,
     parsed_tags,
@@ -337,6 +338,7 @@ def audit_verify(only: str | None, anchors: str | None, public_key: Path | None)
     if (anchors is None) != (public_key is None):
         raise click.UsageError("--anchors and --public-key belong together")
     with open_log() as log:
+        admit_to(log, only)
         known = read_anchors(anchors, public_key) if anchors and public_key else []
         if anchors and not known:
             raise click.UsageError(f"there is no anchor in {anchors}")
@@ -408,6 +410,7 @@ def audit_anchor(folder: str, key: Path, public_key: Path) -> None:
     from ml_registry_pipelines.registry.anchors import write_anchor
 
     with open_log() as log:
+        admit_to(log, None)
         click.echo(write_anchor(log.lake, folder, key, public=public_key, now=datetime.now(UTC)))
 
 

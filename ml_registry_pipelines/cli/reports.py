@@ -11,6 +11,7 @@ import click
 
 from ml_registry_pipelines.cli.support import (
     LIMIT,
+    ask_for,
     desk,
     key_option,
     open_log,
@@ -205,6 +206,8 @@ def reports_make(report: str, period: str, about: str | None, output: Path | Non
         raise InvalidInput(f"tenant {tenant()!r} gets reports about itself alone")
     with open_log() as log:
         admit(log, shell_actor(), scope, what="reports make")
+        # What is made is kept as an edition, beside those that were delivered.
+        ask_for(log, "make_report", "report")
         asked = period_named(period, zone_of(log, scope or tenant()))
         edition, made = make_now(log, report, asked, scope)
         click.echo(made.markdown)

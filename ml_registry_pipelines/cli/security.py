@@ -45,6 +45,7 @@ def scan(target: str, again: bool, as_json: bool, seconds: float | None, memory_
     from ml_registry_pipelines.compliance.artifact_security.findings import FileVerdict, worst_verdict
     from ml_registry_pipelines.compliance.artifact_security.guard import Limits
     from ml_registry_pipelines.compliance.artifact_security.scans import scan_path, scan_version
+    from ml_registry_pipelines.registry.states import MODEL_VERSION
 
     base = Limits()
     limits = Limits(
@@ -60,6 +61,8 @@ def scan(target: str, again: bool, as_json: bool, seconds: float | None, memory_
         with open_log() as log:
             models = registry_of(log)
             version = models.get_version(target)
+            # What is found is kept, and gates read it.
+            models.ask("run_compliance_checks", MODEL_VERSION, {"version": target})
             found = scan_version(log.lake, tenant(), version, models.artifacts, again=again, limits=limits)
         files, elsewhere, verdict = found.files, found.elsewhere, found.verdict
     if as_json:

@@ -60,6 +60,7 @@ OPERATING = frozenset(
         "quarantine replay",
         "bills take",
         "bills pull",
+        "bills reconcile",
         "costs reprice",
         "costs rates add",
         "costs rates sync",
@@ -80,6 +81,8 @@ OPERATING = frozenset(
     }
 )
 """Commands that change what is no event of the log: measurements, prices, files."""
+OF_ALL = frozenset({"allocation preview", "statements issue"})
+"""Commands about one tenant that tell figures of all: shared bills, and who bears them."""
 
 
 @contextmanager
@@ -89,13 +92,16 @@ def open_log(*, open_to_all: bool = False) -> Iterator[Log]:
 
     with open_lake(open_to_all=True) as lake, Log(lake) as log:
         if not open_to_all:
-            _admit(lake, _own_tenant() or tenant(), log)
+            _admit(lake, None if command_path() in OF_ALL else _own_tenant() or tenant(), log)
         yield log
 
 
 @contextmanager
 def open_lake(*, needed: bool = True, open_to_all: bool = False) -> Iterator[Lake]:
     """The lake at MLREG_HOME, for who may read there. Commands that write make it; others need it.
+
+    Commands with a `--tenant` show that one, or the one of MLREG_TENANT (`only_tenant`); the others keep to none,
+    and so take a grant for every one.
 
     Raises:
         SettingsError: there is none.
@@ -109,7 +115,7 @@ def open_lake(*, needed: bool = True, open_to_all: bool = False) -> Iterator[Lak
         outer = _opened.set(lake)
         try:
             if not open_to_all:
-                _admit(lake, _own_tenant() or Settings.from_environment().tenant)
+                _admit(lake, only_tenant(_own_tenant()) if _takes_tenant() else None)
             yield lake
         except MlregError as wrong:
             failure = wrong
@@ -134,8 +140,56 @@ def _admit(lake: Lake, about: str | None, known: Log | None = None) -> None:
     # Opening the log is most of what a short command costs: once is enough.
     with nullcontext(known) if known is not None else Log(lake) as log:
         if enforced(log):
-            path = " ".join(context.command_path.split()[1:])
-            admit(log, shell_actor(), about, operates=path in OPERATING, what=path)
+            path = command_path()
+            # A registry asks about each model itself; tables show a tenant whole.
+            admit(log, shell_actor(), about, operates=path in OPERATING, part=known is not None, what=path)
+
+
+def admit_to(log: Log, about: str | None) -> None:
+    """Ask whether who sits at the shell may read all measurements of a tenant; without one, of all.
+
+    Raises:
+        NotAllowed: no.
+    """
+    from ml_registry_pipelines.access.policy import admit
+
+    admit(log, shell_actor(), about, what=command_path())
+
+
+def ask_for(log: Log, action: str, about: str, *, everywhere: bool = False) -> None:
+    """Ask the policy about what is no command of the log, such as building an index.
+
+    Args:
+        about: what kind of thing it changes.
+        everywhere: it concerns every tenant, and takes a grant for each.
+
+    Raises:
+        NotAllowed: it refuses.
+    """
+    from ml_registry_pipelines.access.users import EVERY_TENANT
+    from ml_registry_pipelines.registry.actors import Request
+
+    log.ask(Request(shell_actor(), EVERY_TENANT if everywhere else tenant(), action, about, {}))
+
+
+def command_path() -> str:
+    """The command that runs, such as `models list`, whatever the program itself is called."""
+    names: list[str] = []
+    context = click.get_current_context(silent=True)
+    while context is not None and context.parent is not None:
+        names.insert(0, str(context.info_name))
+        context = context.parent
+    return " ".join(names)
+
+
+def only_tenant(given: str | None = None) -> str | None:
+    """Whose figures are shown: all tenants', unless one is named here or by MLREG_TENANT."""
+    return given or Settings.from_environment().tenant
+
+
+def _takes_tenant() -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and any(option.name == "tenant" for option in context.command.params)
 
 
 def _own_tenant() -> str | None:

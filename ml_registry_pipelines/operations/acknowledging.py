@@ -6,11 +6,13 @@ or by the next look at the alerts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from ml_registry_pipelines.access.users import EVERY_TENANT
 from ml_registry_pipelines.operations.alerts import Acknowledged, Alerts, Occurrence, Settled
+from ml_registry_pipelines.registry.actors import ANY, READ, Request
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import IllegalTransition, InvalidInput, NotFound, shown
@@ -59,7 +61,7 @@ class Acknowledgements(Desk):
             )
         if len(checked_text(note, "note")) > LONGEST_NOTE:
             raise InvalidInput(f"the note has {len(note):,} characters; at most {LONGEST_NOTE:,} are kept")
-        occurrence = self._own(alert)
+        occurrence = self._own(alert, "acknowledge_alert")
         metadata = {
             "alert_key": occurrence.key,
             "until": ends.isoformat(),
@@ -75,15 +77,21 @@ class Acknowledgements(Desk):
         note_acknowledgements(self.log)
         return occurrence
 
-    def _own(self, alert: str) -> Occurrence:
-        """The open alert, if it concerns this tenant, or none."""
-        found = find_open(self.log.lake, alert)
-        if found.tenant not in {None, self.tenant}:
+    def _own(self, alert: str, action: str) -> Occurrence:
+        """The open alert, if it concerns this tenant; one that concerns none, for who may act in every one."""
+        found = find_open(self.log.lake, alert, self._reads)
+        if found.tenant is None:
+            self.log.ask(Request(self.actor, EVERY_TENANT, action, KIND, {}))
+        elif found.tenant != self.tenant:
             raise InvalidInput(
                 f"alert {shown(found.key)} concerns tenant {shown(found.tenant or '')}, not "
                 f"{shown(self.tenant)}; acknowledge it there"
             )
         return found
+
+    def _reads(self, tenant: str | None) -> bool:
+        asked = Request(self.actor, EVERY_TENANT if tenant is None else tenant, READ, ANY, {})
+        return self.log.decision(asked).allowed
 
     def withdraw(self, alert: str, *, idempotency_key: str | None = None) -> Occurrence:
         """Give an alert back: sinks are reminded of it.
@@ -91,7 +99,7 @@ class Acknowledgements(Desk):
         Raises:
             IllegalTransition: nobody has it.
         """
-        occurrence = self._own(alert)
+        occurrence = self._own(alert, "withdraw_acknowledgement")
 
         def decide(view: View) -> list[Change]:
             old = _state(view, occurrence.alert_id)
@@ -121,14 +129,14 @@ def note_acknowledgements(log: Log, alerts: Alerts | None = None) -> Settled:
     return alerts.acknowledge(*(_acknowledged(state) for state in newest.values()))
 
 
-def find_open(lake: Lake, given: str) -> Occurrence:
-    """The open alert with a key, or whose id begins so.
+def find_open(lake: Lake, given: str, reads: Callable[[str | None], bool]) -> Occurrence:
+    """The open alert with a key, or whose id begins so, among those of tenants that who asks may read.
 
     Raises:
         NotFound: there is none.
         InvalidInput: several ids begin so.
     """
-    standing = Alerts(lake).standing()
+    standing = [o for o in Alerts(lake).standing() if reads(o.tenant)]
     found = [o for o in standing if o.key == given]
     if not found and len(given) >= 4:
         found = [o for o in standing if o.alert_id.startswith(given)]

@@ -306,8 +306,8 @@ class Alerts:
         raise AlertsError(f"{RACES} attempts to record an alert lost against other writers; try again")
 
 
-def open_alerts(lake: Lake, *, limit: int = 50) -> pa.Table:
-    """Open alerts for a person to read, the newest first."""
+def open_alerts(lake: Lake, *, limit: int = 50, tenant: str | None = None) -> pa.Table:
+    """Open alerts for a person to read, the newest first; with `tenant`, those that concern it."""
     with lake.read(ALERTS.name) as reading:
         return reading.query(
             "alerts.open",
@@ -319,26 +319,32 @@ def open_alerts(lake: Lake, *, limit: int = 50) -> pa.Table:
                 FROM alerts
                 QUALIFY row_number() OVER (PARTITION BY alert_key ORDER BY recorded_at DESC) = 1
             )
-            WHERE state <> 'resolved'
+            WHERE state <> 'resolved' AND ($tenant IS NULL OR tenant = $tenant)
             ORDER BY since DESC
             LIMIT $limit
             """,
-            {"limit": limit},
+            {"limit": limit, "tenant": tenant},
         )
 
 
-def alert_history(lake: Lake, given: str, *, limit: int = 100) -> list[dict[str, Any]]:
-    """The states of an alert by its key, or by the beginning of its id, the newest last; rows of `alerts`."""
+def alert_history(
+    lake: Lake, given: str, *, limit: int = 100, tenant: str | None = None
+) -> list[dict[str, Any]]:
+    """The states of an alert by its key, or by the beginning of its id, the newest last; rows of `alerts`.
+
+    With `tenant`, of an alert that concerns it.
+    """
     with lake.read(ALERTS.name) as reading:
         rows: list[dict[str, Any]] = reading.query(
             "alerts.history",
             """
             SELECT * FROM alerts
-            WHERE alert_key = $given OR (length($given) >= 4 AND starts_with(alert_id, $given))
+            WHERE (alert_key = $given OR (length($given) >= 4 AND starts_with(alert_id, $given)))
+                  AND ($tenant IS NULL OR tenant = $tenant)
             ORDER BY recorded_at DESC
             LIMIT $limit
             """,
-            {"given": given, "limit": limit},
+            {"given": given, "limit": limit, "tenant": tenant},
         ).to_pylist()
     return rows[::-1]
 

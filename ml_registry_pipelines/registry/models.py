@@ -408,7 +408,7 @@ class ModelRegistry(VersionArtifacts):
         self, model: str, *, deleted: bool = False, as_of: datetime | None = None
     ) -> list[Version]:
         """The versions of a model by number."""
-        view = self.view(as_of)
+        view = self.view(as_of, about=(MODEL, model))
         owner = living(view, MODEL, model)
         return [version_of(s, owner.name) for s in versions_of(view, owner.id, deleted=deleted)]
 

@@ -45,7 +45,7 @@ class Promotion(Desk):
         Raises:
             VersionNotFound: the model has none under that selector; the text lists what it has.
         """
-        view = self.view(as_of)
+        view = self.view(as_of, about=(MODEL_VERSION, reference))
         return self._version(view, version_state(view, reference))
 
     def set_stage(

@@ -267,6 +267,14 @@ def test_who_has_not_every_tenant_sees_no_page_that_shows_all_of_them(site: Site
     answer = site.client("acme").post("/graphql", json={"query": "{ version }"})
     assert answer.status_code == 403
     assert "show every tenant" in answer.json()["error"]
+    for path in (
+        "/mlreg/search/%2e%2e/%2e%2e/graphql",
+        "/mlreg/artifacts/a/b/c",
+        "/mlreg/search/more",
+        "/mlreg/governance/",
+    ):
+        assert site.client("acme").get(path).status_code == 403, path
+    assert site.client("acme").get("/mlreg/search/hits", params={"tenant": "acme"}).status_code == 200
 
 
 def test_an_artifact_goes_to_who_may_read_it_and_every_refusal_is_noted(site: Site, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ml_registry_pipelines.access.users import EVERY_TENANT
 from ml_registry_pipelines.costs.allocation import Unallocated, next_month
 from ml_registry_pipelines.costs.allocation_rules import allocations_in
 from ml_registry_pipelines.costs.bills.intake import append_absent
@@ -19,6 +20,7 @@ from ml_registry_pipelines.costs.statements.computing import TABLES, Months
 from ml_registry_pipelines.costs.statements.statement import Statement, StatementLine
 from ml_registry_pipelines.lake.outcomes import SnapshotGone
 from ml_registry_pipelines.lake.tables.bills import STATEMENT_LINES
+from ml_registry_pipelines.registry.actors import ANY, READ, Request
 from ml_registry_pipelines.registry.commands import Change
 from ml_registry_pipelines.registry.desk import Desk
 from ml_registry_pipelines.registry.errors import (
@@ -65,16 +67,20 @@ class Statements(Desk):
 
         Raises:
             StatementDamaged: an issued one that it might correct is not whole.
+            NotAllowed: the policy does not let the actor read in that tenant.
         """
+        self._ask_about(tenant)
         return self._computed(self.view(), tenant, month.replace(day=1))
 
     def unallocated(self, month: date) -> Sequence[Unallocated]:
-        """Shared costs of a month that nobody bears, with reasons."""
+        """Shared costs of a month that nobody bears, with reasons, for who may read in every tenant."""
+        self._ask_about(EVERY_TENANT)
         with self.log.lake.read(*TABLES) as reading:
             return self._months(self.view(), reading).shared(month.replace(day=1)).left
 
     def tenants(self, month: date) -> list[str]:
-        """Tenants that would get a statement for the month."""
+        """Tenants that would get a statement for the month, for who may read in every one."""
+        self._ask_about(EVERY_TENANT)
         with self.log.lake.read(*TABLES) as reading:
             return self._months(self.view(), reading).tenants(month.replace(day=1))
 
@@ -92,6 +98,7 @@ class Statements(Desk):
         first = month.replace(day=1)
         asked = {"tenant": tenant, "month": first.isoformat()}
         self.ask(ACTION, TENANT_STATEMENT, asked)
+        self._ask_about(tenant)
         if (now or datetime.now(UTC)).date() < next_month(first):
             raise IllegalTransition(
                 f"{first:%Y-%m} is not over; `mlreg statements show` gives what it would say now"
@@ -144,6 +151,11 @@ class Statements(Desk):
                 hint="; `--draft` shows what it would say",
             )
         return self._whole(state)
+
+    def _ask_about(self, tenant: str) -> None:
+        """Whoever keeps statements in his own tenant reads no other's figures by naming it."""
+        if tenant != self.tenant:
+            self.log.ask(Request(self.actor, tenant, READ, ANY, {}))
 
     # -- computing and keeping -----------------------------------------------------------------
 
