@@ -76,6 +76,7 @@ def expected() -> Record:
     return held
 
 
+@pytest.mark.soak  # the shipped data changes with tools alone
 def test_requests_fill_thirty_days_that_end_with_october_2026(records: list[Record]) -> None:
     days = {record["ts"][:10] for record in records}
     assert days == {f"{date(2026, 10, 2) + timedelta(days=number)}" for number in range(30)}
@@ -97,6 +98,7 @@ def test_every_record_says_what_of_it_is_assumed(records: list[Record]) -> None:
     assert {record["tags"]["assumed"] for record in records} == {"time tenant application latency status"}
 
 
+@pytest.mark.soak  # the shipped data changes with tools alone
 def test_every_record_keeps_to_the_schema_of_the_native_record(records: list[Record]) -> None:
     jsonschema = import_module("jsonschema")  # it ships no types
     schema = ROOT / "ml_registry_pipelines" / "telemetry" / "dialects" / "native.schema.json"
@@ -162,6 +164,7 @@ def test_every_source_comes_with_its_licence(licence: str, words: list[str]) -> 
     assert f"data/licences/{licence}" in (DEMO / "README.md").read_text()
 
 
+@pytest.mark.soak  # the shipped data changes with tools alone
 def test_each_request_is_tried_until_it_is_answered_but_three_times_at_most(records: list[Record]) -> None:
     tries: dict[str, dict[int, Record]] = defaultdict(dict)
     for record in records:

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from ml_registry_pipelines.errors import MlregError
 from ml_registry_pipelines.lake.interrupts import interruptible
-from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb
+from ml_registry_pipelines.lake.reading import FEW_ROWS, answer, in_batches, open_duckdb, parsed
 from ml_registry_pipelines.telemetry import identity, normalising
 from ml_registry_pipelines.telemetry.detecting import (
     SAMPLE_BYTES,
@@ -129,7 +129,7 @@ class Workspace:
         # Spans are compared along the file, and rows come out as they went in.
         self.connection = open_duckdb(ordered=True, over=self._about)
         for macro in (*identity.MACROS, *normalising.MACROS):
-            self.connection.execute(macro)
+            self.connection.execute(parsed(macro))
         self._given: dict[str, frozenset[str]] = {}
         self.expected: dict[str, frozenset[str]] = {}
         """Candidates that chunks of a dialect had values for so far."""

@@ -123,6 +123,7 @@ def test_keys_given_to_the_lake_come_before_those_of_the_environment(s3, s3_root
         assert run_sql(lake, "SELECT value FROM model_metrics", tenant=None)["value"].to_pylist() == [1]
 
 
+@pytest.mark.soak  # appends show it in test_lost_answers.py
 def test_a_file_is_created_by_the_one_whose_answer_was_lost(s3, s3_root):
     with proxy_before(s3.url) as proxy:
         folder = open_folder(s3_root, s3.settings(proxy.url))

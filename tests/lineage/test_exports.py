@@ -81,6 +81,7 @@ def test_the_page_needs_nothing_from_the_network_and_no_name_breaks_out_of_it():
     assert json.loads(held)["nodes"][0]["name"] == NASTY
 
 
+@pytest.mark.soak  # a thousand entities
 def test_a_person_finds_a_way_through_a_graph_of_a_thousand_entities(browser, tmp_path):
     path = tmp_path / "g.html"
     path.write_text(as_html(large(), "Lineage of credit"), encoding="utf-8")

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 WRITER = "erasure"
 GROWING_SECONDS = 2.0
 """A file that was not taken yet and changed this recently is left to its producer."""
+LEAST_OF_RECORD = 20
+"""Bytes that a packed record takes at least, for a guess at how many a file has."""
 _GZIP, _PARQUET, _BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
 
 
@@ -84,7 +86,7 @@ def rewrite(
     entry = source.files.entry(path)
     data = source.files.read(path)
     file = FileRef(source.name, path, entry.size, entry.modified_at)
-    doomed, foreign = _lines_of_person(ingestion, file, tenant, theirs)
+    doomed, foreign, _ = _lines_of_person(ingestion, file, tenant, theirs)
     made = _without(data, path, _Records(doomed, foreign, needles))
     if made == data:
         return False
@@ -131,8 +133,8 @@ class _Records:
 
 def _lines_of_person(
     ingestion: Ingestion, file: FileRef, tenant: str, theirs: Theirs
-) -> tuple[set[int], set[int]]:
-    """Numbers of the records whose user, session or unit is the person; and of those of other tenants."""
+) -> tuple[set[int], set[int], set[int]]:
+    """Numbers of the records whose user, session or unit is the person; of those of other tenants; of all rows."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -140,8 +142,10 @@ def _lines_of_person(
     traces = pa.array(sorted(theirs.traces), pa.string())
     found: set[int] = set()
     foreign: set[int] = set()
+    rows_of: set[int] = set()
     try:
         for rows in _decoded(ingestion, file):
+            rows_of |= set(rows["line"].to_pylist())
             mine = pc.equal(rows["tenant"], tenant)
             foreign |= set(rows["line"].filter(pc.invert(mine)).to_pylist())
             ours = rows.filter(mine)
@@ -153,8 +157,8 @@ def _lines_of_person(
                     found |= set(ours["line"].filter(pc.is_in(ours[name], value_set=wanted)).to_pylist())
     except ReadingError:
         # What cannot be decoded has no user; mentions in its text are blanked all the same.
-        return found, foreign
-    return found, foreign - found
+        return found, foreign, rows_of
+    return found, foreign - found, rows_of
 
 
 def _may_grow(source: Source, entry: Entry) -> bool:
@@ -169,8 +173,7 @@ def records_of_person(
     """Line and text of each record of the person in a raw file; None: nothing can take the file apart."""
     entry = source.files.entry(path)
     file = FileRef(source.name, path, entry.size, entry.modified_at)
-    mine, foreign = _lines_of_person(ingestion, file, tenant, theirs)
-    decodable = {line for rows in _tolerant(ingestion, file) for line in rows["line"].to_pylist()}
+    mine, foreign, decodable = _lines_of_person(ingestion, file, tenant, theirs)
     found: list[tuple[int, str]] = []
     try:
         with source.files.open(path) as stream:
@@ -186,19 +189,13 @@ def records_of_person(
     return found
 
 
-def _tolerant(ingestion: Ingestion, file: FileRef) -> Iterator[Any]:
-    try:
-        yield from _decoded(ingestion, file)
-    except ReadingError:
-        return
-
-
 def _decoded(ingestion: Ingestion, file: FileRef) -> Iterator[Any]:
     from ml_registry_pipelines.telemetry.decoding import LogFile, Workspace
     from ml_registry_pipelines.telemetry.experiment_logs import decoded
 
     kind = ingestion.experiment_log_of(file)
-    with ingestion.folder_of(file).open(file.path) as stream, Workspace() as workspace:
+    about = file.size // LEAST_OF_RECORD
+    with ingestion.folder_of(file).open(file.path) as stream, Workspace(about) as workspace:
         origin = ingestion.origin(file)
         if kind is not None:
             for piece in decoded(kind, LogReader(stream, file.path), origin, workspace):
