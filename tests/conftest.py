@@ -5,6 +5,7 @@ The server speaks HTTP in a process of its own; a bucket is made for each test t
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -46,9 +47,17 @@ put_off()  # before modules of tests import jsonschema
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Modules make many objects that stay: to look through them again and again is half of the time of collecting.
+gc.disable()
+
 PATIENCE_MS = 120_000
 """How long a page may take to show something, on a machine that others use, too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
